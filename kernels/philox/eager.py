@@ -1,0 +1,77 @@
+"""The noise stream in eager PyTorch: the definition every other version is held to.
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with
+
+    key        seed modulo 2^64, low word first
+    counter 0  class group c // 4 (0 where there are no classes)
+    counter 1  row: the sample's place in the training list
+    counter 2  step (streams AUGMENT and ORDER: the epoch)
+    counter 3  stream + 256 * teacher
+
+Words are int64 tensors that hold values in [0, 2^32): torch has no full arithmetic on uint32, and a
+64-bit product that wraps has the right bits.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+NOISE, MASK, SHARED_NOISE, AUGMENT, RANDOM_SIGMA, ORDER = range(6)
+
+_LOW = 0xFFFFFFFF
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85  # Weyl increments of the key
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def as_int64(seed: int) -> int:
+    """Return the int64 with the same 64 bits as ``seed`` modulo 2^64."""
+    seed &= (1 << 64) - 1
+    return seed - (1 << 64) if seed >> 63 else seed
+
+
+def philox4x32(
+    counter0: Tensor | int,
+    counter1: Tensor | int,
+    counter2: Tensor | int,
+    counter3: Tensor | int,
+    seed: Tensor,
+) -> Words:
+    """Return the four words of each block; int64 arguments broadcast, ``seed`` holds the 64 key bits."""
+    c0, c1, c2, c3 = (
+        torch.as_tensor(c, dtype=torch.int64, device=seed.device)
+        for c in (counter0, counter1, counter2, counter3)
+    )
+    key0, key1 = seed & _LOW, (seed >> 32) & _LOW
+    for _ in range(10):
+        product0, product1 = c0 * _M0, c2 * _M1
+        c0, c1, c2, c3 = (
+            ((product1 >> 32) & _LOW) ^ c1 ^ key0,
+            product1 & _LOW,
+            ((product0 >> 32) & _LOW) ^ c3 ^ key1,
+            product0 & _LOW,
+        )
+        key0, key1 = (key0 + _W0) & _LOW, (key1 + _W1) & _LOW
+    c0, c1, c2, c3 = torch.broadcast_tensors(c0, c1, c2, c3)
+    return c0, c1, c2, c3
+
+
+def uniform24(word: Tensor) -> Tensor:
+    """Map words to float32 in [0, 1) on the grid of 2^-24: exact, for comparing with alpha."""
+    return (word >> 8).to(torch.float32) * 2.0**-24
+
+
+def _uniform23(word: Tensor) -> Tensor:
+    """Map words to float32 in (0, 1), never 0 or 1: exact, for the logarithm and the angle."""
+    return ((word >> 9).to(torch.float32) + 0.5) * 2.0**-23
+
+
+def normals(words: Words) -> Tensor:
+    """Return four standard normals a block, (..., 4) float32: Box-Muller of words 0, 1 and of 2, 3."""
+    pairs = []
+    for radius_word, angle_word in (words[:2], words[2:]):
+        radius = torch.sqrt(-2.0 * torch.log(_uniform23(radius_word)))
+        angle = (2.0 * math.pi) * _uniform23(angle_word)
+        pairs += [radius * torch.cos(angle), radius * torch.sin(angle)]
+    return torch.stack(pairs, dim=-1)
