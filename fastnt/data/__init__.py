@@ -1,0 +1,1 @@
+"""Data: sources, the .beton file, the order of an epoch, loaders and preprocessing."""

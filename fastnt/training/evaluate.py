@@ -1,0 +1,4 @@
+"""Evaluate a finished run's networks again."""
+
+
+
