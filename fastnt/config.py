@@ -117,7 +117,7 @@ def load_recipe(
     if name not in DATASETS:
         raise UserError(f"data set {name!r} is unknown; {_nearest(str(name), DATASETS)}")
     text = resources.files("fastnt").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-    values = {"dataset": name}
+    values: dict[str, Any] = {"dataset": name}
     for source, layer in (
         (f"recipes/{name}.toml", tomllib.loads(text)),
         (origin, chosen),

@@ -5,6 +5,8 @@ pixel_mean  CIFAR-10: the training list's mean of every pixel is subtracted
 lcn         SVHN: local contrast normalisation (Jarrett et al. 2009, section 2)
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,17 +30,24 @@ class Preprocess(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"preprocess is {kind!r}; it must be one of {', '.join(KINDS)}")
-        self.kind = kind
+        self.kind, self.shape = kind, shape
         if kind == "pixel_mean":
             self.register_buffer("mean", torch.zeros(shape))
 
-    def fit(self, images: Tensor, *, mirror: bool) -> None:
-        """Fit on the training images (n, H, W, C) uint8; ``mirror``: their mirror images count too."""
-        if self.kind == "pixel_mean":
-            mean = images.sum(0, dtype=torch.float64) / (255.0 * max(len(images), 1))
-            if mirror:
-                mean = (mean + mean.flip(1)) / 2
-            self.mean.copy_(mean)
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fit on the training list: (images (B, H, W, C) uint8, flipped (B,) bool) a batch.
+
+        The list is read only when there is something to fit.
+        """
+        if self.kind != "pixel_mean":
+            return
+        total, count = torch.zeros_like(self.mean, dtype=torch.int64), 0
+        for images, flipped in batches:
+            mirrored = images.flip(2)
+            seen = torch.where(flipped[:, None, None, None], mirrored, images)
+            total += seen.sum(0, dtype=torch.int64).to(total.device)
+            count += len(images)
+        self.mean.copy_(total / (255.0 * max(count, 1)))
 
     def forward(self, images: Tensor, flipped: Tensor | None = None) -> Tensor:
         """Normalise ``images``; rows where ``flipped`` (N,) is true are mirrored first."""

@@ -1,6 +1,5 @@
 """The teacher's logits: one pass over the training and held-out images, stored and found again."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from fastnt.data.loaders import Loader
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, cache_dir
 from fastnt.training.model import Model
+from fastnt.training.training_data import TrainingData
 
 FORMAT = "fastnt-logits-1"
 
@@ -26,34 +26,25 @@ class TeacherLogits:
     validation: Tensor
 
 
-def teacher_logits(
-    teacher: Model, train: Loader, validation: Loader, *, images: int, list_digest: str
-) -> TeacherLogits:
+def teacher_logits(teacher: Model, data: TrainingData) -> TeacherLogits:
     """Find the stored logits of ``teacher`` for a training list, or make and store them.
-
-    Args:
-        teacher: on the device; used in eval mode.
-        train: the training list in list order; rows from ``images`` on are mirror images.
-        validation: the held-out images in list order.
-        images: images in one view.
-        list_digest: hexadecimal digest of the data and the split.
 
     Raises:
         UserError: the stored table belongs to another teacher or is damaged.
     """
     device = next(teacher.parameters()).device
     digest = teacher.digest()
-    path = cache_dir() / "logits" / list_digest[:16] / f"logits-{digest[:16]}.safetensors"
+    path = cache_dir() / "logits" / data.digest[:16] / f"logits-{digest[:16]}.safetensors"
     expected = {
         "format": FORMAT,
         "teacher": digest,
-        "list": list_digest,
-        "shape": json.dumps([train.rows, validation.rows, teacher.classes]),
+        "list": data.digest,
+        "shape": json.dumps([data.ordered.rows, data.validation.rows, teacher.classes]),
     }
     if not path.exists():
         tables = {
-            "train": compute_logits(teacher, train, images),
-            "validation": compute_logits(teacher, validation, validation.rows),
+            "train": compute_logits(teacher, data.ordered, data.images),
+            "validation": compute_logits(teacher, data.validation, data.validation.rows),
         }
         payload = safetensors.torch.save({k: v.cpu() for k, v in tables.items()}, expected)
         with atomic_path(path) as temporary:
@@ -91,11 +82,3 @@ def _read(path: Path, expected: dict[str, str]) -> dict[str, Tensor]:
                 f"{value[:16]}); delete it and run again"
             )
     return tables
-
-
-def list_digest(source_sha256: str, *parts: bytes) -> str:
-    """Digest of a training list: the data's hash and the bytes that describe the split."""
-    digest = hashlib.sha256(source_sha256.encode())
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """A network together with its preprocessing: raw uint8 images in, logits out; saved as safetensors."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -14,7 +15,6 @@ from fastnt.files import atomic_path
 from fastnt.networks import build_network, count_multiplies, count_parameters
 
 FORMAT = "fastnt-model-1"
-ImageShape = tuple[int, int, int]
 
 
 class Model(nn.Module):
@@ -23,12 +23,12 @@ class Model(nn.Module):
     Weights are drawn from torch's default generator, so ``torch.manual_seed`` governs them.
     """
 
-    def __init__(self, notation: str, preprocess: str, shape: ImageShape, classes: int) -> None:
-        """``notation`` as in ``fastnt.networks``; ``shape`` is one image, (height, width, channels)."""
+    def __init__(self, notation: str, preprocess: Preprocess, classes: int) -> None:
+        """``notation`` as in ``fastnt.networks``; ``preprocess`` is copied and knows the shape."""
         super().__init__()
-        height, width, channels = shape
-        self.notation, self.shape, self.classes = notation, shape, classes
-        self.preprocess = Preprocess(preprocess, shape)
+        height, width, channels = self.shape = preprocess.shape
+        self.notation, self.classes = notation, classes
+        self.preprocess = copy.deepcopy(preprocess)
         self.network = build_network(notation, (channels, height, width), classes)
 
     def forward(self, images: Tensor, flipped: Tensor | None = None) -> Tensor:
@@ -99,12 +99,8 @@ def load_model(path: Path) -> Model:
         raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
     try:
         height, width, channels = json.loads(metadata["shape"])
-        model = Model(
-            metadata["network"],
-            metadata["preprocess"],
-            (height, width, channels),
-            int(metadata["classes"]),
-        )
+        preprocess = Preprocess(metadata["preprocess"], (height, width, channels))
+        model = Model(metadata["network"], preprocess, int(metadata["classes"]))
         model.load_state_dict(state)
     except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(

@@ -1,5 +1,6 @@
 """A run: a teacher, a student on its clean logits, a student on its noisy logits, and their folder."""
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 
 from fastnt.config import Recipe
+from fastnt.data.loaders import Kind
 from fastnt.data.prepare import Dataset, prepare
+from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir, write_error, write_json
 from fastnt.report.curves import draw_curves
@@ -32,7 +35,7 @@ class Place:
     """Where a run computes, reads and writes: nothing here changes what it computes on a CPU."""
 
     device: torch.device
-    loader: str = "auto"  # auto, ffcv or resident
+    loader: Kind = "auto"  # auto, ffcv or resident
     data_dir: Path | None = None
     runs_dir: Path = Path("runs")
     name: str | None = None  # of the run's folder; by default <data set>-<time>
@@ -73,46 +76,36 @@ class Run:
         with self._timed("prepare"):
             dataset = prepare(recipe.dataset, self.place.data_dir)
             if given_teacher is not None:
-                _check_fits(given_teacher, dataset, recipe.teacher)
-            students = {phase: self._new_student(dataset) for phase in ("clean", "noisy")}
+                check_fits(given_teacher, dataset, recipe.teacher)
             data = TrainingData(dataset, recipe, self.place.loader, device)
-            for student in students.values():
-                student.preprocess.fit(data.training_images(), mirror=recipe.mirror)
-                student.to(device)
+            preprocess = data.fitted_preprocess()
+            # Both students start from the same weights: what differs is the noise alone.
+            torch.manual_seed(recipe.seed)
+            clean = Model(recipe.student_network, preprocess, len(dataset.classes)).to(device)
+            noisy = copy.deepcopy(clean)
         self._begin_folder()
         with self._timed("teacher"):
-            teacher = given_teacher or self._teacher(dataset, data)
+            teacher = given_teacher or self._teacher(data, preprocess, len(dataset.classes))
             teacher.to(device)
             save_model(teacher, self.folder / "teacher.safetensors")
         with self._timed("logits"):
-            targets = teacher_logits(
-                teacher,
-                data.loader(batch_size=512, shuffled=False),
-                data.validation,
-                images=data.images,
-                list_digest=data.digest,
-            )
-        for phase, alpha in (("clean", 0.0), ("noisy", recipe.alpha)):
+            targets = teacher_logits(teacher, data)
+        for phase, student, alpha in (("clean", clean, 0.0), ("noisy", noisy, recipe.alpha)):
             with self._timed(phase):
-                self._train_student(phase, students[phase], data, targets, alpha)
+                self._train_student(phase, student, data, targets, alpha)
+        models = {"teacher": teacher, "clean": clean, "noisy": noisy}
         with self._timed("evaluation"):
             results = {
-                phase: evaluate(model, data.test, label_loss)
-                for phase, model in ({"teacher": teacher} | students).items()
+                phase: evaluate(model, data.test, label_loss) for phase, model in models.items()
             }
-        summary = summarise(recipe, dataset, {"teacher": teacher} | students, results)
+        summary = summarise(recipe, dataset, models, results)
         self.timings |= self._speeds()
         write_json(self.folder / "timings.json", self.timings)
         draw_curves(self.folder / "curves.png", self.records, summary)
         write_json(self.folder / "summary.json", summary)
         return summary
 
-    def _new_student(self, dataset: Dataset) -> Model:
-        # Both students start from the same weights: what differs between them is the noise alone.
-        torch.manual_seed(self.recipe.seed)
-        return _model(self.recipe.student_network, self.recipe, dataset)
-
-    def _teacher(self, dataset: Dataset, data: TrainingData) -> Model:
+    def _teacher(self, data: TrainingData, preprocess: Preprocess, classes: int) -> Model:
         """Find the teacher trained before for the same data, network, recipe and seed, or train it."""
         recipe = self.recipe
         deciding = {
@@ -131,13 +124,11 @@ class Run:
         if kept.exists():
             return load_model(kept)
         torch.manual_seed(recipe.seed)
-        teacher = _model(recipe.teacher_network, recipe, dataset)
-        teacher.preprocess.fit(data.training_images(), mirror=recipe.mirror)
-        teacher.to(self.place.device)
+        teacher = Model(recipe.teacher_network, preprocess, classes).to(self.place.device)
         self._record(
             fit(
                 teacher,
-                data.loader(batch_size=recipe.batch_size, shuffled=True),
+                data.train,
                 teacher_step(teacher, data.images),
                 lambda: evaluate(teacher, data.validation, label_loss),
                 phase="teacher",
@@ -157,7 +148,7 @@ class Run:
         self._record(
             fit(
                 student,
-                data.loader(batch_size=recipe.batch_size, shuffled=True),
+                data.train,
                 student_step(student, data.images, targets.train, recipe, alpha=alpha),
                 lambda: evaluate(student, data.validation, clean_l2_loss(targets.validation)),
                 phase=phase,
@@ -201,15 +192,17 @@ class Run:
         self.timings[f"{phase}_seconds"] = time.perf_counter() - start
 
 
-def _model(notation: str, recipe: Recipe, dataset: Dataset) -> Model:
-    return Model(notation, recipe.preprocess, dataset.shape, dataset.classes)
+def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
+    """Refuse a model that was trained on images or classes of another kind than the data set's.
 
-
-def _check_fits(teacher: Model, dataset: Dataset, origin: str) -> None:
-    if (teacher.shape, teacher.classes) != (dataset.shape, dataset.classes):
+    Raises:
+        UserError: naming ``origin``, where the model came from.
+    """
+    classes = len(dataset.classes)
+    if (model.shape, model.classes) != (dataset.shape, classes):
         raise UserError(
-            f"the teacher in {origin} takes {teacher.shape} images of {teacher.classes} classes, but "
-            f"{dataset.name} has {dataset.shape} and {dataset.classes}; give a teacher of this data set"
+            f"the model in {origin} takes {model.shape} images of {model.classes} classes, but "
+            f"{dataset.name} has {dataset.shape} and {classes}; give one of this data set"
         )
 
 

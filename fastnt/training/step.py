@@ -47,7 +47,7 @@ def student_step(
             noise=recipe.noise,
             perturb=recipe.perturb,
         )
-        logits.backward(grad)  # type: ignore[no-untyped-call]
+        logits.backward(grad)
         return loss
 
     return step
