@@ -1,0 +1,178 @@
+"""The .beton file: FFCV's format 2, raw images only, written and read with numpy.
+
+    header | 3 field descriptors | n records (image address, label, index) | padding to a page
+    pages of whole images        | n allocations (sample, address, bytes)
+
+The bytes are those that FFCV 1.0.2's own ``DatasetWriter`` gives for the same samples with one worker
+(a test compares them). It is not called here because it waits for ever once one of its workers has
+died, of a full disk for example, and because a machine without FFCV must prepare and read data too.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]  # (n, H, W, C)
+Labels = NDArray[np.int64]  # (n,)
+
+PAGE = 2 << 20  # the smallest that FFCV allows
+_VERSION = 2
+_HEADER = np.dtype(
+    {
+        "names": ["version", "fields", "page", "samples", "allocations"],
+        "formats": ["<u2", "<u2", "<u4", "<u8", "<u8"],
+    }
+)
+_FIELD = np.dtype([("type", "u1"), ("name", "S16"), ("arguments", "V1024")])
+_RECORD = np.dtype([("address", "<u8"), ("label", "<i8"), ("index", "<i8")])
+_ALLOCATION = np.dtype([("sample", "<u8"), ("address", "<u8"), ("bytes", "<u8")])
+_FIELDS = {b"image": 4, b"label": 1, b"index": 1}  # NDArrayField, IntField, IntField
+_DIMENSIONS = 32  # room for a shape in an NDArrayField's arguments
+_RECORDS_AT = _HEADER.itemsize + len(_FIELDS) * _FIELD.itemsize
+
+
+class FormatError(Exception):
+    """The file is not a raw .beton of the fields image, label and index: why, in a few words."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the head of a .beton file says about its images."""
+
+    count: int
+    shape: tuple[int, ...]
+    page: int
+    allocations: int  # address of the allocation table, the last thing in the file
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole file."""
+        return self.allocations + self.count * _ALLOCATION.itemsize
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _image_arguments(shape: Sequence[int]) -> bytes:
+    """Return an NDArrayField's arguments: shape, length of the dtype's description, description."""
+    kind = json.dumps(np.dtype("u1").descr).encode()
+    numbers = [*shape, *[0] * (_DIMENSIONS - len(shape)), len(kind)]
+    return np.array(numbers, "<u8").tobytes() + kind
+
+
+def write(path: Path, parts: Sequence[tuple[Images, Labels]]) -> None:
+    """Write the images and labels of ``parts``, one after the other, as one .beton file.
+
+    Args:
+        path: the file, overwritten; callers hand in a temporary name.
+        parts: pairs of images (n, H, W, C) uint8, in any memory layout, and labels (n,) int64.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    shape = parts[0][0].shape[1:]
+    for images, labels in parts:
+        if images.dtype != np.uint8 or images.shape != (len(labels), *shape):
+            raise ValueError(f"images are {images.dtype} {images.shape}, labels {labels.shape}")
+    count, size = sum(len(labels) for _, labels in parts), math.prod(shape)
+    each_page = PAGE // size
+    first = _round_up(_RECORDS_AT + count * _RECORD.itemsize, PAGE)
+
+    index = np.arange(count, dtype=np.int64)
+    records = np.empty(count, _RECORD)
+    records["address"] = first + index // each_page * PAGE + index % each_page * size
+    records["label"] = np.concatenate([labels for _, labels in parts])
+    records["index"] = index
+    allocations = np.empty(count, _ALLOCATION)
+    allocations["sample"], allocations["address"] = index, records["address"]
+    allocations["bytes"] = size
+
+    fields = np.zeros(len(_FIELDS), _FIELD)
+    fields["type"], fields["name"] = list(_FIELDS.values()), list(_FIELDS)
+    fields["arguments"][0] = np.void(_image_arguments(shape).ljust(1024, b"\0"))
+    end = first + -(-count // each_page) * PAGE
+    header = np.array([(_VERSION, len(_FIELDS), PAGE, count, end)], _HEADER)
+    with path.open("wb") as file:
+        for block in (header, fields, records):
+            file.write(block.tobytes())
+        file.write(bytes(first - file.tell()))
+        for page in _pages(parts, each_page):
+            file.write(page.ljust(PAGE, b"\0"))
+        file.write(allocations.tobytes())
+
+
+def _pages(parts: Sequence[tuple[Images, Labels]], each_page: int) -> Iterator[bytes]:
+    """Yield the bytes of ``each_page`` images at a time, across the parts."""
+    waiting: list[bytes] = []
+    room = each_page
+    for images, _ in parts:
+        start = 0
+        while start < len(images):
+            piece = images[start : start + room]
+            waiting.append(piece.tobytes())
+            start, room = start + len(piece), room - len(piece)
+            if room == 0:
+                yield b"".join(waiting)
+                waiting, room = [], each_page
+    if waiting:
+        yield b"".join(waiting)
+
+
+def layout(path: Path) -> Layout:
+    """Read the head of a .beton file.
+
+    Raises:
+        FormatError: it is something else, holds other fields, JPEG-coded images, or too few bytes.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_RECORDS_AT)
+        length = file.seek(0, 2)
+    if len(head) < _HEADER.itemsize:
+        raise FormatError("it is cut short")
+    header = np.frombuffer(head, _HEADER, 1)[0]
+    if header["version"] != _VERSION or not 0 < header["fields"] <= 64:
+        raise FormatError("it is not a .beton file of format 2")
+    if len(head) < _RECORDS_AT:
+        raise FormatError("it is cut short")
+    fields = np.frombuffer(head, _FIELD, len(_FIELDS), offset=_HEADER.itemsize)
+    if fields["type"][0] == 2:  # RGBImageField
+        raise FormatError("its images may be JPEG-coded, and fastnt reads raw arrays only")
+    found = dict(zip(fields["name"].tolist(), fields["type"].tolist(), strict=True))
+    if header["fields"] != len(_FIELDS) or found != _FIELDS:
+        raise FormatError("it does not hold the fields image, label and index")
+    arguments = fields["arguments"][0].tobytes()
+    numbers = np.frombuffer(arguments, "<u8", _DIMENSIONS)
+    shape = tuple(int(n) for n in numbers if n)
+    if not arguments.startswith(_image_arguments(shape)):
+        raise FormatError("its images are not uint8 arrays")
+    result = Layout(int(header["samples"]), shape, int(header["page"]), int(header["allocations"]))
+    if length < result.size:
+        raise FormatError(f"it is cut short: {length:,} of {result.size:,} bytes")
+    return result
+
+
+def read(path: Path) -> tuple[Images, Labels]:
+    """Return all images (n, H, W, C) uint8 and labels (n,) int64 of a .beton file, in file order.
+
+    Raises:
+        FormatError: as :func:`layout`.
+    """
+    found = layout(path)
+    file = np.memmap(path, np.uint8, "r")
+    records = file[_RECORDS_AT : _RECORDS_AT + found.count * _RECORD.itemsize].view(_RECORD)
+    size = math.prod(found.shape)
+    images = np.empty((found.count, size), np.uint8)
+    # Images that lie back to back, which is all of a page, are copied in one piece.
+    gaps = np.flatnonzero(np.diff(records["address"].astype(np.int64)) != size) + 1
+    for start, stop in pairwise([0, *gaps.tolist(), found.count]):
+        address = int(records["address"][start])
+        images[start:stop].reshape(-1)[:] = file[address : address + (stop - start) * size]
+    return images.reshape(found.count, *found.shape), records["label"].astype(np.int64)

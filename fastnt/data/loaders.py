@@ -1,0 +1,119 @@
+"""Loaders: one protocol, two implementations that give the same batches bit for bit.
+
+``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both walk the training
+list: ``views * n`` rows, where row p is image ``positions[p % n]`` in view ``p // n``. What a view does
+to an image (mirror it) is the business of whoever reads ``index``.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastnt.data.order import epoch_order
+from fastnt.data.split import Split
+from fastnt.errors import UserError
+
+Kind = Literal["auto", "ffcv", "resident"]
+
+
+class Batch(NamedTuple):
+    """Samples on the device, the caller's to keep."""
+
+    images: Tensor  # (B, H, W, C) uint8
+    labels: Tensor  # (B,) int64
+    index: Tensor  # (B,) int64, rows of the training list
+
+
+class Loader(Protocol):
+    """What both implementations offer."""
+
+    rows: int
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch, the last ragged one included."""
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield every row once, in the order of this epoch."""
+
+
+class Rows:
+    """The training list: which rows come when, and which image of the file a row shows."""
+
+    def __init__(self, positions: NDArray[np.int64], views: int, seed: int | None) -> None:
+        self.positions = positions
+        self.count = views * len(positions)
+        self._seed = seed
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return all rows, (count,) int64, in the order of this epoch; list order without a seed."""
+        if self._seed is None:
+            return np.arange(self.count, dtype=np.int64)
+        return epoch_order(self._seed, epoch, self.count)
+
+
+def make_loader(
+    kind: Kind,
+    split: Split,
+    *,
+    positions: NDArray[np.int64],
+    views: int = 1,
+    batch_size: int,
+    order_seed: int | None,
+    device: torch.device,
+) -> Loader:
+    """Make a loader of the training list that ``positions`` and ``views`` describe.
+
+    Args:
+        kind: "resident" holds the images on the device, "ffcv" streams them; "auto" is resident when
+            they fill less than a tenth of the device's free memory, or when there is no FFCV.
+        split: the prepared split to read.
+        positions: (n,) int64, the images' places in the split, in list order.
+        views: how often the list repeats the images.
+        batch_size: rows in a batch; the last may have fewer.
+        order_seed: seeds the order of each epoch; None keeps list order.
+        device: where batches are put.
+
+    Raises:
+        UserError: ``kind="ffcv"`` and FFCV cannot be imported; the batch size is below 1.
+        ValueError: ``positions`` are not places in the split, or ``views`` is below 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"the batch size is {batch_size}; give at least 1")
+    if kind not in ("auto", "ffcv", "resident"):
+        raise UserError(f"unknown loader {kind!r}; choose auto, ffcv or resident")
+    positions = np.ascontiguousarray(positions, dtype=np.int64)
+    if positions.ndim != 1 or np.any((positions < 0) | (positions >= split.count)) or views < 1:
+        raise ValueError(f"positions must lie in [0, {split.count}) and views be at least 1")
+    rows = Rows(positions, views, order_seed)
+    if kind == "auto":
+        size = len(positions) * int(np.prod(split.shape))
+        streams = size * 10 > _free_memory(device) and importlib.util.find_spec("ffcv") is not None
+        kind = "ffcv" if streams else "resident"
+    if kind == "ffcv":
+        from fastnt.data.ffcv_stream import FfcvLoader
+
+        return FfcvLoader(split, rows, batch_size, device)
+    from fastnt.data.resident import ResidentLoader
+
+    return ResidentLoader(split, rows, batch_size, device)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on the device; for the CPU those the system could hand out."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    memory = Path("/proc/meminfo")
+    if memory.exists():
+        lines = dict(line.split(":", 1) for line in memory.read_text().splitlines())
+        if "MemAvailable" in lines:
+            return int(lines["MemAvailable"].split()[0]) << 10
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -1,0 +1,178 @@
+"""Prepared data sets: find one in the cache folder, or make it from official files."""
+
+import shutil
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from fastnt.data.sources import (
+    SOURCES,
+    Source,
+    get_source,
+    installed_sha256,
+    is_official,
+    locate,
+    read_source,
+    source_sha256,
+)
+from fastnt.data.split import Split, open_split, read_sidecar, sidecar, write_split
+from fastnt.errors import UserError
+from fastnt.files import cache_dir
+
+# What fastnt keeps in its cache folder, as patterns: `clean` removes these and nothing else.
+KEPT = ("data/*-????????????", *(f"downloads/{name}" for name in SOURCES), "logits/*", "teachers/*")
+_STALE = 3600  # seconds after which a temporary file belongs to a run that was killed
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set: a folder with train.beton and test.beton and their sidecars."""
+
+    name: str
+    official: bool
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]  # H, W, C
+    source_sha256: str
+    folder: Path
+    train: Split
+    test: Split
+
+
+def prepare(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    extra: bool | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Return a prepared data set, made or downloaded first where there is none.
+
+    Without ``data_dir`` that is a prepared one, of official files rather than others, then the one
+    prepared last; only when there is none are the official files downloaded.
+
+    Args:
+        name: "digits", "mnist", "svhn" or "cifar10".
+        data_dir: where official files lie: the folder itself, its subfolder ``name``, or the archive
+            in either. Nothing is downloaded then.
+        extra: SVHN's extra images: True wants them, False leaves them out, None takes what is
+            there and downloads them with the rest.
+        progress: show on stderr what takes long.
+
+    Raises:
+        UserError: unknown name, files missing or damaged, a download or a write that failed.
+    """
+    source = get_source(name)
+    if not source.files and data_dir is not None:
+        raise UserError(f"{name} comes with scikit-learn; leave --data-dir out")
+    if data_dir is None:
+        ready = [d for d in list_prepared() if d.name == name and _has_extra(d, extra)]
+        if ready:
+            return open_dataset(max(ready, key=lambda d: (d.official, _written(d))).folder)
+        data_dir = cache_dir() / "downloads" / name
+        if source.files:
+            from fastnt.data.download import download
+
+            download(source, data_dir, extra=extra is not False, progress=progress)
+    status = Console(stderr=True).status(f"reading {name}") if progress else nullcontext()
+    with status:
+        return _make(source, data_dir.expanduser(), extra)
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open a prepared folder, both files checked.
+
+    Raises:
+        UserError: a file is missing, cut short, changed, foreign or JPEG-coded.
+    """
+    train, test = (open_split(folder / f"{name}.beton") for name in ("train", "test"))
+    return _dataset(train, test)
+
+
+def list_prepared() -> list[Dataset]:
+    """Return what lies prepared in the cache folder, by folder name; only the sidecars are read."""
+    folders = sorted((cache_dir() / "data").glob("*-????????????"))
+    return [dataset for dataset in map(_listed, folders) if dataset]
+
+
+def clean() -> int:
+    """Remove everything that fastnt keeps in its cache folder and return how many bytes that freed.
+
+    Raises:
+        UserError: something could not be removed.
+    """
+    freed = 0
+    for path in sorted(found for pattern in KEPT for found in cache_dir().glob(pattern)):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                freed += sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
+                shutil.rmtree(path)
+            else:
+                freed += path.lstat().st_size
+                path.unlink()
+        except OSError as error:
+            raise UserError(f"cannot remove {path}: {error.strerror}; remove it by hand") from error
+    return freed
+
+
+def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
+    """Write the .beton files of the data set in ``data_dir``, or open those written before."""
+    if source.files:
+        files = locate(source, data_dir, extra=extra)
+        sha256 = source_sha256(source, files)
+    else:
+        files, sha256 = {}, installed_sha256()
+    folder = cache_dir() / "data" / f"{source.name}-{sha256[:12]}"
+    if _listed(folder):
+        sidecar(folder / "train.beton").touch()  # from now on the one prepared last
+        return open_dataset(folder)
+    arrays, official = read_source(source, files), is_official(source, files)
+    _sweep(folder)
+    test, train = (
+        write_split(
+            folder / f"{name}.beton",
+            dataset=source.name,
+            official=official,
+            classes=source.classes,
+            parts=arrays[name],
+            source_sha256=sha256,
+        )
+        for name in ("test", "train")
+    )
+    return _dataset(train, test)
+
+
+def _dataset(train: Split, test: Split) -> Dataset:
+    return Dataset(
+        name=train.dataset,
+        official=train.official and test.official,
+        classes=train.classes,
+        shape=train.shape,
+        source_sha256=train.source_sha256,
+        folder=train.path.parent,
+        train=train,
+        test=test,
+    )
+
+
+def _listed(folder: Path) -> Dataset | None:
+    """Return the data set in ``folder`` when both its splits were finished."""
+    train, test = (read_sidecar(folder / f"{name}.beton") for name in ("train", "test"))
+    return _dataset(train, test) if train and test else None
+
+
+def _has_extra(dataset: Dataset, extra: bool | None) -> bool:
+    return extra is None or extra == ("extra" in dataset.train.parts)
+
+
+def _written(dataset: Dataset) -> int:
+    return sidecar(dataset.train.path).stat().st_mtime_ns
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files of runs that were killed long ago."""
+    for path in folder.glob(".*.part"):
+        if time.time() - path.stat().st_mtime > _STALE:
+            path.unlink(missing_ok=True)

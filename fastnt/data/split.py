@@ -1,0 +1,123 @@
+"""A prepared split: a .beton file and the JSON sidecar beside it that says what it is."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastnt.data import beton
+from fastnt.data.beton import Images, Labels
+from fastnt.errors import UserError
+from fastnt.files import atomic_path, sha256_file, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set as it lies on disk."""
+
+    path: Path  # the .beton file
+    dataset: str
+    name: str  # "train" or "test"
+    official: bool
+    count: int
+    shape: tuple[int, int, int]  # H, W, C
+    classes: tuple[str, ...]
+    parts: Mapping[
+        str, int
+    ]  # rows of each source in file order, e.g. {"train": 73257, "extra": 531131}
+    source_sha256: str
+    sha256: str
+
+    def arrays(self) -> tuple[Images, Labels]:
+        """Return all images (count, H, W, C) uint8 and labels (count,) int64, in file order."""
+        return beton.read(self.path)
+
+
+def sidecar(path: Path) -> Path:
+    """Return the name of the JSON file that describes the .beton file ``path``."""
+    return path.with_name(path.name + ".json")
+
+
+def write_split(
+    path: Path,
+    *,
+    dataset: str,
+    official: bool,
+    classes: Sequence[str],
+    parts: Mapping[str, tuple[Images, Labels]],
+    source_sha256: str,
+) -> Split:
+    """Write one split; the sidecar comes last, so that a .beton without one is never taken for whole.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; nothing half-written stays.
+    """
+    sidecar(path).unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        beton.write(temporary, list(parts.values()))
+        sha256 = sha256_file(temporary)
+    height, width, channels = next(iter(parts.values()))[0].shape[1:]
+    split = Split(
+        path=path,
+        dataset=dataset,
+        name=path.stem,
+        official=official,
+        count=sum(len(labels) for _, labels in parts.values()),
+        shape=(height, width, channels),
+        classes=tuple(classes),
+        parts={part: len(labels) for part, (_, labels) in parts.items()},
+        source_sha256=source_sha256,
+        sha256=sha256,
+    )
+    facts = asdict(split)
+    del facts["path"]
+    write_json(sidecar(path), {"format": FORMAT, **facts})
+    return split
+
+
+def read_sidecar(path: Path) -> Split | None:
+    """Return the split that the sidecar of ``path`` describes, or None when there is no usable one."""
+    try:
+        facts: dict[str, Any] = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        if facts.pop("format") != FORMAT:
+            return None
+        facts["shape"], facts["classes"] = tuple(facts["shape"]), tuple(facts["classes"])
+        return Split(path=path, **facts)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def open_split(path: Path) -> Split:
+    """Open a .beton file, checked against its own head and against its sidecar.
+
+    The head and the size are looked at every time, the SHA-256 of the whole file once a process: it
+    reads no faster than the first epoch would and leaves the file in the system's cache for it.
+
+    Raises:
+        UserError: missing, cut short, changed, foreign or JPEG-coded; the sentence says how to mend it.
+    """
+    remedy = f"delete {path.parent} and run `fastnt prepare` again"
+    try:
+        found = beton.layout(path)
+        split = read_sidecar(path)
+        if split is None:
+            raise UserError(f"{path} has no readable {sidecar(path).name} beside it; {remedy}")
+        status = path.stat()
+        if status.st_size != found.size or (found.count, found.shape) != (split.count, split.shape):
+            raise beton.FormatError("it does not agree with its sidecar")
+        if _sha256(path, status.st_mtime_ns, status.st_size) != split.sha256:
+            raise beton.FormatError("its contents have changed since it was written")
+    except beton.FormatError as error:
+        raise UserError(f"{path} cannot be used: {error}; {remedy}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
+    return split
+
+
+@lru_cache
+def _sha256(path: Path, modified: int, size: int) -> str:
+    return sha256_file(path)
