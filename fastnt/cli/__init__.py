@@ -3,8 +3,8 @@
 import sys
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import Abort, TyperException
 
 import fastnt
 from fastnt.cli.doctor import doctor
@@ -16,7 +16,6 @@ from fastnt.errors import UserError
 app = typer.Typer(
     name="fastnt",
     help="Distil a small network from a noisy teacher (Sau & Balasubramanian 2016).",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -42,13 +41,15 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input or usage, 1 a bug, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(app)
     try:
-        code = typer.main.get_command(app).main(arguments, "fastnt", standalone_mode=False)
-    except click.ClickException as error:
+        code = command.main(arguments or ["--help"], "fastnt", standalone_mode=False)
+    except TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see fastnt --help")
     except UserError as error:
         _fail(str(error))
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, Abort):
         print("fastnt: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -36,7 +36,8 @@ def hold_out(
         train_samples: keep only the first so many of the rest; 0 keeps all.
 
     Raises:
-        UserError: nothing would be left to train on, or more is asked for than there is.
+        UserError: nothing would be left to train on, nothing is held out, or more is asked for than
+            there is.
     """
     n = len(labels)
     held = np.zeros(n, dtype=bool)
@@ -52,6 +53,8 @@ def hold_out(
     train, validation = np.flatnonzero(~held), np.flatnonzero(held)
     if len(train) == 0:
         raise UserError(f"holding out {len(validation)} of {n} images leaves none to train on")
+    if len(validation) == 0:
+        raise UserError("none are held out to choose by; set validation to at least 1")
     if train_samples > len(train):
         raise UserError(
             f"train_samples is {train_samples}, but the training split has {len(train)} images"
