@@ -28,7 +28,7 @@ _NIN = (
 
 NETWORKS: dict[str, str] = {
     "digits-teacher": "[C3(S1P1)@32]-[C3(S1P1)@32-MP2(S2)]-[C3(S1P1)@64-MP2(S2)]-FC128-D0.5-FC10",
-    "digits-student": "FC48-FC10",
+    "digits-student": "[C3(S1P1)@8-MP2(S2)]-FC32-FC10",
     "mnist-teacher": "[C5(S1P0)@20-MP2(S2)]-[C5(S1P0)@50-MP2(S2)]-FC500-FC10",
     "mnist-student": "FC800-FC800-FC10",
     "nin": _NIN,

@@ -16,7 +16,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     table = Table(
         title=f"{summary['dataset']}{official}, seed {summary['seed']}", title_justify="left"
     )
-    table.add_column("network")
+    table.add_column("network", no_wrap=True)
     for column in ("test error", "parameters", "multiplies", "images/s", "seconds"):
         table.add_column(column, justify="right")
     for phase, name in NAMES.items():
@@ -27,7 +27,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
             f"{100 * row['test_error']:.2f} %",
             f"{row['parameters']:,}",
             f"{row['multiplies']:,}",
-            f"{speed:,.0f}" if speed else "trained before",
+            f"{speed:,.0f}" if speed else "reused",
             f"{timings[f'{phase}_seconds']:.1f}",
         )
     console.print(table)

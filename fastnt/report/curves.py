@@ -25,8 +25,16 @@ class EpochLike(Protocol):
         """Fraction."""
 
 
-def draw_curves(path: Path, records: Sequence[EpochLike], summary: dict[str, Any]) -> None:
-    """Draw the held-out error of each epoch to ``path`` (PNG), the test errors in the legend.
+def draw_curves(
+    path: Path, records: Sequence[EpochLike], teacher_error: float, summary: dict[str, Any]
+) -> None:
+    """Draw the students' held-out error after each epoch to ``path`` (PNG).
+
+    Args:
+        path: the picture.
+        records: epochs of the phases clean and noisy; others are passed over.
+        teacher_error: the teacher's held-out error, a fraction: a dashed line.
+        summary: the run's summary; its test errors stand in the legend.
 
     Raises:
         UserError: the file cannot be written.
@@ -52,15 +60,13 @@ def draw_curves(path: Path, records: Sequence[EpochLike], summary: dict[str, Any
             markersize=3.5,
             label=f"{name}: test {100 * summary[phase]['test_error']:.2f} %",
         )
-    teacher = [r for r in records if r.phase == "teacher"]
-    if teacher:
-        axes.axhline(
-            100 * teacher[-1].validation_error,
-            color=COLOURS["teacher"],
-            linestyle="--",
-            linewidth=1.5,
-            label=f"teacher: test {100 * summary['teacher']['test_error']:.2f} %",
-        )
+    axes.axhline(
+        100 * teacher_error,
+        color=COLOURS["teacher"],
+        linestyle="--",
+        linewidth=1.5,
+        label=f"teacher: test {100 * summary['teacher']['test_error']:.2f} %",
+    )
     axes.set_title(
         f"{summary['dataset']}: two students of one teacher", loc="left", fontweight="bold"
     )

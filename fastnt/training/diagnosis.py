@@ -43,9 +43,7 @@ def _device() -> Finding:
     if torch.version.cuda or torch.version.hip:
         detail = "torch sees none: check the driver with `nvidia-smi` (AMD: `rocminfo`)"
     else:
-        detail = (
-            "this torch is for the CPU; with a GPU, `pip install --force-reinstall torch` brings one"
-        )
+        detail = "this torch is for the CPU; with a GPU, `pip install --force-reinstall torch` brings one"
     return Finding("GPU", False, f"{detail}. Training runs on the {processor_name()}")
 
 

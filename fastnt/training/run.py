@@ -95,13 +95,14 @@ class Run:
                 self._train_student(phase, student, data, targets, alpha)
         models = {"teacher": teacher, "clean": clean, "noisy": noisy}
         with self._timed("evaluation"):
+            teacher_error = evaluate(teacher, data.validation, label_loss).error
             results = {
                 phase: evaluate(model, data.test, label_loss) for phase, model in models.items()
             }
         summary = summarise(recipe, dataset, models, results)
         self.timings |= self._speeds()
         write_json(self.folder / "timings.json", self.timings)
-        draw_curves(self.folder / "curves.png", self.records, summary)
+        draw_curves(self.folder / "curves.png", self.records, teacher_error, summary)
         write_json(self.folder / "summary.json", summary)
         return summary
 
