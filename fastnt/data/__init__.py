@@ -1,1 +1,1 @@
-"""Data: official files -> .beton files -> batches on the device, in an order that depends on the seed alone."""
+"""Data: official files -> .beton files -> batches on the device, in an order that a seed fixes."""
