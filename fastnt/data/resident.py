@@ -28,4 +28,6 @@ class ResidentLoader:
         """Yield every row once, in the order of this epoch."""
         for index in batches(self._rows.order(epoch), self._batch_size, self._device):
             place = index % len(self._labels)
-            yield Batch(self._images[place], self._labels[place], index)
+            yield Batch(
+                self._images.index_select(0, place), self._labels.index_select(0, place), index
+            )
