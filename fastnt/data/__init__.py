@@ -1,1 +1,1 @@
-"""Data: sources, the .beton file, the order of an epoch, loaders and preprocessing."""
+"""Data: official files -> .beton files -> batches on the device, in an order that a seed fixes."""

@@ -3,9 +3,9 @@
     header | 3 field descriptors | n records (image address, label, index) | padding to a page
     pages of whole images        | n allocations (sample, address, bytes)
 
-The bytes are those that FFCV 1.0.2's own ``DatasetWriter`` gives for the same samples with one worker
-(a test compares them). It is not called here because it waits for ever once one of its workers has
-died, of a full disk for example, and because a machine without FFCV must prepare and read data too.
+The bytes are those that FFCV 1.0.2's own ``DatasetWriter`` gives for the same samples with one
+worker (a test compares them). That writer is not used because it waits for ever once one of its
+workers has died, of a full disk say, and because a machine without FFCV must prepare data too.
 """
 
 import json

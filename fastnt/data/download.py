@@ -1,4 +1,4 @@
-"""Fetch a data set's official files: each mirror in turn, the checksum verified, files by rename only."""
+"""Fetch a data set's official files: each mirror in turn, checksums verified, files by rename."""
 
 import logging
 from pathlib import Path
@@ -61,8 +61,7 @@ def download(source: Source, folder: Path, *, extra: bool = True, progress: bool
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not progress) as display:
+    with Progress(*columns, console=Console(stderr=True), disable=not progress) as display:
         for name, md5 in source.files.items():
             if extra or name not in source.optional:
                 _fetch(source, name, md5, folder, display)

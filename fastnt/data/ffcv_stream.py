@@ -1,19 +1,20 @@
 """The streaming loader: FFCV decodes raw images from the .beton file in one background thread.
 
-FFCV 1.0.2 is used through its ``Loader`` with what would bite put right here and nowhere else:
+FFCV 1.0.2 is used through its own classes, with what would bite put right here and nowhere else:
 
-* an error in its thread leaves the consumer waiting for ever -> the thread hands its error over;
-* a consumer that leaves an epoch early leaves the thread behind -> ``stop`` ends it;
-* torch's number of threads is changed by the import and by every loader -> it is put back;
-* a batch's buffers are used again -> batches are copied out; on CUDA through pinned memory of
-  torch's own cache, which waits for a copy in flight where FFCV's buffers do not;
-* a Loader compiles for seconds -> one Loader a file serves every batch size, order and epoch;
-* the order is given to each epoch, rows and all, and not to the Loader.
+* an error in its thread leaves the consumer waiting for ever: ours hands the error over;
+* a consumer that leaves an epoch early leaves the thread behind: ours is stopped and joined;
+* its threads set torch's number of threads for the whole process: ours do not;
+* a batch's buffers are used again: batches are copied out, on CUDA through pinned memory of torch's
+  own cache, which waits for copies in flight where FFCV's pinned buffers do not;
+* every Loader compiles for a second or more: one Loader a file serves all batch sizes and orders;
+* it edits numba's uint8 array type for the whole process: ours compiles without that signature.
+
+Importing FFCV sets torch's number of threads too: ``make_loader`` imports this and puts it back.
 """
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, Full
@@ -22,101 +23,112 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from ffcv.loader import loader as ffcv_loader
+from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.memory_managers import OSCacheManager
+from ffcv.pipeline.compiler import Compiler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastnt.data.loaders import Batch, Rows
+from fastnt.data.loaders import Batch, Rows, batches
 from fastnt.data.split import Split
-from fastnt.errors import UserError
 
 
-@contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
+class _Cache(OSCacheManager):  # type: ignore[misc]
+    def compile_reader(self) -> Any:
+        def read(address: Any, state: Any) -> Any:
+            size = state[2][np.searchsorted(state[1], address)]
+            return state[0][address : address + size]
+
+        return Compiler.compile(read)
+
+
+class _Epoch(EpochIterator):  # type: ignore[misc]
+    """One pass over a given order in a thread: ``take`` gives the batches, ``stop`` ends it."""
+
+    def run(self) -> None:
+        try:
+            for number, places in enumerate(self.iter_ixes):
+                slot = number % (self.loader.batches_ahead + 2)
+                if not self._put(self.run_pipeline(number, places, slot, None)):
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Any) -> bool:
+        while not self.terminate_event.is_set():
+            with suppress(Full):
+                self.output_queue.put(item, timeout=0.1)
+                return True
+        return False
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Return images (B, H, W, C) and labels (B, 1), valid until the next call.
+
+        Raises:
+            RuntimeError: the thread failed; its own error is the cause.
+        """
+        item = self.output_queue.get()
+        if isinstance(item, BaseException):
+            raise RuntimeError(f"FFCV failed while reading {self.loader.fname}") from item
+        images, labels = item
+        return images, labels
+
+    def stop(self) -> None:
+        """End the thread, wherever it is, and wait for it."""
+        self.terminate_event.set()
+        with suppress(Empty):  # make room: a thread that waits to put would do so for 0.1 s
+            while True:
+                self.output_queue.get_nowait()
+        self.join()
+
+
+class _Stream(ffcv_loader.Loader):  # type: ignore[misc]
+    """A Loader whose epochs are told their order and their batch size."""
+
+    def __init__(self, path: Path) -> None:
+        threads = torch.get_num_threads()
+        with patch.object(ffcv_loader, "OSCacheManager", _Cache):
+            super().__init__(str(path), 1, num_workers=1, os_cache=True, pipelines={"index": None})
         torch.set_num_threads(threads)
 
-
-def import_ffcv() -> Any:
-    """Import FFCV, torch's number of threads unchanged.
-
-    Raises:
-        UserError: it is missing, or something that it needs is.
-    """
-    with _torch_threads_kept():
-        try:
-            import ffcv
-        except ImportError as error:
-            raise UserError(
-                f"FFCV cannot be imported ({error}); run `python -m fastnt.data.install_ffcv`, "
-                "or use --loader resident"
-            ) from error
-    return ffcv
+    def start(self, places: NDArray[np.int64], batch_size: int) -> _Epoch:
+        self.batch_size = batch_size
+        return _Epoch(self, places)
 
 
-@lru_cache(maxsize=1)
-def _classes() -> tuple[type[Any], type[Any]]:
-    """Return our loader and epoch: FFCV's own classes, made when FFCV is first wanted."""
-    import_ffcv()
-    from ffcv.loader import loader as loader_module
-    from ffcv.loader.epoch_iterator import EpochIterator
-    from ffcv.memory_managers import OSCacheManager
-    from ffcv.pipeline.compiler import Compiler
+@lru_cache(maxsize=4)
+def _stream(path: Path, sha256: str) -> _Stream:
+    return _Stream(path)
 
-    class Cache(OSCacheManager):
-        """FFCV's own, compiled without its signature.
 
-        The signature edits numba's uint8 array type for the whole process, which numba notices only
-        when that type is collected ("Exception ignored ... KeyError").
+class FfcvLoader:
+    """Streams the training list through FFCV; see :func:`fastnt.data.loaders.make_loader`."""
+
+    def __init__(self, split: Split, rows: Rows, batch_size: int, device: torch.device) -> None:
+        self.rows = rows.count
+        self._rows, self._batch_size, self._device = rows, batch_size, device
+        self._stream = _stream(split.path, split.sha256)
+
+    def __len__(self) -> int:
+        return -(-self.rows // self._batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield every row once, in the order of this epoch.
+
+        Raises:
+            RuntimeError: FFCV's thread failed.
         """
+        order = self._rows.order(epoch)
+        running = self._stream.start(self._rows.places(order), self._batch_size)
+        try:
+            for index in batches(order, self._batch_size, self._device):
+                images, labels = running.take()
+                yield Batch(self._copy(images), self._copy(labels.squeeze(1)), index)
+        finally:
+            running.stop()
 
-        def compile_reader(self) -> Any:
-            def read(address: Any, state: Any) -> Any:
-                size = state[2][np.searchsorted(state[1], address)]
-                return state[0][address : address + size]
-
-            return Compiler.compile(read)
-
-    class Epoch(EpochIterator):
-        """One pass over a given order: ``take`` gives batches, ``stop`` ends its thread."""
-
-        def run(self) -> None:
-            last: Any = None
-            try:
-                for number, places in enumerate(self.iter_ixes):
-                    slot = number % (self.loader.batches_ahead + 2)
-                    if not self._put(self.run_pipeline(number, places, slot, None)):
-                        return
-            except BaseException as error:
-                last = error
-            self._put(last)
-
-        def _put(self, item: Any) -> bool:
-            while not self.terminate_event.is_set():
-                with suppress(Full):
-                    self.output_queue.put(item, timeout=0.1)
-                    return True
-            return False
-
-        def take(self) -> Any:
-            item = self.output_queue.get()
-            if isinstance(item, BaseException):
-                raise RuntimeError(f"FFCV failed while reading {self.loader.fname}") from item
-            return item
-
-        def stop(self) -> None:
-            self.terminate_event.set()
-            with suppress(Empty):  # a full queue would keep it waiting for its time-out
-                while True:
-                    self.output_queue.get_nowait()
-            self.join()
-
-    class Stream(loader_module.Loader):
-        def __init__(self, path: Path) -> None:
-            with _torch_threads_kept(), patch.object(loader_module, "OSCacheManager", Cache):
-                super().__init__(
-                    str(path), 1, num_workers=1, os_cache=True, pipelines={"index": None}
-                )
-            self.lock = threading.Lock()
+    def _copy(self, buffer: Tensor) -> Tensor:
+        if self._device.type == "cuda":
+            return buffer.pin_memory().to(self._device, non_blocking=True)
+        return buffer.clone() if self._device.type == "cpu" else buffer.to(self._device)

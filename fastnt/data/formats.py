@@ -1,7 +1,7 @@
-"""Readers of the official file formats: IDX, CIFAR-10 binary, SVHN's MATLAB files, scikit-learn's digits.
+"""Readers of the official files: IDX, CIFAR-10 binary, SVHN's MATLAB files, scikit-learn's digits.
 
-Each gives images (n, H, W, C) uint8 and labels (n,) int64, and turns whatever is wrong with a file into
-one ``UserError`` that names the file. No pickle is read; nothing of an archive is written to disk.
+Each gives images (n, H, W, C) uint8 and labels (n,) int64, and turns whatever is wrong with a file
+into one ``UserError`` that names it. No pickle is read; nothing of an archive is written to disk.
 """
 
 import gzip
@@ -50,9 +50,7 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
                 raise broken(path, f"it is not an IDX file of {dimensions}-dimensional bytes")
             count, *found = (int(n) for n in header[1:])
             if tuple(found) != shape or count == 0:
-                raise broken(
-                    path, f"it holds {count} items of shape {tuple(found)}, not of {shape}"
-                )
+                raise broken(path, f"it holds {count} items of {tuple(found)}, not of {shape}")
             data = file.read(count * math.prod(shape))
             surplus = file.read(1)  # reading to the end also checks the CRC
     except (OSError, EOFError, zlib.error) as error:
@@ -75,9 +73,7 @@ def parse_cifar10(path: Path, data: bytes) -> tuple[Images, Labels]:
     """Parse records of one label byte and 3 x 32 x 32 image bytes; ``path`` is for messages."""
     count, rest = divmod(len(data), _CIFAR_RECORD)
     if rest or count == 0:
-        raise broken(
-            path, f"{len(data)} bytes are not a whole number of {_CIFAR_RECORD}-byte records"
-        )
+        raise broken(path, f"its {len(data)} bytes are not whole {_CIFAR_RECORD}-byte records")
     records = np.frombuffer(data, np.uint8).reshape(count, _CIFAR_RECORD)
     images = records[:, 1:].reshape(count, *_CIFAR_SHAPE).transpose(0, 2, 3, 1)
     return images, checked_labels(path, records[:, 0], 0, 9)
@@ -102,7 +98,7 @@ def read_tar_members(path: Path, names: list[str]) -> dict[str, bytes]:
 
 
 def read_svhn(path: Path) -> tuple[Images, Labels]:
-    """Read a MATLAB 5 file of X (32, 32, 3, n) uint8 and y (n, 1) in 1..10, where 10 is the digit 0."""
+    """Read a MATLAB 5 file of X (32, 32, 3, n) uint8 and y (n, 1) in 1..10; 10 is the digit 0."""
     from scipy.io import loadmat
 
     try:
@@ -115,9 +111,7 @@ def read_svhn(path: Path) -> tuple[Images, Labels]:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         raise broken(path, f"X is {images.dtype} {images.shape}, not uint8 (32, 32, 3, n)")
     if labels.dtype.kind not in "ui" or len(labels) != images.shape[3] or len(labels) == 0:
-        raise broken(
-            path, f"it has {len(labels)} {labels.dtype} labels for {images.shape[3]} images"
-        )
+        raise broken(path, f"it has {len(labels)} {labels.dtype} labels, {images.shape[3]} images")
     return images.transpose(3, 0, 1, 2), checked_labels(path, labels, 1, 10) % 10
 
 

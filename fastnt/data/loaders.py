@@ -1,15 +1,15 @@
 """Loaders: one protocol, two implementations that give the same batches bit for bit.
 
-``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both walk the training
-list: ``views * n`` rows, where row p is image ``positions[p % n]`` in view ``p // n``. What a view does
-to an image (mirror it) is the business of whoever reads ``index``.
+``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both walk the
+training list: ``views * n`` rows, where row p is image ``positions[p % n]`` in view ``p // n``.
+What a view does to an image (mirror it) is the business of whoever reads ``index``.
 """
 
 import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from fastnt.data.order import epoch_order
 from fastnt.data.split import Split
 from fastnt.errors import UserError
 
+if TYPE_CHECKING:
+    from fastnt.data.ffcv_stream import FfcvLoader
+
 Kind = Literal["auto", "ffcv", "resident"]
 
 
@@ -28,7 +31,7 @@ class Batch(NamedTuple):
 
     images: Tensor  # (B, H, W, C) uint8
     labels: Tensor  # (B,) int64
-    index: Tensor  # (B,) int64, rows of the training list
+    index: Tensor  # type: ignore[assignment]  # (B,) int64, rows of the training list; hides tuple.index
 
 
 class Loader(Protocol):
@@ -52,10 +55,20 @@ class Rows:
         self._seed = seed
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return all rows, (count,) int64, in the order of this epoch; list order without a seed."""
+        """Return all rows, (count,) int64, in this epoch's order; list order without a seed."""
         if self._seed is None:
             return np.arange(self.count, dtype=np.int64)
         return epoch_order(self._seed, epoch, self.count)
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions in the split of the images that these rows show."""
+        return self.positions[rows % len(self.positions)]
+
+
+def batches(order: NDArray[np.int64], size: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield the rows of ``order``, (B,) int64 on the device, a batch at a time."""
+    rows = torch.from_numpy(order).to(device)
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def make_loader(
@@ -71,8 +84,8 @@ def make_loader(
     """Make a loader of the training list that ``positions`` and ``views`` describe.
 
     Args:
-        kind: "resident" holds the images on the device, "ffcv" streams them; "auto" is resident when
-            they fill less than a tenth of the device's free memory, or when there is no FFCV.
+        kind: "resident" holds the images on the device, "ffcv" streams them; "auto" is resident
+            when they fill less than a tenth of the device's free memory, or without FFCV.
         split: the prepared split to read.
         positions: (n,) int64, the images' places in the split, in list order.
         views: how often the list repeats the images.
@@ -97,12 +110,24 @@ def make_loader(
         streams = size * 10 > _free_memory(device) and importlib.util.find_spec("ffcv") is not None
         kind = "ffcv" if streams else "resident"
     if kind == "ffcv":
-        from fastnt.data.ffcv_stream import FfcvLoader
-
-        return FfcvLoader(split, rows, batch_size, device)
+        return _ffcv_loader()(split, rows, batch_size, device)
     from fastnt.data.resident import ResidentLoader
 
     return ResidentLoader(split, rows, batch_size, device)
+
+
+def _ffcv_loader() -> type["FfcvLoader"]:
+    threads = torch.get_num_threads()
+    try:
+        from fastnt.data.ffcv_stream import FfcvLoader
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"FFCV cannot be imported ({error}); run `python -m fastnt.data.install_ffcv`, "
+            "or use --loader resident"
+        ) from error
+    finally:
+        torch.set_num_threads(threads)
+    return FfcvLoader
 
 
 def _free_memory(device: torch.device) -> int:

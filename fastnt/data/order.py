@@ -1,4 +1,4 @@
-"""The order of an epoch: stream 5 of the noise stream, the same for every loader, device and machine."""
+"""The order of an epoch: stream 5 of the noise stream, the same for every loader and machine."""
 
 import numpy as np
 import torch

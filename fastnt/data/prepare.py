@@ -55,8 +55,8 @@ def prepare(
 
     Args:
         name: "digits", "mnist", "svhn" or "cifar10".
-        data_dir: where official files lie: the folder itself, its subfolder ``name``, or the archive
-            in either. Nothing is downloaded then.
+        data_dir: where official files lie: the folder itself, its subfolder ``name``, or the
+            archive in either. Nothing is downloaded then.
         extra: SVHN's extra images: True wants them, False leaves them out, None takes what is
             there and downloads them with the rest.
         progress: show on stderr what takes long.

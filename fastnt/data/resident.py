@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from fastnt.data.loaders import Batch, Rows
+from fastnt.data.loaders import Batch, Rows, batches
 from fastnt.data.split import Split
 
 
@@ -26,7 +26,8 @@ class ResidentLoader:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield every row once, in the order of this epoch."""
-        order = torch.from_numpy(self._rows.order(epoch)).to(self._device)
-        for index in order.split(self._batch_size):
+        for index in batches(self._rows.order(epoch), self._batch_size, self._device):
             place = index % len(self._labels)
-            yield Batch(self._images[place], self._labels[place], index)
+            yield Batch(
+                self._images.index_select(0, place), self._labels.index_select(0, place), index
+            )

@@ -1,4 +1,4 @@
-"""The four data sets: their official files, where those are fetched, how they are found and read."""
+"""The four data sets: their official files, where those are fetched, how they are found."""
 
 import gzip
 import hashlib
@@ -60,7 +60,18 @@ SOURCES = {
         ),
         Source(
             "cifar10",
-            tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+            (
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ),
             mirrors=("https://www.cs.toronto.edu/~kriz/",),
             files={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
             unpacked=(*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"),

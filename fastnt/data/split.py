@@ -51,7 +51,7 @@ def write_split(
     parts: Mapping[str, tuple[Images, Labels]],
     source_sha256: str,
 ) -> Split:
-    """Write one split; the sidecar comes last, so that a .beton without one is never taken for whole.
+    """Write one split; the sidecar comes last: a .beton without one is not taken for whole.
 
     Raises:
         UserError: the folder cannot be written or the disk is full; nothing half-written stays.
@@ -80,7 +80,7 @@ def write_split(
 
 
 def read_sidecar(path: Path) -> Split | None:
-    """Return the split that the sidecar of ``path`` describes, or None when there is no usable one."""
+    """Return the split that the sidecar of ``path`` describes, None without a usable one."""
     try:
         facts: dict[str, Any] = json.loads(sidecar(path).read_text(encoding="utf-8"))
         if facts.pop("format") != FORMAT:
@@ -98,7 +98,7 @@ def open_split(path: Path) -> Split:
     reads no faster than the first epoch would and leaves the file in the system's cache for it.
 
     Raises:
-        UserError: missing, cut short, changed, foreign or JPEG-coded; the sentence says how to mend it.
+        UserError: missing, cut short, changed, foreign or JPEG-coded.
     """
     remedy = f"delete {path.parent} and run `fastnt prepare` again"
     try:

@@ -1,0 +1,55 @@
+"""``fastnt prepare``: make, list or remove prepared data sets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fastnt.data import prepare as data
+from fastnt.data.sources import SOURCES
+from fastnt.errors import UserError
+
+
+def prepare(
+    dataset: Annotated[
+        str | None, typer.Option(help=f"Which data set: {', '.join(SOURCES)}.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where its official files lie; nothing is downloaded then.")
+    ] = None,
+    extra: Annotated[
+        bool | None,
+        typer.Option(help="SVHN's extra images; if not said, taken where present or downloaded."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List what is prepared.")] = False,
+    clean: Annotated[bool, typer.Option(help="Empty fastnt's cache folder.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+) -> None:
+    """Turn official files into .beton files, downloading them first if need be."""
+    if (dataset is not None) + show + clean != 1:
+        raise UserError("say one of --dataset NAME, --list and --clean")
+    if clean:
+        print(f"freed {data.clean() / 1e6:,.1f} MB")
+    elif show:
+        _print(data.list_prepared())
+    elif dataset is not None:
+        _print([data.prepare(dataset, data_dir, extra=extra, progress=not quiet)])
+
+
+def _print(datasets: list[data.Dataset]) -> None:
+    table = Table("data set", "official", "train", "test", "image", "MB", "folder", box=None)
+    for found in datasets:
+        size = sum(split.path.stat().st_size for split in (found.train, found.test))
+        table.add_row(
+            found.name,
+            "yes" if found.official else "no",
+            " + ".join(f"{rows:,}" for rows in found.train.parts.values()),
+            f"{found.test.count:,}",
+            "x".join(map(str, found.shape)),
+            f"{size / 1e6:,.1f}",
+            str(found.folder),
+        )
+    console = Console(soft_wrap=True)
+    console.print(table if datasets else "nothing is prepared")
