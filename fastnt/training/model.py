@@ -47,18 +47,20 @@ class Model(nn.Module):
         height, width, channels = self.shape
         return count_multiplies(self.network, (channels, height, width))
 
-    def _metadata(self) -> dict[str, str]:
-        return {
+    def describe(self) -> str:
+        """All but the weights, as JSON: what ``load_model`` builds the model from."""
+        description = {
             "format": FORMAT,
             "network": self.notation,
             "preprocess": self.preprocess.kind,
-            "shape": json.dumps(self.shape),
-            "classes": str(self.classes),
+            "shape": self.shape,
+            "classes": self.classes,
         }
+        return json.dumps(description)
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of the weights, the notation and the preprocessing."""
-        digest = hashlib.sha256(json.dumps(self._metadata(), sort_keys=True).encode())
+        digest = hashlib.sha256(self.describe().encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -74,7 +76,8 @@ def save_model(model: Model, path: Path) -> None:
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
     }
-    payload = safetensors.torch.save(tensors, model._metadata())
+    # One key: safetensors keeps several in no fixed order, and the same model gives the same file.
+    payload = safetensors.torch.save(tensors, {"fastnt": model.describe()})
     with atomic_path(path) as temporary:
         temporary.write_bytes(payload)
 
@@ -89,20 +92,21 @@ def load_model(path: Path) -> Model:
         raise UserError(f"no model file at {path}; give the .safetensors file of a trained network")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            text = (file.metadata() or {}).get("fastnt", "null")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is not a whole safetensors file ({error}); save the network again as safetensors"
         ) from error
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
     try:
-        height, width, channels = json.loads(metadata["shape"])
-        preprocess = Preprocess(metadata["preprocess"], (height, width, channels))
-        model = Model(metadata["network"], preprocess, int(metadata["classes"]))
+        description = json.loads(text)
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
+        height, width, channels = description["shape"]
+        preprocess = Preprocess(description["preprocess"], (height, width, channels))
+        model = Model(description["network"], preprocess, description["classes"])
         model.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"the weights in {path} do not fit its own description ({str(error).splitlines()[0]}); "
             "train or save it again"

@@ -64,17 +64,21 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    metadata = {
+    description = {
         "format": "fastnt-model-1",
         "network": "FC7",
         "preprocess": "none",
-        "shape": json.dumps(SHAPE),
-        "classes": "7",
+        "shape": SHAPE,
+        "classes": 7,
     }
-    safetensors.torch.save_file({"w": torch.zeros(3)}, path, metadata)
-    with pytest.raises(UserError, match="do not fit its own description"):
-        load_model(path)
-    del metadata["classes"]
-    safetensors.torch.save_file({"w": torch.zeros(3)}, path, metadata)
-    with pytest.raises(UserError, match="do not fit its own description"):
-        load_model(path)
+    for missing in (None, "classes"):
+        kept = {key: value for key, value in description.items() if key != missing}
+        safetensors.torch.save_file({"w": torch.zeros(3)}, path, {"fastnt": json.dumps(kept)})
+        with pytest.raises(UserError, match="do not fit its own description"):
+            load_model(path)
+
+
+def test_the_same_model_gives_the_same_file(tmp_path: Path) -> None:
+    for name in "abcdef":
+        save_model(_model(), tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in "abcdef"}) == 1
