@@ -24,8 +24,8 @@ def prepare(
         typer.Option(help="SVHN's extra images; if not said, taken where present or downloaded."),
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List what is prepared.")] = False,
-    clean: Annotated[bool, typer.Option(help="Empty fastnt's cache folder.")] = False,
-    quiet: Annotated[bool, typer.Option(help="Show no progress.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Empty fastnt's cache folder.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Turn official files into .beton files, downloading them first if need be."""
     if (dataset is not None) + show + clean != 1:
@@ -39,7 +39,8 @@ def prepare(
 
 
 def _print(datasets: list[data.Dataset]) -> None:
-    table = Table("data set", "official", "train", "test", "image", "MB", "folder", box=None)
+    table = Table("data set", "official", "train", "test", "image", "MB", box=None)
+    table.add_column("folder", overflow="fold")
     for found in datasets:
         size = sum(split.path.stat().st_size for split in (found.train, found.test))
         table.add_row(

@@ -3,7 +3,7 @@
 FFCV is published as source whose extension wants the headers of both, for decoding JPEG. fastnt
 stores raw images, so small stand-in headers (``ffcv_stub/include``) serve; they reach the compiler
 through CPLUS_INCLUDE_PATH, and a stand-in for the ``pkg-config`` program tells FFCV's setup.py to
-link nothing but libm. FFCV's declared requirements are not what it imports: ``--no-deps``, ``NEEDS``.
+link nothing but libm. FFCV declares requirements that it never imports, hence ``--no-deps``.
 """
 
 import argparse
@@ -70,9 +70,12 @@ def _pip(arguments: list[str], environment: dict[str, str], verbose: bool) -> No
     )
     if done.returncode:
         lines = [line.strip() for line in (done.stdout or "").splitlines() if line.strip()]
-        telling = [line for line in lines if "error:" in line.lower()] or lines or ["see above"]
+        telling = [
+            line for line in lines if "error:" in line.lower() and "subprocess-exited" not in line
+        ]
+        reason = (telling or lines or ["see above"])[0]
         raise UserError(
-            f"FFCV could not be installed ({telling[0]}); it needs a C++ compiler and the package "
+            f"FFCV could not be installed ({reason}); it needs a C++ compiler and the package "
             "index, `python -m fastnt.data.install_ffcv -v` shows all, and `--loader resident` "
             "works without FFCV"
         )

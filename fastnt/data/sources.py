@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from fastnt.data import formats
 from fastnt.data.beton import Images, Labels
 from fastnt.errors import UserError
@@ -200,4 +202,5 @@ def _read_cifar10(source: Source, files: Mapping[str, Path]) -> dict[str, tuple[
         places = {name: files[name] for name in names}
         content = {name: path.read_bytes() for name, path in places.items()}
     *batches, test = (formats.parse_cifar10(places[name], content[name]) for name in names)
-    return {**{f"batch {n}": batch for n, batch in enumerate(batches, 1)}, "test": test}
+    images, labels = zip(*batches, strict=True)
+    return {"train": (np.concatenate(images), np.concatenate(labels)), "test": test}

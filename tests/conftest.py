@@ -1,0 +1,85 @@
+"""Small data in the official formats, and a cache folder of each test's own."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The cache folder of this test, so that no test sees or changes the user's."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FASTNT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def shared():
+    """The folder of real data and known answers; the test is skipped where there is none."""
+    folder = Path(os.environ.get("FASTNT_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no shared folder")
+    return folder
+
+
+def class_images(count, shape, seed):
+    """Images (count, *shape) uint8 with a bright stripe that shows the class, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    rng.shuffle(labels)
+    images = rng.integers(0, 80, (count, *shape), dtype=np.uint8)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        stripe = slice(shape[0] * label // 10, shape[0] * (label + 1) // 10)
+        image[stripe] += 150
+    return images, labels
+
+
+@pytest.fixture
+def mnist_folder(tmp_path):
+    """A folder of MNIST's four IDX files: 200 training and 50 test images."""
+    folder = tmp_path / "official" / "mnist"
+    folder.mkdir(parents=True)
+    for prefix, count in (("train", 200), ("t10k", 50)):
+        images, labels = class_images(count, (28, 28), count)
+        header = np.array([0x0803, count, 28, 28], ">u4").tobytes()
+        with gzip.open(folder / f"{prefix}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(header + images.tobytes())
+        header = np.array([0x0801, count], ">u4").tobytes()
+        with gzip.open(folder / f"{prefix}-labels-idx1-ubyte.gz", "wb") as file:
+            file.write(header + labels.tobytes())
+    return folder
+
+
+@pytest.fixture
+def cifar10_folder(tmp_path):
+    """A folder that holds cifar-10-batches-bin: 5 x 40 training and 50 test images."""
+    folder = tmp_path / "official" / "cifar10"
+    (folder / "cifar-10-batches-bin").mkdir(parents=True)
+    for number in range(1, 7):
+        name, count = (f"data_batch_{number}", 40) if number < 6 else ("test_batch", 50)
+        images, labels = class_images(count, (32, 32, 3), number)
+        records = np.concatenate(
+            [labels[:, None], images.transpose(0, 3, 1, 2).reshape(count, -1)], axis=1
+        )
+        records.tofile(folder / "cifar-10-batches-bin" / f"{name}.bin")
+    return folder
+
+
+@pytest.fixture
+def svhn_folder(tmp_path):
+    """A folder of SVHN's three .mat files: 120 training, 80 extra and 50 test images."""
+    from scipy.io import savemat
+
+    folder = tmp_path / "official" / "svhn"
+    folder.mkdir(parents=True)
+    for name, count in (("train", 120), ("extra", 80), ("test", 50)):
+        images, labels = class_images(count, (32, 32, 3), count)
+        tens = np.where(labels == 0, 10, labels).astype(np.uint8)
+        content = {"X": images.transpose(1, 2, 3, 0), "y": tens[:, None]}
+        savemat(folder / f"{name}_32x32.mat", content, do_compression=True)
+    return folder
