@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -56,12 +56,12 @@ def train(
         ),
     ] = None,
     noise: Annotated[
-        str | None,
-        typer.Option(help="logit, or shared by the mini-batch.", rich_help_panel=_RECIPE),
+        Literal["logit", "shared"] | None,
+        typer.Option(help="For each logit its own, or one for the batch.", rich_help_panel=_RECIPE),
     ] = None,
     perturb: Annotated[
-        str | None,
-        typer.Option(help="Whose logits: teacher or student.", rich_help_panel=_RECIPE),
+        Literal["teacher", "student"] | None,
+        typer.Option(help="Whose logits carry the noise.", rich_help_panel=_RECIPE),
     ] = None,
     frozen: Annotated[
         bool | None,
