@@ -32,7 +32,7 @@ def train(
         str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_PLACE)
     ] = "auto",
     loader: Annotated[
-        str,
+        Literal["auto", "ffcv", "resident"],
         typer.Option(
             help="ffcv streams from disk, resident keeps the images on the device.",
             rich_help_panel=_PLACE,

@@ -26,9 +26,9 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def augment(
     images: Tensor,
     *,
-    index: Tensor,
-    seed: int | Tensor,
-    epoch: int | Tensor,
+    index: Tensor | None = None,
+    seed: int | Tensor = 0,
+    epoch: int | Tensor = 0,
     pad: int = 0,
     mirror: bool = False,
     flipped: Tensor | None = None,
@@ -40,7 +40,7 @@ def augment(
 
     Args:
         images: (N, H, W, C) uint8.
-        index: each image's row in the training list, (N,) int64.
+        index: each image's row in the training list, (N,) int64; None takes the places in the batch.
         seed: an integer modulo 2^64, or a 0-D int64 tensor on the images' device.
         epoch: an integer below 2^32, or a 0-D int64 tensor on the images' device.
         pad: the random crop shifts by up to ``pad`` pixels each way; 0 crops nothing.
@@ -78,7 +78,7 @@ def draw(
 
 def _view(
     images: Tensor,
-    index: Tensor,
+    index: Tensor | None,
     seed: int | Tensor,
     epoch: int | Tensor,
     pad: int,
@@ -90,6 +90,8 @@ def _view(
         return images
     count, height, width, _ = images.shape
     device = images.device
+    if index is None:
+        index = torch.arange(count, device=device)
     dy, dx, coin = draw(index, seed, epoch, pad)
     mirrored = coin if mirror else torch.zeros_like(coin)
     if flipped is not None:
@@ -105,7 +107,7 @@ def _view(
 
 def _check(
     images: Tensor,
-    index: Tensor,
+    index: Tensor | None,
     pad: int,
     flipped: Tensor | None,
     mean: Tensor | None,
