@@ -75,6 +75,10 @@ def test_each_row_comes_once_an_epoch_in_the_order_of_the_seed(make, arrays, vie
         assert np.array_equal(labels, arrays[1][positions[index % 1001]])
 
 
+def test_an_empty_list_has_no_batches(make):
+    assert epoch_of(make(positions=np.arange(0)), 0) == []
+
+
 def test_a_last_batch_of_one_keeps_its_dimensions(make):
     *_, last = make(positions=np.arange(65)).epoch(0)
     assert [tensor.shape for tensor in last] == [(1, 32, 32, 3), (1,), (1,)]
