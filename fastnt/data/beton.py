@@ -166,8 +166,7 @@ def read(path: Path) -> tuple[Images, Labels]:
         FormatError: as :func:`layout`.
     """
     found = layout(path)
-    file = np.memmap(path, np.uint8, "r")
-    records = file[_RECORDS_AT : _RECORDS_AT + found.count * _RECORD.itemsize].view(_RECORD)
+    file, records = _map(path, found)
     size = math.prod(found.shape)
     images = np.empty((found.count, size), np.uint8)
     # Images that lie back to back, which is all of a page, are copied in one piece.
@@ -176,3 +175,19 @@ def read(path: Path) -> tuple[Images, Labels]:
         address = int(records["address"][start])
         images[start:stop].reshape(-1)[:] = file[address : address + (stop - start) * size]
     return images.reshape(found.count, *found.shape), records["label"].astype(np.int64)
+
+
+def read_labels(path: Path) -> Labels:
+    """Return all labels (n,) int64 of a .beton file, in file order, without reading the images.
+
+    Raises:
+        FormatError: as :func:`layout`.
+    """
+    labels: Labels = _map(path, layout(path))[1]["label"].astype(np.int64)
+    return labels
+
+
+def _map(path: Path, found: Layout) -> tuple[NDArray[np.uint8], NDArray[np.void]]:
+    """Return the file's bytes, mapped, and its records among them."""
+    file = np.memmap(path, np.uint8, "r")
+    return file, file[_RECORDS_AT : _RECORDS_AT + found.count * _RECORD.itemsize].view(_RECORD)

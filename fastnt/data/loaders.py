@@ -107,7 +107,7 @@ def make_loader(
     rows = Rows(positions, views, order_seed)
     if kind == "auto":
         size = len(positions) * int(np.prod(split.shape))
-        streams = size * 10 > _free_memory(device) and importlib.util.find_spec("ffcv") is not None
+        streams = size * 10 > free_memory(device) and importlib.util.find_spec("ffcv") is not None
         kind = "ffcv" if streams else "resident"
     if kind == "ffcv":
         return _ffcv_loader()(split, rows, batch_size, device)
@@ -130,7 +130,7 @@ def _ffcv_loader() -> type["FfcvLoader"]:
     return FfcvLoader
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Return the bytes that are free on the device; for the CPU those the system could hand out."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

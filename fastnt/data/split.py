@@ -36,6 +36,10 @@ class Split:
         """Return all images (count, H, W, C) uint8 and labels (count,) int64, in file order."""
         return beton.read(self.path)
 
+    def labels(self) -> Labels:
+        """Return the labels (count,) int64, in file order, without reading the images."""
+        return beton.read_labels(self.path)
+
 
 def sidecar(path: Path) -> Path:
     """Return the name of the JSON file that describes the .beton file ``path``."""

@@ -1,1 +1,1 @@
-"""The noise stream: Philox4x32-10, uniforms and normals as pure functions of (seed, step, row, class)."""
+"""The noise stream: Philox4x32-10, its uniforms and normals as pure functions of its counters."""

@@ -38,9 +38,14 @@ def philox4x32(
     counter3: Tensor | int,
     seed: Tensor,
 ) -> Words:
-    """Return the four words of each block; int64 arguments broadcast, ``seed`` holds the 64 key bits."""
+    """Return the four words of each block.
+
+    The int64 arguments broadcast; counters count modulo 2^32, ``seed`` holds the 64 key bits.
+    """
     c0, c1, c2, c3 = (
-        torch.as_tensor(c, dtype=torch.int64, device=seed.device)
+        # torch.full: a number must not cost a copy from the host, which would wait for the device.
+        (c if isinstance(c, Tensor) else torch.full((), c, dtype=torch.int64, device=seed.device))
+        & _LOW
         for c in (counter0, counter1, counter2, counter3)
     )
     key0, key1 = seed & _LOW, (seed >> 32) & _LOW
@@ -53,7 +58,6 @@ def philox4x32(
             product0 & _LOW,
         )
         key0, key1 = (key0 + _W0) & _LOW, (key1 + _W1) & _LOW
-    c0, c1, c2, c3 = torch.broadcast_tensors(c0, c1, c2, c3)
     return c0, c1, c2, c3
 
 
@@ -62,16 +66,19 @@ def uniform24(word: Tensor) -> Tensor:
     return (word >> 8).to(torch.float32) * 2.0**-24
 
 
-def _uniform23(word: Tensor) -> Tensor:
-    """Map words to float32 in (0, 1), never 0 or 1: exact, for the logarithm and the angle."""
-    return ((word >> 9).to(torch.float32) + 0.5) * 2.0**-23
+def uniform23(word: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Map words to (0, 1), never 0 or 1, on the odd multiples of 2^-24: exact in float32."""
+    return ((word >> 9).to(dtype) + 0.5) * 2.0**-23
 
 
-def normals(words: Words) -> Tensor:
-    """Return four standard normals a block, (..., 4) float32: Box-Muller of words 0, 1 and of 2, 3."""
+def normals(words: Words, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return four standard normals a block, (..., 4): Box-Muller of words 0, 1 and of words 2, 3.
+
+    ``dtype`` is the precision of the arithmetic: float64 gives the same normals, more exactly.
+    """
     pairs = []
     for radius_word, angle_word in (words[:2], words[2:]):
-        radius = torch.sqrt(-2.0 * torch.log(_uniform23(radius_word)))
-        angle = (2.0 * math.pi) * _uniform23(angle_word)
+        radius = torch.sqrt(-2.0 * torch.log(uniform23(radius_word, dtype)))
+        angle = (2.0 * math.pi) * uniform23(angle_word, dtype)
         pairs += [radius * torch.cos(angle), radius * torch.sin(angle)]
     return torch.stack(pairs, dim=-1)

@@ -1,0 +1,216 @@
+"""The arguments of the loss: checked, and made the tensors that the op takes.
+
+Numbers become small tensors on the student's device, filled there, so that nothing waits for the
+device and a schedule, a replayed CUDA graph or a compiled step sees new values. Values are checked
+where they are at hand: Python numbers and CPU tensors. Of device tensors only dtype, shape and
+device are looked at.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from fastnt.kernels.noisy_l2.op import Options, Tensors
+from fastnt.kernels.philox.eager import as_int64
+
+Number = float | Tensor
+Sigma = Number | tuple[Number, Number]
+
+_LOGIT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_OPTIONS = {
+    "noise": ("logit", "shared"),
+    "perturb": ("teacher", "student"),
+    "reduction": ("none", "sum", "batchmean", "mean"),
+}
+# What a value must be, in words and as a test (which NaN fails).
+_Rule = tuple[str, Callable[[float], bool]]
+_PROBABILITY: _Rule = ("in [0, 1]", lambda v: 0 <= v <= 1)
+_SPREAD: _Rule = ("finite and not negative", lambda v: 0 <= v <= torch.finfo(torch.float32).max)
+_COUNTER: _Rule = ("at least 0 and below 2**32", lambda v: 0 <= v < 1 << 32)
+_FINITE: _Rule = ("finite", lambda v: abs(v) <= torch.finfo(torch.float32).max)
+_ANY: _Rule = ("an integer", lambda v: True)
+
+
+def check_options(noise: str, perturb: str, reduction: str) -> Options:
+    """Return the op's options.
+
+    Raises:
+        ValueError: one of them is none of its allowed words.
+    """
+    given = {"noise": noise, "perturb": perturb, "reduction": reduction}
+    for name, value in given.items():
+        if value not in _OPTIONS[name]:
+            allowed = ", ".join(map(repr, _OPTIONS[name]))
+            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    return Options(
+        shared=noise == "shared", perturb_student=perturb == "student", reduction=reduction
+    )
+
+
+def check_noise(alpha: Number, sigma: Sigma, seed: int | Tensor | None) -> None:
+    """Check types, and values where they are at hand, before there are logits.
+
+    Raises:
+        TypeError: an argument is not a number or a tensor of such.
+        ValueError: alpha is outside [0, 1], or sigma negative, not finite or not a pair.
+    """
+    _check_values("alpha", alpha, _PROBABILITY, torch.float32)
+    for bound in _sigma_pair(sigma):
+        if bound is not None:
+            _check_values("sigma", bound, _SPREAD, torch.float32)
+    if seed is not None:
+        _check_values("seed", seed, _ANY, torch.int64)
+
+
+def prepare(
+    student: Tensor,
+    teacher: Tensor,
+    alpha: Number,
+    sigma: Sigma,
+    seed: int | Tensor | None,
+    step: int | Tensor,
+    index: Tensor | None,
+    students: bool,
+) -> Tensors:
+    """Return the op's tensors: student, teacher, alpha, both sigmas, seed, step, index.
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: an argument has a value, shape or device that is not allowed.
+    """
+    student, teacher = _canonical(student, teacher, students)
+    count, samples, _ = student.shape
+    device = student.device
+    if index is not None:
+        _check_index(index, samples, device)
+    low, high = _sigma_pair(sigma)
+    if seed is None:
+        seed = torch.randint((1 << 63) - 1, (count,), device=device)
+    return (
+        student,
+        teacher,
+        _tensor("alpha", alpha, _PROBABILITY, torch.float32, count, device),
+        _tensor("sigma", low, _SPREAD, torch.float32, count, device),
+        None if high is None else _tensor("sigma", high, _SPREAD, torch.float32, count, device),
+        _tensor("seed", seed, _ANY, torch.int64, count, device),
+        _tensor("step", step, _COUNTER, torch.int64, count, device),
+        index,
+    )
+
+
+def prepare_scale(grad_scale: Number | None, device: torch.device) -> Tensor | None:
+    """Return grad_scale as a 0-D float32 tensor on the device; None stays None.
+
+    Raises:
+        TypeError: it is not a real number or a tensor of such.
+        ValueError: it is not finite, not 0-D or on another device.
+    """
+    if grad_scale is None:
+        return None
+    return _tensor("grad_scale", grad_scale, _FINITE, torch.float32, 1, device)[0]
+
+
+def loss_shape(student: Tensor, students: bool, reduction: str) -> torch.Size:
+    """Return the shape of the loss that the caller sees."""
+    if reduction == "none":
+        return student.shape[:-1]
+    return student.shape[:1] if students else torch.Size()
+
+
+def _canonical(student: Tensor, teacher: Tensor, students: bool) -> tuple[Tensor, Tensor]:
+    """Return student (S, N, C) and teacher (S or 1, N, C), checked; views where strides allow."""
+    for name, logits in (("student", student), ("teacher", teacher)):
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"{name} must be a tensor of logits, got {type(logits).__name__}")
+        if logits.dtype not in _LOGIT_DTYPES or logits.layout != torch.strided:
+            raise TypeError(
+                f"{name} must be a dense float16, bfloat16, float32 or float64 tensor, "
+                f"got {logits.dtype} ({logits.layout})"
+            )
+    if teacher.device != student.device:
+        raise ValueError(f"teacher must be on the student's {student.device}, got {teacher.device}")
+    first = 1 if students else 0  # the first dimension of one student
+    if student.dim() <= first:
+        wanted = "(S, ..., C) with students=True" if students else "(..., C)"
+        raise ValueError(f"student must have the shape {wanted}, got {tuple(student.shape)}")
+    one_teacher = not students or teacher.shape == student.shape[1:]
+    if teacher.shape != student.shape and teacher.shape != student.shape[first:]:
+        allowed = " or ".join(str(tuple(student.shape[i:])) for i in range(first + 1))
+        raise ValueError(f"teacher must have the shape {allowed}, got {tuple(teacher.shape)}")
+    count = student.shape[0] if students else 1
+    samples, classes = math.prod(student.shape[first:-1]), student.shape[-1]
+    return (
+        student.reshape(count, samples, classes),
+        teacher.detach().reshape(1 if one_teacher else count, samples, classes),
+    )
+
+
+def _check_index(index: Tensor, samples: int, device: torch.device) -> None:
+    if not isinstance(index, Tensor) or index.dtype != torch.int64:
+        got = index.dtype if isinstance(index, Tensor) else type(index).__name__
+        raise TypeError(f"index must be an int64 tensor of rows, got {got}")
+    if index.shape != (samples,):
+        raise ValueError(f"index must have the shape ({samples},), got {tuple(index.shape)}")
+    if index.device != device:
+        raise ValueError(f"index must be on the student's {device}, got {index.device}")
+    if _readable(index) and index.numel():
+        words, holds = _COUNTER
+        for row in index.aminmax():
+            if not holds(row.item()):
+                raise ValueError(f"index must hold rows {words}, got {row.item()}")
+
+
+def _sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
+    if not isinstance(sigma, tuple | list):
+        return sigma, None
+    if len(sigma) != 2:
+        raise ValueError(f"sigma must be a number or a pair (low, high), got {sigma!r}")
+    low, high = sigma
+    if isinstance(low, Real) and isinstance(high, Real) and low > high:
+        raise ValueError(f"sigma must be a pair (low, high) with low <= high, got {sigma!r}")
+    return low, high
+
+
+def _tensor(
+    name: str, value: Number, rule: _Rule, dtype: torch.dtype, count: int, device: torch.device
+) -> Tensor:
+    """Return a number, or a tensor () or (count,), as a tensor (count,) on the device, checked."""
+    _check_values(name, value, rule, dtype)
+    if isinstance(value, Tensor):
+        if value.shape not in ((), (count,)):
+            got = tuple(value.shape)
+            raise ValueError(f"{name} must have the shape () or ({count},), got {got}")
+        if value.device != device and value.device.type != "cpu":
+            raise ValueError(f"{name} must be on the student's {device}, got {value.device}")
+        return value.detach().to(device, dtype).expand(count)
+    if dtype == torch.int64 and not -(1 << 63) <= value < 1 << 63:
+        value = as_int64(int(value))
+    if torch.compiler.is_compiling():  # with torch.full each new float would be compiled again
+        return torch.zeros(count, dtype=dtype, device=device) + value
+    return torch.full((count,), value, dtype=dtype, device=device)
+
+
+def _check_values(name: str, value: Number, rule: _Rule, dtype: torch.dtype) -> None:
+    integer = dtype == torch.int64
+    kind = "an integer" if integer else "a real number"
+    if isinstance(value, Tensor):
+        fits = value.dtype != torch.bool and not value.is_complex()
+        if not fits or (integer and value.is_floating_point()):
+            raise TypeError(f"{name} must be {kind} or a tensor of such, got {value.dtype}")
+        values = value.detach().reshape(-1).tolist() if _readable(value) else []
+    else:
+        if not isinstance(value, Integral if integer else Real) or isinstance(value, bool):
+            raise TypeError(f"{name} must be {kind} or a tensor of such, got {value!r}")
+        values = [value]
+    words, holds = rule
+    for element in values:
+        if not holds(element):
+            raise ValueError(f"{name} must be {words}, got {element!r}")
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Tell whether values can be looked at without waiting for a device or breaking a graph."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,0 +1,60 @@
+"""The command line: ``fastnt prepare | train | evaluate | doctor``, one file a subcommand."""
+
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+import fastnt
+from fastnt.cli.doctor import doctor
+from fastnt.cli.evaluate import evaluate
+from fastnt.cli.prepare import prepare
+from fastnt.cli.train import train
+from fastnt.errors import UserError
+
+app = typer.Typer(
+    name="fastnt",
+    help="Distil a small network from a noisy teacher (Sau & Balasubramanian 2016).",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, prepare, evaluate, doctor):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fastnt {fastnt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 bad input or usage, 1 a bug, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments or ["--help"], "fastnt", standalone_mode=False)
+    except TyperException as error:
+        _fail(f"{error.format_message().rstrip('.')}; see fastnt --help")
+    except UserError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, Abort):
+        print("fastnt: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(sentence: str) -> None:
+    print(f"fastnt: error: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,30 @@
+"""``fastnt evaluate RUN``: evaluate the saved networks of a run again on the test set."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the official files; nothing is downloaded.")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU where there is one.")
+    ] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
+) -> None:
+    """Evaluate the saved networks of RUN on the test set again."""
+    from fastnt.cli.progress import NAMES
+    from fastnt.training.environment import choose_device
+    from fastnt.training.evaluate import evaluate_run
+
+    errors = evaluate_run(run, data_dir, choose_device(device))
+    if json_:
+        typer.echo(json.dumps({phase: {"test_error": error} for phase, error in errors.items()}))
+        return
+    for phase, error in errors.items():
+        typer.echo(f"{NAMES[phase]}: test error {100 * error:.2f} %")

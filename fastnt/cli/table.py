@@ -1,0 +1,45 @@
+"""The table at the end of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fastnt.cli.progress import NAMES
+
+
+def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
+    """Print the three networks, the improvement, where the time went and where the run lies."""
+    console = Console(highlight=False)
+    official = "" if summary["official"] else " (not the official files)"
+    table = Table(
+        title=f"{summary['dataset']}{official}, seed {summary['seed']}", title_justify="left"
+    )
+    table.add_column("network", no_wrap=True)
+    for column in ("test error", "parameters", "multiplies", "images/s", "seconds"):
+        table.add_column(column, justify="right")
+    for phase, name in NAMES.items():
+        row = summary[phase]
+        speed = timings.get(f"{phase}_images_per_second")
+        table.add_row(
+            name,
+            f"{100 * row['test_error']:.2f} %",
+            f"{row['parameters']:,}",
+            f"{row['multiplies']:,}",
+            f"{speed:,.0f}" if speed else "reused",
+            f"{timings[f'{phase}_seconds']:.1f}",
+        )
+    console.print(table)
+    improvement = summary["relative_improvement"]
+    if improvement is not None:
+        console.print(
+            f"Relative improvement of the noisy teacher over the clean one: {100 * improvement:+.1f} %"
+        )
+    others = ", ".join(
+        f"{name} {timings[f'{name}_seconds']:.1f} s" for name in ("prepare", "logits", "evaluation")
+    )
+    console.print(
+        f"Besides: {others}. The run is in {folder}, its picture {folder / 'curves.png'}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,190 @@
+"""The recipe: one flat, typed record of everything that decides what a run computes.
+
+A recipe is read from ``recipes/<data set>.toml``, then from ``--config`` (a .toml file or the
+config.json of an earlier run), then from flags; what comes later wins.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from fastnt.errors import UserError
+from fastnt.loss import Noise, Perturb
+
+Preprocessing = Literal["none", "pixel_mean", "lcn"]
+DATASETS = ("digits", "mnist", "svhn", "cifar10")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run's recipe; the defaults are the paper's, or the field's where the paper is silent."""
+
+    dataset: str
+    teacher_network: str  # a name in fastnt.networks.NETWORKS or the paper's notation
+    student_network: str
+    preprocess: Preprocessing = "none"
+    mirror: bool = False  # mirror images join the training list (section 4)
+    validation: int = 0  # images held out from the end of the training split
+    validation_per_class: tuple[int, ...] = ()  # instead: per class, from each source file
+    train_samples: int = 0  # only the first so many of the training split; 0 is all
+    seed: int = 0
+    batch_size: int = 64
+
+    alpha: float = 0.5  # probability that a sample's targets are perturbed
+    sigma: float | tuple[float, float] = 0.6  # std of the noise, or a range to draw it from (5.4)
+    noise: Noise = "logit"  # per logit, or shared by the mini-batch
+    perturb: Perturb = "teacher"  # whose logits carry the noise (5.2)
+    frozen: bool = False  # a sample keeps its noise for the whole training (5.2)
+    epochs: int = 12
+    lr: float = 1e-3
+    lr_decay: float = 0.75  # factor on the learning rate after each epoch
+
+    teacher: str = ""  # a teacher's .safetensors file; empty: train one
+    teacher_epochs: int = 8
+    teacher_lr: float = 1e-3
+    teacher_lr_decay: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            UserError: a value is out of its range; the message names it and the range.
+        """
+        low, high = self.sigma_range
+        checks: dict[str, tuple[bool, str]] = {
+            "dataset": (self.dataset in DATASETS, f"one of {', '.join(DATASETS)}"),
+            "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
+            "sigma": (0 <= low <= high < math.inf, "a finite number >= 0, or a range LOW:HIGH"),
+            "seed": (0 <= self.seed < 2**63, "between 0 and 2^63 - 1"),
+            "validation_per_class": (min(self.validation_per_class, default=0) >= 0, "at least 0"),
+        }
+        for name, words in {
+            "preprocess": Preprocessing,
+            "noise": Noise,
+            "perturb": Perturb,
+        }.items():
+            choices = get_args(words)
+            checks[name] = (getattr(self, name) in choices, f"one of {', '.join(choices)}")
+        for name in ("batch_size", "epochs", "teacher_epochs"):
+            checks[name] = (getattr(self, name) >= 1, "at least 1")
+        for name in ("validation", "train_samples"):
+            checks[name] = (getattr(self, name) >= 0, "at least 0")
+        for name in ("lr", "lr_decay", "teacher_lr", "teacher_lr_decay"):
+            checks[name] = (0 < getattr(self, name) < math.inf, "a finite number above 0")
+        for name, (good, allowed) in checks.items():
+            if not good:
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The lowest and highest sigma; equal unless sigma is drawn anew at each step."""
+        return self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+_EXPECTED: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple[int, ...]: "whole numbers, such as 400,200",
+    float | tuple[float, float]: "a number or a range LOW:HIGH",
+}
+
+
+def load_recipe(
+    dataset: str | None = None,
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Merge the data set's recipe, a config file and overrides (text or typed values).
+
+    Raises:
+        UserError: an unknown data set or key, a value of the wrong type or out of range, a file that
+            cannot be read, or a config made for another data set.
+    """
+    chosen = _read_config(config) if config else {}
+    origin = str(config)
+    if dataset and chosen.get("dataset", dataset) != dataset:
+        raise UserError(
+            f"{origin} is for {chosen['dataset']}, not {dataset}; drop --dataset or the config"
+        )
+    name = dataset or chosen.get("dataset") or "digits"
+    if name not in DATASETS:
+        raise UserError(f"data set {name!r} is unknown; {_nearest(str(name), DATASETS)}")
+    text = resources.files("fastnt").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+    values: dict[str, Any] = {"dataset": name}
+    for source, layer in (
+        (f"recipes/{name}.toml", tomllib.loads(text)),
+        (origin, chosen),
+        ("the command line", dict(overrides or {})),
+    ):
+        values |= {key: _typed(key, value, source) for key, value in layer.items()}
+    return Recipe(**values)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read a recipe file: JSON by its suffix, TOML otherwise."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a recipe: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not a recipe: it must hold keys and values")
+    return value
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+def _typed(key: str, value: Any, source: str) -> Any:
+    """Convert ``value``, typed (TOML, JSON) or text (``--set``), to the type of field ``key``."""
+    if key not in _FIELDS:
+        raise UserError(f"unknown recipe key {key!r} in {source}; {_nearest(key, tuple(_FIELDS))}")
+    kind = _FIELDS[key].type
+    try:
+        if key == "sigma":
+            return _sigma(value)
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
+        if kind is int or kind is float:
+            if isinstance(value, bool):
+                raise ValueError
+            return _integer(value) if kind is int else float(value)
+        if key == "validation_per_class":
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(_integer(part) for part in parts)
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+    except (ValueError, TypeError, KeyError) as error:
+        expected = _EXPECTED.get(kind, "text")
+        raise UserError(f"{key} in {source} is {value!r}; it must be {expected}") from error
+
+
+def _integer(value: Any) -> int:
+    number = int(value)
+    if number != float(value):
+        raise ValueError(value)
+    return number
+
+
+def _sigma(value: Any) -> float | tuple[float, float]:
+    """A number, or a pair: ``"0.01:1"`` on the command line, ``[0.01, 1]`` in a file."""
+    if isinstance(value, bool):
+        raise ValueError(value)
+    parts = value.split(":") if isinstance(value, str) else value
+    if isinstance(parts, (list, tuple)) and len(parts) == 2:
+        return float(parts[0]), float(parts[1])
+    return float(parts[0] if isinstance(parts, list) and len(parts) == 1 else parts)

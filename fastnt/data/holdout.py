@@ -1,0 +1,62 @@
+"""Which images train and which are held out, and the training list that the two views make of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnt.errors import UserError
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """File positions, in file order, of the images that train and of those held out for choosing."""
+
+    train: Positions
+    validation: Positions
+
+
+def hold_out(
+    labels: npt.NDArray[np.int64],
+    parts: tuple[int, ...],
+    *,
+    last: int = 0,
+    per_class: tuple[int, ...] = (),
+    train_samples: int = 0,
+) -> Holdout:
+    """Split a training file: the last images, or the last of each class in each source file.
+
+    Args:
+        labels: (n,) labels of the file.
+        parts: images from each source file, in order; they sum to n (SVHN: train, then extra).
+        last: hold out so many images from the end; ignored when ``per_class`` is given.
+        per_class: images a class to hold out from each part (the paper's SVHN: 400 and 200).
+        train_samples: keep only the first so many of the rest; 0 keeps all.
+
+    Raises:
+        UserError: nothing would be left to train on, nothing is held out, or more is asked for than
+            there is.
+    """
+    n = len(labels)
+    held = np.zeros(n, dtype=bool)
+    if per_class:
+        start = 0
+        for part, count in zip(parts, per_class, strict=False):
+            for label in np.unique(labels[start : start + part]):
+                members = start + np.flatnonzero(labels[start : start + part] == label)
+                held[members[max(len(members) - count, 0) :]] = True
+            start += part
+    elif last:
+        held[max(n - last, 0) :] = True
+    train, validation = np.flatnonzero(~held), np.flatnonzero(held)
+    if len(train) == 0:
+        raise UserError(f"holding out {len(validation)} of {n} images leaves none to train on")
+    if len(validation) == 0:
+        raise UserError("none are held out to choose by; set validation to at least 1")
+    if train_samples > len(train):
+        raise UserError(
+            f"train_samples is {train_samples}, but the training split has {len(train)} images"
+        )
+    return Holdout(train[: train_samples or None], validation)

@@ -1,0 +1,84 @@
+"""From raw uint8 images to what a network sees: the paper's preprocessing (section 4).
+
+none        MNIST: pixels scaled to [0, 1]
+pixel_mean  CIFAR-10: the training list's mean of every pixel is subtracted
+lcn         SVHN: local contrast normalisation (Jarrett et al. 2009, section 2)
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastnt.kernels.augment import augment
+
+KINDS = ("none", "pixel_mean", "lcn")
+LCN_SIZE, LCN_SIGMA = 9, 2.0  # window of Jarrett et al.; the paper names none
+
+
+class Preprocess(nn.Module):
+    """uint8 images (N, H, W, C) to float32 (N, C, H, W) in channels_last memory.
+
+    What was fitted (the per-pixel mean) is a buffer, so that it travels with the network.
+    """
+
+    mean: Tensor
+
+    def __init__(self, kind: str, shape: tuple[int, int, int]) -> None:
+        """``shape`` is one image, (height, width, channels)."""
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"preprocess is {kind!r}; it must be one of {', '.join(KINDS)}")
+        self.kind, self.shape = kind, shape
+        if kind == "pixel_mean":
+            self.register_buffer("mean", torch.zeros(shape))
+
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fit on the training list: (images (B, H, W, C) uint8, flipped (B,) bool) a batch.
+
+        The list is read only when there is something to fit.
+        """
+        if self.kind != "pixel_mean":
+            return
+        total, count = torch.zeros_like(self.mean, dtype=torch.int64), 0
+        for images, flipped in batches:
+            mirrored = images.flip(2)
+            seen = torch.where(flipped[:, None, None, None], mirrored, images)
+            total += seen.sum(0, dtype=torch.int64).to(total.device)
+            count += len(images)
+        self.mean.copy_(total / (255.0 * max(count, 1)))
+
+    def forward(self, images: Tensor, flipped: Tensor | None = None) -> Tensor:
+        """Normalise ``images``; rows where ``flipped`` (N,) is true are mirrored first."""
+        mean = self.mean if self.kind == "pixel_mean" else None
+        pixels = augment(images, flipped=flipped, mean=mean)
+        return local_contrast_normalise(pixels) if self.kind == "lcn" else pixels
+
+
+def local_contrast_normalise(images: Tensor) -> Tensor:
+    """Subtract the local mean, then divide by the local standard deviation, of (N, C, H, W) floats.
+
+    Both are weighted by a 9 x 9 Gaussian window over all channels (Jarrett et al. 2009: v = x - w*x,
+    then v / max(mean(s), s) with s = sqrt(w*v^2), the mean taken over the image). At the border the
+    window is renormalised over the pixels that exist, so that a constant image gives zeros.
+    """
+    window = _gaussian(images).expand(1, images.shape[1], -1, -1) / images.shape[1]
+    pad = LCN_SIZE // 2
+    inside = F.conv2d(torch.ones_like(images[:1]), window, padding=pad)
+
+    def local_mean(x: Tensor) -> Tensor:
+        return F.conv2d(x, window, padding=pad) / inside
+
+    centred = images - local_mean(images)
+    deviation = local_mean(centred.square()).sqrt()
+    floor = deviation.mean(dim=(1, 2, 3), keepdim=True)
+    # A constant image has no contrast to divide by: it stays at zero.
+    return centred / torch.maximum(deviation, floor).clamp_min(1e-4)
+
+
+def _gaussian(like: Tensor) -> Tensor:
+    at = torch.arange(LCN_SIZE, dtype=like.dtype, device=like.device) - LCN_SIZE // 2
+    line = torch.exp(-0.5 * (at / LCN_SIGMA).square())
+    window = torch.outer(line, line)
+    return window / window.sum()

@@ -1,0 +1,217 @@
+"""The noisy-teacher L2 loss (Sau & Balasubramanian 2016): two functions and a module."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastnt.arguments import (
+    Number,
+    Sigma,
+    check_noise,
+    check_options,
+    loss_shape,
+    prepare,
+    prepare_scale,
+)
+from fastnt.kernels.noisy_l2.op import choose, noisy_l2
+
+Noise = Literal["logit", "shared"]
+Perturb = Literal["teacher", "student"]
+Reduction = Literal["none", "sum", "batchmean", "mean"]
+Impl = Literal["auto", "triton", "native", "compile", "eager"]
+
+
+def noisy_l2_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    alpha: Number,
+    sigma: Sigma,
+    seed: int | Tensor | None = None,
+    step: int | Tensor = 0,
+    index: Tensor | None = None,
+    students: bool = False,
+    noise: Noise = "logit",
+    perturb: Perturb = "teacher",
+    reduction: Reduction = "batchmean",
+    impl: Impl = "auto",
+) -> Tensor:
+    """Return the L2 loss between a student's logits and a noisy teacher's, differentiable once.
+
+    Each sample is selected with probability ``alpha``; the teacher's logits z of a selected sample
+    become (1 + xi) * z with xi ~ N(0, sigma^2) (Sau & Balasubramanian, arXiv 1610.09650, Eq. 2),
+    and the loss of a sample is half the squared distance to them. Only ``student`` has a gradient.
+
+    All noise is a pure function of (seed, step, row, class). A fixed ``seed`` and ``step`` without
+    ``index`` repeats its noise in every call, micro-batch and rank: advance ``step``, and pass each
+    sample's own row as ``index``. Frozen noise, one draw a sample for good, is ``step`` held at 0
+    with ``index`` given.
+
+    Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors.
+
+    Args:
+        student: logits (..., C), all leading dimensions being samples; (S, ..., C) with
+            ``students``. float64, or float32, bfloat16 or float16, all computed in float32.
+        teacher: logits, of the student's shape; with ``students`` also (..., C), shared by all.
+        alpha: probability in [0, 1] that a sample is selected.
+        sigma: standard deviation of the noise, or a pair (low, high): uniform in between, drawn
+            anew for each step (section 5.4).
+        seed: any integer, taken modulo 2^64. None draws one from the default generator of the
+            student's device: ``torch.manual_seed`` governs it, and every call has fresh noise.
+        step: number of the training step, below 2^32.
+        index: the row of each sample in the training list, (number of samples,) int64, below 2^32.
+            None takes the places in the batch.
+        students: the first dimension counts students, each with its own loss. alpha, sigma, seed
+            and step may then be tensors (S,).
+        noise: "logit", each logit its own xi; or "shared", one xi of shape (C,) for the batch.
+        perturb: "teacher", or "student": (1 + xi) multiplies the student's logits instead.
+        reduction: "batchmean", the sum over the samples / number of samples (Eq. 3); "sum"; "none",
+            one loss a sample; "mean", what ``F.mse_loss`` gives: no 1/2, divided by all elements.
+        impl: "auto", or the version to use: "triton", "native", "compile", "eager".
+
+    alpha, sigma, seed and step are numbers or 0-D tensors, on the CPU or the student's device.
+
+    Returns:
+        The loss, float32 (float64 for float64): 0-D; (...) for "none"; (S,) or (S, ...) with
+        ``students``. Without samples it is 0.
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: an argument has a value, shape or device that is not allowed, or ``impl``
+            cannot run here.
+    """
+    options = check_options(noise, perturb, reduction)
+    choose(impl)
+    tensors = prepare(student, teacher, alpha, sigma, seed, step, index, students)
+    loss = noisy_l2(*tensors, **options, impl=impl)
+    return loss.reshape(loss_shape(student, students, reduction))
+
+
+def noisy_l2_value_and_grad(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    alpha: Number,
+    sigma: Sigma,
+    seed: int | Tensor | None = None,
+    step: int | Tensor = 0,
+    index: Tensor | None = None,
+    students: bool = False,
+    noise: Noise = "logit",
+    perturb: Perturb = "teacher",
+    reduction: Reduction = "batchmean",
+    impl: Impl = "auto",
+    grad_scale: Number | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the loss and its gradient for ``logits.backward(grad)``, in one pass over memory.
+
+    The arguments are those of `noisy_l2_loss`. With ``reduction="none"`` or ``students`` the
+    gradient is that of the sum of the losses returned. Neither result is part of an autograd graph.
+
+    Args:
+        grad_scale: number or 0-D tensor on the student's device that multiplies the gradient, and
+            it alone, before it is rounded to the student's dtype: the scale of mixed precision.
+
+    Returns:
+        The loss, as `noisy_l2_loss` gives it, and the gradient: the student's shape and dtype,
+        contiguous.
+
+    Raises:
+        TypeError: as `noisy_l2_loss`.
+        ValueError: as `noisy_l2_loss`.
+    """
+    options = check_options(noise, perturb, reduction)
+    kernel = choose(impl)
+    tensors = prepare(student, teacher, alpha, sigma, seed, step, index, students)
+    scale = prepare_scale(grad_scale, student.device)
+    with torch.no_grad():
+        loss, grad = kernel(*tensors, scale, grad_dtype=student.dtype, **options)
+    assert grad is not None
+    return loss.reshape(loss_shape(student, students, reduction)), grad.reshape(student.shape)
+
+
+class NoisyL2Loss(nn.Module):
+    """`noisy_l2_loss` as a module: noisy in ``train()``, the clean L2 loss in ``eval()``.
+
+    Given a ``seed`` it counts its training steps in the buffer ``step`` (part of the state dict):
+    each call has its own noise, and a resumed run goes on with the next. Pass ``index`` then:
+    without it the noise of a sample depends on its place in the batch alone, the same in every
+    rank. Without ``seed`` each call draws one from torch's generator.
+
+    ``alpha`` and ``sigma`` may be changed between calls. Under torch.compile give them as 0-D
+    tensors on the student's device and ``fill_`` these: nothing is compiled again.
+
+    Args:
+        alpha: as in `noisy_l2_loss`; so are the others.
+        sigma: a number, a 0-D tensor or a pair (low, high).
+        seed: an integer or tensor, or None for fresh noise governed by ``torch.manual_seed``.
+        students: the first dimension counts students.
+        noise: "logit" or "shared".
+        perturb: "teacher" or "student".
+        reduction: "batchmean", "sum", "none" or "mean".
+        impl: "auto", "triton", "native", "compile" or "eager".
+
+    Raises:
+        TypeError: as `noisy_l2_loss`.
+        ValueError: as `noisy_l2_loss`.
+    """
+
+    step: Tensor
+
+    def __init__(
+        self,
+        alpha: Number,
+        sigma: Sigma,
+        *,
+        seed: int | Tensor | None = None,
+        students: bool = False,
+        noise: Noise = "logit",
+        perturb: Perturb = "teacher",
+        reduction: Reduction = "batchmean",
+        impl: Impl = "auto",
+    ) -> None:
+        super().__init__()
+        check_options(noise, perturb, reduction)
+        choose(impl)
+        check_noise(alpha, sigma, seed)
+        if seed is not None:
+            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.alpha, self.sigma, self.seed = alpha, sigma, seed
+        self.students = students
+        self.noise, self.perturb = noise, perturb
+        self.reduction, self.impl = reduction, impl
+
+    def forward(self, student: Tensor, teacher: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return the loss of the logits (..., C); ``index`` holds each sample's row."""
+        alpha, sigma, seed = self.alpha, self.sigma, self.seed
+        step: int | Tensor = 0
+        if not self.training:
+            alpha, sigma, seed = 0.0, 0.0, 0
+        elif seed is not None:
+            if self.step.device != student.device:  # a loss is seldom moved with its network
+                self.step = self.step.to(student.device)
+            step = self.step.clone()
+            self.step.add_(1)
+        return noisy_l2_loss(
+            student,
+            teacher,
+            alpha=alpha,
+            sigma=sigma,
+            seed=seed,
+            step=step,
+            index=index,
+            students=self.students,
+            noise=self.noise,
+            perturb=self.perturb,
+            reduction=self.reduction,
+            impl=self.impl,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the arguments for ``repr``."""
+        return (
+            f"alpha={self.alpha}, sigma={self.sigma}, seed={self.seed}, students={self.students}, "
+            f"noise={self.noise!r}, perturb={self.perturb!r}, reduction={self.reduction!r}, "
+            f"impl={self.impl!r}"
+        )

@@ -1,0 +1,194 @@
+"""The paper's networks, built from the paper's own notation (section 4.1).
+
+A network is a line such as ``C5(S1P2)@64-MP2(S2)-C5(S1P2)@128-MP2(S2)-FC1024-FC10``:
+
+    C5(S1P2)@64   convolution, 5 x 5, stride 1, padding 2, 64 kernels
+    MP3(S2)       max-pooling 3 x 3, stride 2;  AP3(S2) average-pooling
+    FC500         fully connected, 500 units
+    D0.5          dropout with probability 0.5
+
+Square brackets, which the paper uses to group layers, are ignored. The paper leaves open what follows
+from here: a ReLU stands after every convolution and fully connected layer but the last, pooling rounds
+sizes up (the only reading in which NIN's AP8 fits), and weights start as He et al. 2015 propose.
+"""
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fastnt.errors import UserError
+
+_NIN = (
+    "[C5(S1P2)@192]-[C1(S1P0)@160]-[C1(S1P0)@96-MP3(S2)]-D0.5-"
+    "[C5(S1P2)@192]-[C1(S1P0)@192]-[C1(S1P0)@192-AP3(S2)]-D0.5-"
+    "[C3(S1P1)@192]-[C1(S1P0)@192]-[C1(S1P0)@10]-AP8(S1)"
+)
+
+NETWORKS: dict[str, str] = {
+    "digits-teacher": "[C3(S1P1)@32]-[C3(S1P1)@32-MP2(S2)]-[C3(S1P1)@64-MP2(S2)]-FC128-D0.5-FC10",
+    "digits-student": "[C3(S1P1)@8-MP2(S2)]-FC32-FC10",
+    "mnist-teacher": "[C5(S1P0)@20-MP2(S2)]-[C5(S1P0)@50-MP2(S2)]-FC500-FC10",
+    "mnist-student": "FC800-FC800-FC10",
+    "nin": _NIN,
+    "svhn-student": "[C5(S1P2)@32-MP3(S2)]-[C5(S1P2)@64-MP3(S2)]-FC1024-FC10",
+    "cifar10-student": "[C5(S1P2)@64-MP2(S2)]-[C5(S1P2)@128-MP2(S2)]-FC1024-FC10",
+    "cifar10-teacher2": (
+        "[C5(S1P2)@96-MP3(S2)]-[C5(S1P2)@256-MP3(S2)]-[C3(S1P1)@384]-[C3(S1P1)@384]-"
+        "[C3(S1P1)@256-MP3(S2)]-FC2048-D0.5-FC2048-D0.5-FC10"
+    ),
+    "cifar10-student1": (
+        "[C5(S1P2)@64-MP2(S2)]-[C5(S1P2)@112-MP2(S2)]-[C3(S1P1)@128-MP2(S2)]-FC1024-FC10"
+    ),
+    "cifar10-student2": (
+        "[C5(S1P2)@32-MP2(S2)]-[C5(S1P2)@32-MP2(S2)]-[C3(S1P1)@64-MP2(S2)]-FC1024-FC10"
+    ),
+    "cifar10-student3": (
+        "[C5(S1P2)@16-MP2(S2)]-[C5(S1P2)@32-MP2(S2)]-[C3(S1P1)@64-MP2(S2)]-FC1024-FC10"
+    ),
+}
+
+Shape = tuple[int, int, int]
+_Maker = Callable[[re.Match[str], Tensor], nn.Module]
+
+
+def _convolution(token: re.Match[str], x: Tensor) -> nn.Module:
+    kernel, stride, padding, kernels = map(int, token.groups())
+    return nn.Conv2d(x.shape[1], kernels, kernel, stride, padding)
+
+
+def _linear(token: re.Match[str], x: Tensor) -> nn.Module:
+    return nn.Linear(x.shape[1], int(token[1]))
+
+
+def _max_pool(token: re.Match[str], x: Tensor) -> nn.Module:
+    return nn.MaxPool2d(int(token[1]), int(token[2]), ceil_mode=True)
+
+
+def _average_pool(token: re.Match[str], x: Tensor) -> nn.Module:
+    return nn.AvgPool2d(int(token[1]), int(token[2]), ceil_mode=True)
+
+
+def _dropout(token: re.Match[str], x: Tensor) -> nn.Module:
+    return nn.Dropout(float(token[1]))
+
+
+_LAYERS: dict[str, _Maker] = {
+    r"C(\d+)\(S(\d+)P(\d+)\)@(\d+)": _convolution,
+    r"MP(\d+)\(S(\d+)\)": _max_pool,
+    r"AP(\d+)\(S(\d+)\)": _average_pool,
+    r"FC(\d+)": _linear,
+    r"D(0?\.\d+)": _dropout,
+}
+
+
+def build_network(notation: str, shape: Shape, classes: int) -> nn.Sequential:
+    """Build a network with He-initialised weights, drawn from torch's default generator.
+
+    Args:
+        notation: a name in ``NETWORKS`` or a line in the paper's notation.
+        shape: one image, (channels, height, width).
+        classes: number of logits that must come out.
+
+    Returns:
+        A module from (N, channels, height, width) floats to (N, classes) logits.
+
+    Raises:
+        UserError: the notation cannot be read or does not fit the shape or the classes.
+    """
+    line = NETWORKS.get(notation, notation)
+    tokens = re.sub(r"[\[\]\s]", "", line).split("-")
+    layers: list[nn.Module] = []
+    x = torch.empty((1, *shape), device="meta")
+
+    def append(layer: nn.Module) -> None:
+        nonlocal x
+        layers.append(layer)
+        x = layer(x)
+
+    with torch.device("meta"):
+        for token in tokens:
+            if token.startswith("FC") and x.dim() > 2:
+                append(nn.Flatten())
+            try:
+                layer = _make_layer(token, x, line)
+                append(layer)
+            except (RuntimeError, ValueError, ZeroDivisionError) as error:
+                raise UserError(
+                    f"layer {token} of network {line!r} does not fit what comes before it, "
+                    f"{tuple(x.shape[1:])}: {str(error).splitlines()[0]}"
+                ) from error
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                append(nn.ReLU())
+        if x.dim() > 2:
+            append(nn.Flatten())
+    if tuple(x.shape) != (1, classes) or not any(isinstance(m, nn.ReLU) for m in layers):
+        raise UserError(
+            f"network {line!r} gives {tuple(x.shape[1:])} for images of shape {shape}, "
+            f"but {classes} logits are needed; end it with FC{classes}"
+        )
+    _drop_last_relu(layers)
+    network = nn.Sequential(*layers).to_empty(device="cpu")
+    _initialise(network)
+    return network
+
+
+def _make_layer(token: str, x: Tensor, line: str) -> nn.Module:
+    for pattern, make in _LAYERS.items():
+        if match := re.fullmatch(pattern, token):
+            return make(match, x)
+    raise UserError(
+        f"cannot read {token!r} in network {line!r}; a layer is C5(S1P2)@64, MP2(S2), AP3(S2), "
+        f"FC500 or D0.5, and the named networks are {', '.join(NETWORKS)}"
+    )
+
+
+def _drop_last_relu(layers: list[nn.Module]) -> None:
+    """The last convolution or fully connected layer gives the logits: no ReLU behind it."""
+    relus = [i for i, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
+    del layers[relus[-1]]
+
+
+def _initialise(network: nn.Module) -> None:
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable weights and biases."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def count_multiplies(network: nn.Module, shape: Shape) -> int:
+    """Multiplications in the convolutions and fully connected layers of one image's forward pass.
+
+    The paper's measure of runtime (section 5.5). ``shape`` is (channels, height, width).
+    """
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            per_output = layer.in_channels // layer.groups * layer.weight[0, 0].numel()
+        elif isinstance(layer, nn.Linear):
+            per_output = layer.in_features
+        else:
+            return
+        total += output.numel() * per_output
+
+    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    was_training = network.training
+    weight = next(network.parameters())
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros((1, *shape), dtype=weight.dtype, device=weight.device))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -1,0 +1,86 @@
+"""The picture of a run: held-out error of the two students over their epochs, beside the teacher's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastnt.files import atomic_path
+
+COLOURS = {"teacher": "#6b7280", "clean": "#1d6fb8", "noisy": "#c2410c"}
+
+
+class EpochLike(Protocol):
+    """What the picture needs of an epoch's record."""
+
+    @property
+    def phase(self) -> str:
+        """Teacher, clean or noisy."""
+
+    @property
+    def epoch(self) -> int:
+        """From 1."""
+
+    @property
+    def validation_error(self) -> float:
+        """Fraction."""
+
+
+def draw_curves(
+    path: Path, records: Sequence[EpochLike], teacher_error: float, summary: dict[str, Any]
+) -> None:
+    """Draw the students' held-out error after each epoch to ``path`` (PNG).
+
+    Args:
+        path: the picture.
+        records: epochs of the phases clean and noisy; others are passed over.
+        teacher_error: the teacher's held-out error, a fraction: a dashed line.
+        summary: the run's summary; its test errors stand in the legend.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    noisy = summary["noisy"]
+    names = {
+        "clean": "student, clean teacher",
+        "noisy": f"student, noisy teacher (α {noisy['alpha']:g}, σ {_sigma(noisy['sigma'])})",
+    }
+    for phase, name in names.items():
+        epochs = [r for r in records if r.phase == phase]
+        axes.plot(
+            [r.epoch for r in epochs],
+            [100 * r.validation_error for r in epochs],
+            color=COLOURS[phase],
+            linewidth=2,
+            marker="o",
+            markersize=3.5,
+            label=f"{name}: test {100 * summary[phase]['test_error']:.2f} %",
+        )
+    axes.axhline(
+        100 * teacher_error,
+        color=COLOURS["teacher"],
+        linestyle="--",
+        linewidth=1.5,
+        label=f"teacher: test {100 * summary['teacher']['test_error']:.2f} %",
+    )
+    axes.set_title(
+        f"{summary['dataset']}: two students of one teacher", loc="left", fontweight="bold"
+    )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("held-out error, %")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#e5e7eb")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _sigma(sigma: float | Sequence[float]) -> str:
+    return f"{sigma:g}" if isinstance(sigma, (int, float)) else f"{sigma[0]:g} to {sigma[1]:g}"

@@ -1,0 +1,81 @@
+"""What a machine has of what fastnt can use, and the one command that mends each missing thing."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from fastnt.data.loaders import free_memory
+from fastnt.data.prepare import list_prepared
+from fastnt.files import cache_dir
+from fastnt.training.environment import device_name, package_version, processor_name
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of ``fastnt doctor``."""
+
+    what: str
+    present: bool
+    detail: str  # what was found, or how to mend it
+
+
+def diagnose() -> list[Finding]:
+    """Look at torch, the device, Triton, FFCV, memory, disk and the data; change nothing."""
+    return [
+        Finding("Python", True, sys.version.split()[0]),
+        Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        _device(),
+        _triton(),
+        _ffcv(),
+        *_memory(),
+        _data(),
+    ]
+
+
+def _device() -> Finding:
+    if torch.cuda.is_available():
+        names = [device_name(torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
+        return Finding("GPU", True, ", ".join(names))
+    if torch.version.cuda or torch.version.hip:
+        detail = "torch sees none: check the driver with `nvidia-smi` (AMD: `rocminfo`)"
+    else:
+        detail = "this torch is for the CPU; with a GPU, `pip install --force-reinstall torch` brings one"
+    return Finding("GPU", False, f"{detail}. Training runs on the {processor_name()}")
+
+
+def _triton() -> Finding:
+    version = package_version("triton")
+    if version:
+        return Finding("Triton", True, version)
+    return Finding("Triton", False, "needed on a GPU only: `pip install triton`")
+
+
+def _ffcv() -> Finding:
+    if importlib.util.find_spec("ffcv"):
+        return Finding("FFCV", True, package_version("ffcv") or "of unknown version")
+    if sys.platform != "linux":
+        return Finding("FFCV", False, "runs on Linux only; the resident loader takes its place")
+    return Finding("FFCV", False, f"`{sys.executable} -m fastnt.data.install_ffcv` builds it")
+
+
+def _memory() -> list[Finding]:
+    cache = cache_dir()
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free_disk = shutil.disk_usage(existing).free
+    free = free_memory(torch.device("cpu"))
+    return [
+        Finding("memory", True, f"{free / 2**30:.1f} GiB free, {os.cpu_count()} cores"),
+        Finding("disk", True, f"{free_disk / 2**30:.1f} GiB free for the cache in {cache}"),
+    ]
+
+
+def _data() -> Finding:
+    prepared = list_prepared()
+    if not prepared:
+        return Finding("data", False, "`fastnt prepare --dataset mnist` fetches MNIST")
+    names = [f"{d.name}{'' if d.official else ' (not the official files)'}" for d in prepared]
+    return Finding("data", True, ", ".join(names))

@@ -1,0 +1,66 @@
+"""What a run was computed with: versions, device, threads; written beside every run."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fastnt
+from fastnt.errors import UserError
+
+PACKAGES = ("torch", "triton", "ffcv", "numba", "numpy", "safetensors", "scikit-learn")
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Return versions and hardware as JSON-ready values; no name of a user or a host."""
+    return {
+        "fastnt": fastnt.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device_name(device),
+        "packages": {name: package_version(name) for name in PACKAGES},
+    }
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed package, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def processor_name() -> str:
+    """The CPU's name, as far as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
+
+    Raises:
+        UserError: another name, or a GPU is asked for where torch sees none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device is {name!r}; it must be auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda, but torch sees no GPU here; use --device cpu or auto")
+    use_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")

@@ -1,0 +1,84 @@
+"""The teacher's logits: one pass over the training and held-out images, stored and found again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fastnt.data.loaders import Loader
+from fastnt.errors import UserError
+from fastnt.files import atomic_path, cache_dir
+from fastnt.training.model import Model
+from fastnt.training.training_data import TrainingData
+
+FORMAT = "fastnt-logits-1"
+
+
+@dataclass(frozen=True)
+class TeacherLogits:
+    """The teacher's float32 logits: (rows, C) of the training list, (m, C) of the held-out images."""
+
+    train: Tensor
+    validation: Tensor
+
+
+def teacher_logits(teacher: Model, data: TrainingData) -> TeacherLogits:
+    """Find the stored logits of ``teacher`` for a training list, or make and store them.
+
+    Raises:
+        UserError: the stored table belongs to another teacher or is damaged.
+    """
+    device = next(teacher.parameters()).device
+    digest = teacher.digest()
+    path = cache_dir() / "logits" / data.digest[:16] / f"logits-{digest[:16]}.safetensors"
+    expected = {
+        "format": FORMAT,
+        "teacher": digest,
+        "list": data.digest,
+        "shape": json.dumps([data.ordered.rows, data.validation.rows, teacher.classes]),
+    }
+    if not path.exists():
+        tables = {
+            "train": compute_logits(teacher, data.ordered, data.images),
+            "validation": compute_logits(teacher, data.validation, data.validation.rows),
+        }
+        payload = safetensors.torch.save({k: v.cpu() for k, v in tables.items()}, expected)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(payload)
+    tables = _read(path, expected)
+    return TeacherLogits(tables["train"].to(device), tables["validation"].to(device))
+
+
+@torch.inference_mode()
+def compute_logits(teacher: Model, loader: Loader, images: int) -> Tensor:
+    """Logits (rows, C), float32, of every row that ``loader`` yields, by row."""
+    was_training = teacher.training
+    teacher.eval()
+    device = next(teacher.parameters()).device
+    table = torch.empty((loader.rows, teacher.classes), device=device)
+    for batch in loader.epoch(0):
+        table[batch.index] = teacher(batch.images, batch.index >= images)
+    teacher.train(was_training)
+    return table
+
+
+def _read(path: Path, expected: dict[str, str]) -> dict[str, Tensor]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            found = file.metadata() or {}
+            tables = {name: file.get_tensor(name) for name in ("train", "validation")}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+            f"the logits table {path} is damaged ({error}); delete it and run again"
+        ) from error
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"the logits table {path} is of another {key} ({str(found.get(key))[:16]}, not "
+                f"{value[:16]}); delete it and run again"
+            )
+    return tables

@@ -1,0 +1,232 @@
+"""A run: a teacher, a student on its clean logits, a student on its noisy logits, and their folder."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastnt.config import Recipe
+from fastnt.data.loaders import Kind
+from fastnt.data.prepare import Dataset, prepare
+from fastnt.data.preprocess import Preprocess
+from fastnt.errors import UserError
+from fastnt.files import cache_dir, write_error, write_json
+from fastnt.report.curves import draw_curves
+from fastnt.training.environment import describe_environment
+from fastnt.training.logits import TeacherLogits, teacher_logits
+from fastnt.training.loop import EpochRecord, Evaluation, Progress, evaluate, fit
+from fastnt.training.model import Model, load_model, save_model
+from fastnt.training.step import clean_l2_loss, label_loss, student_step, teacher_step
+from fastnt.training.training_data import TrainingData
+
+PHASES = ("teacher", "clean", "noisy")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run computes, reads and writes: nothing here changes what it computes on a CPU."""
+
+    device: torch.device
+    loader: Kind = "auto"  # auto, ffcv or resident
+    data_dir: Path | None = None
+    runs_dir: Path = Path("runs")
+    name: str | None = None  # of the run's folder; by default <data set>-<time>
+
+
+@dataclass
+class Run:
+    """One run in progress; ``run.execute()`` does it all and returns the summary."""
+
+    recipe: Recipe
+    place: Place
+    progress: Progress
+    folder: Path = field(init=False)
+    records: list[EpochRecord] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Choose the folder.
+
+        Raises:
+            UserError: the folder holds another run already.
+        """
+        name = self.place.name or f"{self.recipe.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+        self.folder = self.place.runs_dir / name
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise UserError(
+                f"{self.folder} already holds another run; choose another name with --run"
+            )
+
+    def execute(self) -> dict[str, Any]:
+        """Train the three networks, evaluate them on the test set and write the run folder.
+
+        Raises:
+            UserError: bad data, a teacher that does not fit, or a folder that cannot be written.
+        """
+        recipe, device = self.recipe, self.place.device
+        given_teacher = load_model(Path(recipe.teacher)) if recipe.teacher else None
+        with self._timed("prepare"):
+            dataset = prepare(recipe.dataset, self.place.data_dir)
+            if given_teacher is not None:
+                check_fits(given_teacher, dataset, recipe.teacher)
+            data = TrainingData(dataset, recipe, self.place.loader, device)
+            preprocess = data.fitted_preprocess()
+            # Both students start from the same weights: what differs is the noise alone.
+            torch.manual_seed(recipe.seed)
+            clean = Model(recipe.student_network, preprocess, len(dataset.classes)).to(device)
+            noisy = copy.deepcopy(clean)
+        self._begin_folder()
+        with self._timed("teacher"):
+            teacher = given_teacher or self._teacher(data, preprocess, len(dataset.classes))
+            teacher.to(device)
+            save_model(teacher, self.folder / "teacher.safetensors")
+        with self._timed("logits"):
+            targets = teacher_logits(teacher, data)
+        for phase, student, alpha in (("clean", clean, 0.0), ("noisy", noisy, recipe.alpha)):
+            with self._timed(phase):
+                self._train_student(phase, student, data, targets, alpha)
+        models = {"teacher": teacher, "clean": clean, "noisy": noisy}
+        with self._timed("evaluation"):
+            teacher_error = evaluate(teacher, data.validation, label_loss).error
+            results = {
+                phase: evaluate(model, data.test, label_loss) for phase, model in models.items()
+            }
+        summary = summarise(recipe, dataset, models, results)
+        self.timings |= self._speeds()
+        write_json(self.folder / "timings.json", self.timings)
+        draw_curves(self.folder / "curves.png", self.records, teacher_error, summary)
+        write_json(self.folder / "summary.json", summary)
+        return summary
+
+    def _teacher(self, data: TrainingData, preprocess: Preprocess, classes: int) -> Model:
+        """Find the teacher trained before for the same data, network, recipe and seed, or train it."""
+        recipe = self.recipe
+        deciding = {
+            "teacher_network": recipe.teacher_network,
+            "preprocess": recipe.preprocess,
+            "epochs": recipe.teacher_epochs,
+            "lr": recipe.teacher_lr,
+            "lr_decay": recipe.teacher_lr_decay,
+            "batch_size": recipe.batch_size,
+            "seed": recipe.seed,
+            "list": data.digest,
+            "device": self.place.device.type,
+        }
+        key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+        kept = cache_dir() / "teachers" / f"{recipe.dataset}-{key[:16]}.safetensors"
+        if kept.exists():
+            return load_model(kept)
+        torch.manual_seed(recipe.seed)
+        teacher = Model(recipe.teacher_network, preprocess, classes).to(self.place.device)
+        self._record(
+            fit(
+                teacher,
+                data.train,
+                teacher_step(teacher, data.images),
+                lambda: evaluate(teacher, data.validation, label_loss),
+                phase="teacher",
+                epochs=recipe.teacher_epochs,
+                lr=recipe.teacher_lr,
+                lr_decay=recipe.teacher_lr_decay,
+                progress=self.progress,
+            )
+        )
+        save_model(teacher, kept)
+        return teacher
+
+    def _train_student(
+        self, phase: str, student: Model, data: TrainingData, targets: TeacherLogits, alpha: float
+    ) -> None:
+        recipe = self.recipe
+        self._record(
+            fit(
+                student,
+                data.train,
+                student_step(student, data.images, targets.train, recipe, alpha=alpha),
+                lambda: evaluate(student, data.validation, clean_l2_loss(targets.validation)),
+                phase=phase,
+                epochs=recipe.epochs,
+                lr=recipe.lr,
+                lr_decay=recipe.lr_decay,
+                progress=self.progress,
+            )
+        )
+        save_model(student, self.folder / f"{phase}.safetensors")
+
+    def _begin_folder(self) -> None:
+        write_json(self.folder / "config.json", dataclasses.asdict(self.recipe))
+        write_json(self.folder / "environment.json", describe_environment(self.place.device))
+
+    def _record(self, records: Iterable[EpochRecord]) -> None:
+        """Append each epoch to metrics.jsonl as it ends."""
+        path = self.folder / "metrics.jsonl"
+        for record in records:
+            self.records.append(record)
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+            except OSError as error:
+                raise write_error(path, error) from error
+
+    def _speeds(self) -> dict[str, float]:
+        """Images/s of each phase that was trained, over all its epochs."""
+        speeds = {}
+        for phase in PHASES:
+            records = [r for r in self.records if r.phase == phase]
+            if records:
+                images = sum(r.images_per_second * r.seconds for r in records)
+                speeds[f"{phase}_images_per_second"] = images / sum(r.seconds for r in records)
+        return speeds
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[f"{phase}_seconds"] = time.perf_counter() - start
+
+
+def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
+    """Refuse a model that was trained on images or classes of another kind than the data set's.
+
+    Raises:
+        UserError: naming ``origin``, where the model came from.
+    """
+    classes = len(dataset.classes)
+    if (model.shape, model.classes) != (dataset.shape, classes):
+        raise UserError(
+            f"the model in {origin} takes {model.shape} images of {model.classes} classes, but "
+            f"{dataset.name} has {dataset.shape} and {classes}; give one of this data set"
+        )
+
+
+def summarise(
+    recipe: Recipe,
+    dataset: Dataset,
+    models: dict[str, Model],
+    results: dict[str, Evaluation],
+) -> dict[str, Any]:
+    """What a run found, errors as fractions and no times: the same seed gives the same summary."""
+    summary: dict[str, Any] = {
+        "dataset": dataset.name,
+        "official": dataset.official,
+        "seed": recipe.seed,
+    }
+    for phase in PHASES:
+        summary[phase] = {
+            "test_error": results[phase].error,
+            "parameters": models[phase].parameter_count,
+            "multiplies": models[phase].multiply_count,
+        }
+    summary["noisy"] |= {"alpha": recipe.alpha, "sigma": recipe.sigma}
+    clean, noisy = results["clean"].error, results["noisy"].error
+    # (base - noisy) / base, as the paper's tables; undefined when the base makes no error.
+    summary["relative_improvement"] = (clean - noisy) / clean if clean else None
+    return summary

@@ -1,0 +1,99 @@
+"""A recipe's view of a data set: the training list, the held-out images, the test set, loaders."""
+
+import hashlib
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from fastnt.config import Recipe
+from fastnt.data.holdout import Positions, hold_out
+from fastnt.data.loaders import Kind, Loader, make_loader
+from fastnt.data.prepare import Dataset
+from fastnt.data.preprocess import Preprocess
+from fastnt.data.split import Split
+
+EVALUATION_BATCH = 512
+
+
+class TrainingData:
+    """The training list has ``views * images`` rows; rows from ``images`` on are mirror images."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.device) -> None:
+        """Hold out what the recipe says.
+
+        Raises:
+            UserError: the split leaves nothing to train on or nothing held out.
+        """
+        self._dataset, self._recipe, self._kind, self._device = dataset, recipe, kind, device
+        self._split = hold_out(
+            dataset.train.labels(),
+            tuple(dataset.train.parts.values()),
+            last=recipe.validation,
+            per_class=recipe.validation_per_class,
+            train_samples=recipe.train_samples,
+        )
+        self.images = len(self._split.train)
+        self.views = 2 if recipe.mirror else 1
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of the training list and the held-out images."""
+        digest = hashlib.sha256(f"{self._dataset.source_sha256} {self.views}".encode())
+        for positions in (self._split.train, self._split.validation):
+            digest.update(len(positions).to_bytes(8, "little") + positions.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def train(self) -> Loader:
+        """The training list, shuffled anew each epoch; all networks of a run see the same order."""
+        return self._loader(
+            self._dataset.train,
+            self._split.train,
+            self._recipe.batch_size,
+            views=self.views,
+            seed=self._recipe.seed,
+        )
+
+    @cached_property
+    def ordered(self) -> Loader:
+        """The training list in list order, in large batches."""
+        return self._loader(
+            self._dataset.train, self._split.train, EVALUATION_BATCH, views=self.views
+        )
+
+    @cached_property
+    def validation(self) -> Loader:
+        """The held-out images."""
+        return self._loader(self._dataset.train, self._split.validation, EVALUATION_BATCH)
+
+    @cached_property
+    def test(self) -> Loader:
+        """The test set, for evaluation only."""
+        every = np.arange(self._dataset.test.count)
+        return self._loader(self._dataset.test, every, EVALUATION_BATCH)
+
+    def fitted_preprocess(self) -> Preprocess:
+        """The recipe's preprocessing, fitted on the training list."""
+        preprocess = Preprocess(self._recipe.preprocess, self._dataset.shape)
+        preprocess.fit((b.images, b.index >= self.images) for b in self.ordered.epoch(0))
+        return preprocess
+
+    def _loader(
+        self,
+        split: Split,
+        positions: Positions,
+        batch_size: int,
+        *,
+        views: int = 1,
+        seed: int | None = None,
+    ) -> Loader:
+        return make_loader(
+            self._kind,
+            split,
+            positions=positions,
+            views=views,
+            batch_size=batch_size,
+            order_seed=seed,
+            device=self._device,
+        )

@@ -1,0 +1,131 @@
+"""The noisy-teacher L2 loss as one op: which version runs, and its derivative.
+
+The op is pure: all its randomness is a function of the tensors seed, step and index. Loss and
+gradient come out of one pass, so the forward keeps the gradient and the backward only scales it.
+"""
+
+from typing import Any, Protocol, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from fastnt.kernels.noisy_l2 import eager
+
+# student, teacher, alpha, sigma, sigma_high, seed, step, index: see eager.py
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]
+
+
+class Options(TypedDict):
+    """What is fixed when a kernel is built."""
+
+    shared: bool
+    perturb_student: bool
+    reduction: str
+
+
+class ValueAndGrad(Protocol):
+    """The signature of every version; see `fastnt.kernels.noisy_l2.eager.value_and_grad`."""
+
+    def __call__(  # noqa: D102
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        sigma_high: Tensor | None,
+        seed: Tensor,
+        step: Tensor,
+        index: Tensor | None,
+        grad_scale: Tensor | None,
+        *,
+        grad_dtype: torch.dtype | None,
+        **options: Unpack[Options],
+    ) -> tuple[Tensor, Tensor | None]: ...
+
+
+# The versions, or why this installation lacks them.
+IMPLEMENTATIONS: dict[str, ValueAndGrad | str] = {
+    "eager": eager.value_and_grad,
+    "compile": "this version of fastnt has no compiled kernel",
+    "native": "this version of fastnt has no native kernel",
+    "triton": "this version of fastnt has no Triton kernel",
+}
+
+
+def choose(impl: str) -> ValueAndGrad:
+    """Return the version called ``impl``; "auto" is the best there is.
+
+    Raises:
+        ValueError: ``impl`` is unknown, or cannot run here; the message says why.
+    """
+    chosen = IMPLEMENTATIONS.get("eager" if impl == "auto" else impl)
+    if chosen is None:
+        names = ", ".join(repr(name) for name in ("auto", *IMPLEMENTATIONS))
+        raise ValueError(f"impl must be one of {names}, got {impl!r}")
+    if isinstance(chosen, str):
+        raise ValueError(f"impl={impl!r} cannot run here: {chosen}; use impl='auto'")
+    return chosen
+
+
+def noisy_l2(*tensors: *Tensors, impl: str, **options: Unpack[Options]) -> Tensor:
+    """Return the loss, differentiable once in the student; under no_grad no gradient is written."""
+    if tensors[0].requires_grad and torch.is_grad_enabled():
+        apply: Any = _NoisyL2.apply
+        loss: Tensor = apply(
+            impl, options["shared"], options["perturb_student"], options["reduction"], *tensors
+        )
+        return loss
+    return choose(impl)(*tensors, None, grad_dtype=None, **options)[0]
+
+
+class _NoisyL2(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        impl: str,
+        shared: bool,
+        perturb_student: bool,
+        reduction: str,
+        *tensors: *Tensors,
+    ) -> Tensor:
+        ctx.dtype = tensors[0].dtype
+        # float16 would lose small elements before the loss scale, which comes with grad_output,
+        # can lift them: they wait for it in float32. The other types have the exponents.
+        loss, grad = choose(impl)(
+            *tensors,
+            None,
+            shared=shared,
+            perturb_student=perturb_student,
+            reduction=reduction,
+            grad_dtype=torch.float32 if ctx.dtype == torch.float16 else ctx.dtype,
+        )
+        assert grad is not None
+        ctx.save_for_backward(grad)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = ctx.saved_tensors
+        (scale,) = grad_outputs  # (S,) or (S, N), float32 or float64: so is the product
+        scale = scale.reshape(*scale.shape, *(1,) * (grad.dim() - scale.dim()))
+        grad = (grad * scale).to(ctx.dtype)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
+            refuse: Any = _NoSecondDerivative.apply
+            grad = refuse(grad.detach().requires_grad_())
+        return (None, None, None, None, grad, *(None,) * 7)
+
+
+class _NoSecondDerivative(Function):
+    """Let the gradient pass, and refuse to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        raise RuntimeError(
+            "the noisy L2 loss has no second derivative, its gradient being computed in the forward"
+            " pass: leave out create_graph=True, or take the loss out of what is derived twice"
+        )

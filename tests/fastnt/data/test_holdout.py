@@ -1,0 +1,52 @@
+"""Held-out images: the last ones, or the last of each class in each source file."""
+
+import numpy as np
+import pytest
+
+from fastnt.data.holdout import hold_out
+from fastnt.errors import UserError
+
+
+def test_the_last_images_are_held_out() -> None:
+    split = hold_out(np.zeros(10, dtype=np.int64), (10,), last=3)
+    assert split.train.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert split.validation.tolist() == [7, 8, 9]
+
+
+def test_the_last_of_each_class_in_each_part_are_held_out() -> None:
+    labels = np.array([0, 1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0])
+    split = hold_out(labels, (6, 6), per_class=(1, 2))
+    assert split.validation.tolist() == [4, 5, 8, 9, 10, 11]
+    assert split.train.tolist() == [0, 1, 2, 3, 6, 7]
+
+
+def test_the_papers_svhn_counts() -> None:
+    rng = np.random.default_rng(0)
+    parts = (73_257, 531_131)
+    split = hold_out(rng.integers(0, 10, sum(parts)), parts, per_class=(400, 200))
+    assert (len(split.validation), len(split.train)) == (6_000, 598_388)
+
+
+def test_without_the_extra_part_only_the_first_is_held_out_from() -> None:
+    split = hold_out(np.array([0, 0, 0, 1, 1, 1]), (6,), per_class=(1, 2))
+    assert split.validation.tolist() == [2, 5]
+
+
+def test_train_samples_keeps_the_first_of_the_training_split() -> None:
+    split = hold_out(np.zeros(10, dtype=np.int64), (10,), last=3, train_samples=2)
+    assert split.train.tolist() == [0, 1]
+    assert split.validation.tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"last": 10}, "leaves none to train on"),
+        ({"last": 99}, "leaves none to train on"),
+        ({"last": 0}, "none are held out"),
+        ({"last": 3, "train_samples": 8}, "the training split has 7 images"),
+    ],
+)
+def test_impossible_splits_are_named(arguments: dict[str, int], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        hold_out(np.zeros(10, dtype=np.int64), (10,), **arguments)

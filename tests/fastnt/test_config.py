@@ -1,0 +1,115 @@
+"""Recipes: every value can be overridden, and a wrong one is named."""
+
+import dataclasses
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastnt.config import DATASETS, Recipe, load_recipe
+from fastnt.errors import UserError
+from fastnt.networks import build_network
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "svhn": (3, 32, 32), "cifar10": (3, 32, 32)}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_recipe_loads_and_its_networks_fit_the_images(dataset: str) -> None:
+    recipe = load_recipe(dataset)
+    assert recipe.dataset == dataset
+    for notation in (recipe.teacher_network, recipe.student_network):
+        build_network(notation, SHAPES[dataset], 10)
+
+
+def test_paper_preprocessing() -> None:
+    assert load_recipe("mnist").preprocess == "none"
+    assert load_recipe("svhn").preprocess == "lcn"
+    assert load_recipe("svhn").validation_per_class == (400, 200)
+    assert load_recipe("cifar10").preprocess == "pixel_mean"
+    assert load_recipe("cifar10").mirror
+    assert {load_recipe(name).batch_size for name in DATASETS} == {64}
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    config = tmp_path / "mine.toml"
+    config.write_text('dataset = "mnist"\nalpha = 0.25\nepochs = 3\n')
+    recipe = load_recipe(None, config, {"epochs": 7})
+    assert (recipe.dataset, recipe.alpha, recipe.epochs) == ("mnist", 0.25, 7)
+    assert recipe.sigma == load_recipe("mnist").sigma
+
+
+def test_config_json_of_a_run_gives_the_same_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe("svhn", None, {"sigma": "0.01:1", "seed": "7", "frozen": "true"})
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(dataclasses.asdict(recipe)))
+    assert load_recipe(None, config) == recipe
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Recipe), ids=lambda f: f.name)
+def test_every_value_can_be_set_as_text(field: Any) -> None:
+    value = getattr(load_recipe("svhn"), field.name)
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    assert getattr(load_recipe("svhn", None, {field.name: text}), field.name) == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"alhpa": 0.5}, ["unknown recipe key 'alhpa'", "did you mean alpha?"]),
+        ({"qqqqqq": 1}, ["unknown recipe key 'qqqqqq'", "known are"]),
+        ({"alpha": 1.5}, ["alpha is 1.5", "between 0 and 1"]),
+        ({"alpha": "nan"}, ["alpha is nan", "between 0 and 1"]),
+        ({"sigma": -0.1}, ["sigma is -0.1", ">= 0"]),
+        ({"sigma": "0.9:0.1"}, ["sigma is (0.9, 0.1)"]),
+        ({"sigma": "inf"}, ["sigma is inf", "finite"]),
+        ({"sigma": "1:2:3"}, ["sigma", "LOW:HIGH"]),
+        ({"batch_size": 0}, ["batch_size is 0", "at least 1"]),
+        ({"epochs": "2.5"}, ["epochs", "a whole number"]),
+        ({"epochs": True}, ["epochs", "a whole number"]),
+        ({"mirror": "maybe"}, ["mirror", "true or false"]),
+        ({"lr": 0}, ["lr is 0", "above 0"]),
+        ({"noise": "pink"}, ["noise is 'pink'", "one of logit, shared"]),
+        ({"teacher": 3}, ["teacher", "text"]),
+    ],
+)
+def test_bad_values_are_named(overrides: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe("mnist", None, overrides)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.toml", "alpha = ", "is not a recipe"),
+        ("a.json", "[1]", "must hold keys and values"),
+        ("a.json", "{", "is not a recipe"),
+        ("a.toml", 'alhpa = 0.5\ndataset = "mnist"', "did you mean alpha?"),
+        ("a.toml", 'dataset = "minst"', "did you mean mnist?"),
+        ("a.toml", 'dataset = ["mnist"]', "unknown"),
+    ],
+)
+def test_bad_config_files_are_named(tmp_path: Path, name: str, text: str, words: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError, match=words.replace("?", r"\?")):
+        load_recipe(None, path)
+
+
+def test_missing_config_file_and_another_data_set(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        load_recipe(None, tmp_path / "none.toml")
+    config = tmp_path / "a.toml"
+    config.write_text('dataset = "mnist"')
+    with pytest.raises(UserError, match="is for mnist, not cifar10"):
+        load_recipe("cifar10", config)
+
+
+def test_recipes_hold_only_known_keys_and_no_default_twice() -> None:
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    for dataset in DATASETS:
+        text = resources.files("fastnt").joinpath("recipes", f"{dataset}.toml").read_text("utf-8")
+        assert set(tomllib.loads(text)) <= known

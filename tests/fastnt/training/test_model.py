@@ -1,0 +1,84 @@
+"""Models: saved as safetensors, loaded bit for bit, refused when damaged."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from fastnt.data.preprocess import Preprocess
+from fastnt.errors import UserError
+from fastnt.training.model import Model, load_model, save_model
+
+SHAPE = (8, 6, 3)
+
+
+def _model(seed: int = 0) -> Model:
+    torch.manual_seed(seed)
+    preprocess = Preprocess("pixel_mean", SHAPE)
+    preprocess.fit([(torch.arange(288, dtype=torch.uint8).reshape(2, *SHAPE), torch.zeros(2) > 0)])
+    return Model("C3(S1P1)@4-MP2(S2)-FC7", preprocess, 7)
+
+
+def test_a_saved_model_takes_raw_images_and_gives_the_same_logits(tmp_path: Path) -> None:
+    model = _model().eval()
+    save_model(model, tmp_path / "a.safetensors")
+    images = torch.randint(0, 256, (5, *SHAPE), dtype=torch.uint8)
+    loaded = load_model(tmp_path / "a.safetensors")
+    assert torch.equal(loaded(images), model(images))
+    assert loaded.digest() == model.digest()
+    assert not loaded.training
+
+
+def test_the_digest_tells_models_apart() -> None:
+    digest = _model(0).digest()
+    assert digest == _model(0).digest()
+    assert digest != _model(1).digest()
+    moved = _model(0)
+    moved.preprocess.mean[0, 0, 0] += 1e-6
+    assert moved.digest() != digest
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model file at"):
+        load_model(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
+def test_a_file_that_is_not_whole_safetensors_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.safetensors"
+    save_model(_model(), path)
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"weights", "empty": b""}[damage])
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        load_model(path)
+
+
+def test_foreign_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file({"w": torch.zeros(3)}, path)
+    with pytest.raises(UserError, match="holds no fastnt model"):
+        load_model(path)
+
+
+def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    description = {
+        "format": "fastnt-model-1",
+        "network": "FC7",
+        "preprocess": "none",
+        "shape": SHAPE,
+        "classes": 7,
+    }
+    for missing in (None, "classes"):
+        kept = {key: value for key, value in description.items() if key != missing}
+        safetensors.torch.save_file({"w": torch.zeros(3)}, path, {"fastnt": json.dumps(kept)})
+        with pytest.raises(UserError, match="do not fit its own description"):
+            load_model(path)
+
+
+def test_the_same_model_gives_the_same_file(tmp_path: Path) -> None:
+    for name in "abcdef":
+        save_model(_model(), tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in "abcdef"}) == 1

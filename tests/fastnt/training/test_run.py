@@ -1,0 +1,196 @@
+"""A run end to end on the embedded digits: its folder, its repeatability, its reuse."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from fastnt.cli.progress import Silent
+from fastnt.config import Recipe, load_recipe
+from fastnt.data.prepare import prepare
+from fastnt.data.preprocess import Preprocess
+from fastnt.errors import UserError
+from fastnt.files import cache_dir
+from fastnt.training.evaluate import evaluate_run
+from fastnt.training.model import Model, load_model, save_model
+from fastnt.training.run import Place, Run
+
+CPU = torch.device("cpu")
+FILES = {
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "teacher.safetensors",
+    "clean.safetensors",
+    "noisy.safetensors",
+    "timings.json",
+    "curves.png",
+    "summary.json",
+}
+
+
+def _recipe(**values: Any) -> Recipe:
+    small = {"epochs": 2, "teacher_epochs": 2, "train_samples": 300}
+    return load_recipe("digits", None, small | values)
+
+
+def _run(folder: Path, recipe: Recipe, name: str = "a") -> tuple[dict[str, Any], Path]:
+    run = Run(recipe, Place(CPU, runs_dir=folder, name=name), Silent())
+    return run.execute(), run.folder
+
+
+def test_the_folder_holds_what_the_run_made(tmp_path: Path) -> None:
+    summary, folder = _run(tmp_path, _recipe(seed=11))
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert load_recipe(None, folder / "config.json") == _recipe(seed=11)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["phase"], r["epoch"]) for r in records] == [
+        (phase, epoch) for phase in ("teacher", "clean", "noisy") for epoch in (1, 2)
+    ]
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    timings = json.loads((folder / "timings.json").read_text())
+    assert {f"{phase}_images_per_second" for phase in ("teacher", "clean", "noisy")} <= set(timings)
+
+
+def test_the_summary_speaks_of_errors_sizes_and_noise_but_not_of_times(tmp_path: Path) -> None:
+    summary, _ = _run(tmp_path, _recipe())
+    assert list(summary) == [
+        "dataset",
+        "official",
+        "seed",
+        "teacher",
+        "clean",
+        "noisy",
+        "relative_improvement",
+    ]
+    assert (summary["dataset"], summary["official"], summary["seed"]) == ("digits", True, 0)
+    assert (summary["noisy"]["alpha"], summary["noisy"]["sigma"]) == (0.5, 0.6)
+    assert summary["clean"]["multiplies"] == summary["noisy"]["multiplies"]
+    assert 0 <= summary["teacher"]["test_error"] <= 1
+    clean, noisy = summary["clean"]["test_error"], summary["noisy"]["test_error"]
+    assert summary["relative_improvement"] == pytest.approx((clean - noisy) / clean)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
+    first, a = _run(tmp_path, _recipe(seed=1), "a")
+    (cache_dir() / "teachers").rename(cache_dir() / "teachers.away")  # train it again
+    (cache_dir() / "logits").rename(cache_dir() / "logits.away")
+    second, b = _run(tmp_path, _recipe(seed=1), "b")
+    assert first == second
+    for name in ("teacher", "clean", "noisy"):
+        weights = f"{name}.safetensors"
+        assert (a / weights).read_bytes() == (b / weights).read_bytes()
+    _, c = _run(tmp_path, _recipe(seed=2), "c")
+    assert (a / "clean.safetensors").read_bytes() != (c / "clean.safetensors").read_bytes()
+
+
+def test_a_teacher_trained_before_is_used_again_with_the_same_result(tmp_path: Path) -> None:
+    first, a = _run(tmp_path, _recipe(seed=3), "a")
+    second, b = _run(tmp_path, _recipe(seed=3), "b")
+    assert first == second
+    phases = [json.loads(x)["phase"] for x in (b / "metrics.jsonl").read_text().splitlines()]
+    assert phases == ["clean", "clean", "noisy", "noisy"]
+    given, _ = _run(tmp_path, _recipe(seed=3, teacher=str(a / "teacher.safetensors")), "c")
+    assert given == first
+
+
+def test_without_noise_the_two_students_are_one(tmp_path: Path) -> None:
+    for name, values in {"alpha": {"alpha": 0}, "sigma": {"sigma": 0}}.items():
+        _, folder = _run(tmp_path, _recipe(**values), name)
+        noisy = (folder / "noisy.safetensors").read_bytes()
+        assert noisy == (folder / "clean.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"frozen": True}, {"noise": "shared"}, {"perturb": "student"}, {"sigma": "0.01:1"}],
+    ids=str,
+)
+def test_every_kind_of_noise_trains_another_student(tmp_path: Path, values: Any) -> None:
+    _, plain = _run(tmp_path, _recipe(), "plain")
+    _, other = _run(tmp_path, _recipe(**values), "other")
+    name = "noisy.safetensors"
+    assert (plain / name).read_bytes() != (other / name).read_bytes()
+    assert (plain / "clean.safetensors").read_bytes() == (other / "clean.safetensors").read_bytes()
+
+
+def test_both_loaders_train_the_same_students(tmp_path: Path) -> None:
+    pytest.importorskip("ffcv")
+    recipe = _recipe(mirror=True, preprocess="pixel_mean", epochs=1, teacher_epochs=1)
+    places = [Place(CPU, kind, runs_dir=tmp_path, name=kind) for kind in ("resident", "ffcv")]
+    a, b = (Run(recipe, place, Silent()) for place in places)
+    assert a.execute() == b.execute()
+    for name in ("clean", "noisy"):
+        weights = f"{name}.safetensors"
+        assert (a.folder / weights).read_bytes() == (b.folder / weights).read_bytes()
+
+
+def test_errors_fall_and_the_students_learn(tmp_path: Path) -> None:
+    recipe = _recipe(train_samples=0, epochs=12, teacher_epochs=6)
+    summary, folder = _run(tmp_path, recipe)
+    # Chance is 90 %.
+    assert summary["teacher"]["test_error"] < 0.2
+    assert summary["clean"]["test_error"] < 0.3
+    assert summary["noisy"]["test_error"] < 0.3
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for phase in ("teacher", "clean", "noisy"):
+        losses = [r["validation_loss"] for r in records if r["phase"] == phase]
+        assert losses[-1] < losses[0] / 2
+
+
+def test_a_run_is_evaluated_again_with_the_same_errors(tmp_path: Path) -> None:
+    summary, folder = _run(tmp_path, _recipe())
+    errors = evaluate_run(folder, None, CPU)
+    assert errors == {p: summary[p]["test_error"] for p in ("teacher", "clean", "noisy")}
+
+
+def test_logits_of_another_teacher_are_refused(tmp_path: Path) -> None:
+    _run(tmp_path, _recipe(seed=21), "a")
+    table_of_a = next(iter(_tables()))
+    saved = table_of_a.read_bytes()
+    before = _tables()
+    _run(tmp_path, _recipe(seed=22), "b")
+    (table_of_b,) = _tables() - before
+    table_of_b.write_bytes(saved)
+    with pytest.raises(UserError, match="is of another teacher"):
+        _run(tmp_path, _recipe(seed=22), "c")
+    table_of_b.write_bytes(saved[: len(saved) // 2])
+    with pytest.raises(UserError, match="is damaged"):
+        _run(tmp_path, _recipe(seed=22), "d")
+
+
+def _tables() -> set[Path]:
+    return set((cache_dir() / "logits").glob("*/*.safetensors"))
+
+
+def test_stored_logits_are_the_teachers_own(tmp_path: Path) -> None:
+    _, folder = _run(tmp_path, _recipe(seed=31, mirror=True))
+    (path,) = _tables()
+    table = safetensors.torch.load_file(path)["train"]
+    teacher = load_model(folder / "teacher.safetensors")
+    images = torch.from_numpy(prepare("digits").train.arrays()[0][:300])
+    with torch.inference_mode():
+        expected = torch.cat([teacher(images), teacher(images.flip(2))])
+    assert table.shape == (600, 10)
+    torch.testing.assert_close(table, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="already holds another run"):
+        _run(tmp_path, _recipe())
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["notes.txt"]
+
+
+def test_a_teacher_of_other_images_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    save_model(Model("FC10", Preprocess("none", (28, 28, 1)), 10), path)
+    with pytest.raises(UserError, match="give one of this data set"):
+        _run(tmp_path / "runs", replace(_recipe(), teacher=str(path)))
+    assert not (tmp_path / "runs").exists()
