@@ -131,7 +131,7 @@ def test_auto_streams_what_fills_a_tenth_of_the_memory(data, monkeypatch):
     pytest.importorskip("ffcv")
 
     def kind(free):
-        monkeypatch.setattr(loaders, "_free_memory", lambda device: free)
+        monkeypatch.setattr(loaders, "free_memory", lambda device: free)
         asked = {"positions": np.arange(COUNT), "batch_size": 9, "order_seed": 0, "device": CPU}
         return type(make_loader("auto", data, **asked)).__name__
 
@@ -142,7 +142,7 @@ def test_auto_streams_what_fills_a_tenth_of_the_memory(data, monkeypatch):
 
 
 def test_free_memory_of_the_cpu_is_plausible():
-    assert 1 << 20 < loaders._free_memory(CPU) < 1 << 50
+    assert 1 << 20 < loaders.free_memory(CPU) < 1 << 50
 
 
 def test_without_ffcv_its_loader_is_an_error_with_the_remedy(data, monkeypatch):
