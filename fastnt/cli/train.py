@@ -29,7 +29,8 @@ def train(
         typer.Option(help="Name of this run's folder.", rich_help_panel=_PLACE, metavar="NAME"),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_PLACE)
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="auto takes the GPU where there is one.", rich_help_panel=_PLACE),
     ] = "auto",
     loader: Annotated[
         Literal["auto", "ffcv", "resident"],
