@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -103,9 +104,13 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_interrupted_training_exits_with_130_and_keeps_what_is_whole(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fastnt", "train", "--run", "a", "--epochs", "100000"]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
+        [sys.executable, "-m", "fastnt", "train", "--run", "a", *TINY, "--epochs", "100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
     metrics = tmp_path / "runs" / "a" / "metrics.jsonl"
     deadline = time.monotonic() + 120
