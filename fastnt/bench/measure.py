@@ -1,5 +1,6 @@
 """Timing and memory: rivals take turns, so that what disturbs the machine disturbs them all."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -66,6 +67,7 @@ def peak_extra_bytes(call: Call, device: torch.device) -> int:
         torch.cuda.synchronize()
         del result
         return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces itself on stderr
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         result = call()

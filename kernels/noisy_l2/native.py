@@ -21,7 +21,9 @@ MISSING = "fastnt was installed without its native kernels (see `fastnt doctor`)
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 _REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
 
-if PRESENT and (isa := os.environ.get("FASTNT_ISA")):  # one of _native.isas(), for tests and comparisons
+if PRESENT and (
+    isa := os.environ.get("FASTNT_ISA")
+):  # one of _native.isas(), for tests and comparisons
     _native.set_isa(isa)
 
 
