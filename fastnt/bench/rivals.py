@@ -3,7 +3,7 @@
 fastnt        this package's best version for the device
 pytorch       the same loss in plain PyTorch, with torch's own random numbers
 compile       torch.compile of that
-compile fallback   the same with Inductor's fallback_random (eager's generators)
+compile fallback   the same with Inductor's fallback_random (eager's generators); CPU only
 kd_lib        the loss of KD_Lib 0.0.32's NoisyTeacher: one coin a batch, tempered probabilities, labels
 mse           F.mse_loss without any noise: what is left of the cost is the noise itself
 floor         no loss at all: both inputs read once, the gradient written once (torch.add)
@@ -49,22 +49,24 @@ def _compiled(alpha: float, fallback: bool) -> Loss:
     return lambda g, z, y: compiled(g, z, alpha)
 
 
-def _losses(case: Case) -> dict[str, Loss]:
+def _losses(case: Case, device: torch.device) -> dict[str, Loss]:
     torch._dynamo.reset()  # a case never runs what was compiled for another, nor falls back to eager
-    return {
+    losses: dict[str, Loss] = {
         "pytorch": lambda g, z, y: pytorch_loss(g, z, case.alpha),
         "compile": _compiled(case.alpha, fallback=False),
-        "compile fallback": _compiled(case.alpha, fallback=True),
         "kd_lib": lambda g, z, y: kd_lib_loss(g, z, y, case.alpha),
         "mse": lambda g, z, y: F.mse_loss(g, z),
     }
+    if device.type == "cpu":  # where Inductor's own generator is the slower one
+        losses["compile fallback"] = _compiled(case.alpha, fallback=True)
+    return losses
 
 
 def rivals(case: Case, inputs: Inputs) -> dict[str, Call]:
     """One function without arguments a rival; each call does the whole of ``case.mode``."""
     g, z, labels = inputs.student, inputs.teacher, inputs.labels
     calls: dict[str, Call] = {"fastnt": _fastnt(case, inputs)}
-    for name, loss in _losses(case).items():
+    for name, loss in _losses(case, g.device).items():
         calls[name] = functools.partial(_call, loss, case, g, z, labels)
     out = torch.empty_like(z)
     source = g.detach()
