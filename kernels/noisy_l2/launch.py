@@ -1,15 +1,19 @@
 """Launch parameters of the Triton kernel, by shape alone: the same shape gives the same bits.
 
-The evidence is the machine code (see benchmarks/NOTES.md, "Triton kernel"); none of these figures
-has been timed on a GPU yet.
+The evidence is the machine code (benchmarks/NOTES.md, "Triton kernel"): registers, spills and
+instructions an element. None of this has been timed on a GPU yet.
 
-    up to 16384 padded elements   one program: loss and gradient in one launch, a second one would
-                                  cost more than the work (1024 x 16 are 16 elements a thread)
-    up to 32 classes              tiles of 2048 elements: rows too short to be skipped one by one
-    more classes                  a program a row, which draws nothing where the mask leaves it out
-    more than 1024 (two-byte      blocks of that many, 128 threads with two 16-byte loads of each
-    types: 2048)                  input in flight; up to 8 blocks a program, fewer while there
-                                  would be less than 4096 programs (15 for each of 264 places)
+    classes  samples
+    <= 32    <= 16384 / padded   one program: loss and gradient in one launch, where a second one
+                                 would cost more than the work. 8192 padded elements at a time, 8
+                                 a thread: with 16 the kernel spills
+             more                tiles of 2048 elements, 8 a thread; rows are too short to be
+                                 skipped one by one
+    more     any                 a program a row: it draws nothing where the mask leaves the row
+                                 out. Blocks of up to 1024 classes, 8 a thread; up to 8 blocks a
+                                 program, fewer while there would be less than 4096 programs
+
+Sizes may be symbolic (torch.compile): they are compared, never rounded up by arithmetic on bits.
 """
 
 from typing import NamedTuple
@@ -18,37 +22,33 @@ from typing import NamedTuple
 class Launch(NamedTuple):
     """What a program takes, and how many warps it has."""
 
+    turns: int  # row blocks, one after the other
     rows: int
     block: int  # classes at a time
-    chunk: int  # classes in all, a multiple of block
-    calls: int  # of Philox, one after the other in a thread: 4 neighbouring classes each
+    run: int  # blocks of classes, one after the other
     warps: int
 
 
-def choose_launch(students: int, samples: int, classes: int, itemsize: int) -> Launch:
-    """Return the launch parameters; ``itemsize`` is the student's, in bytes."""
-    padded = _power_of_2(classes, 4)
-    if samples * padded <= 16384:
-        rows = _power_of_2(samples, 1)
-        return Launch(rows, padded, padded, 1, _warps(rows * padded))
+def choose_launch(students: int, samples: int, classes: int) -> Launch:
+    """Return the launch parameters for student logits (students, samples, classes)."""
+    padded = _power_of_2(classes, 4, 1024)
+    if padded <= 32 and samples * padded <= 16384:
+        rows = _power_of_2(samples, 1, 8192 // padded)
+        return Launch(2 if samples > rows else 1, rows, padded, 1, _warps(rows * padded))
     if padded <= 32:
-        return Launch(2048 // padded, padded, padded, 1, _warps(2048))
-    calls = 2 if itemsize == 2 else 1
-    block = min(padded, 1024 * calls)
-    blocks = -(-classes // block)
-    chunks = students * samples * blocks // 4096
-    run = 8 if chunks >= 8 else 4 if chunks >= 4 else 2 if chunks >= 2 else 1
-    warps = min(4, max(1, block // (128 * calls)))
-    return Launch(1, block, block * run, calls, warps)
+        return Launch(1, 2048 // padded, padded, 1, _warps(2048))
+    work = students * samples * -(-classes // padded) // 4096
+    run = 8 if work >= 8 else 4 if work >= 4 else 2 if work >= 2 else 1
+    return Launch(1, 1, padded, run, _warps(padded))
 
 
-def _power_of_2(number: int, least: int) -> int:
-    """Return the power of 2 that is no less than either, by comparisons alone (symbolic sizes)."""
-    while least < number:
+def _power_of_2(number: int, least: int, most: int) -> int:
+    """Return the least power of 2 that is no less than ``number``, within bounds."""
+    while least < number and least < most:
         least *= 2
     return least
 
 
 def _warps(elements: int) -> int:
-    """Return the warps that leave a thread 8 elements, but at most 32."""
-    return min(32, max(1, elements // 256))
+    """Return the warps that leave a thread 8 elements."""
+    return max(1, elements // 256)

@@ -1,7 +1,7 @@
 """The noisy-teacher L2 loss and its gradient in one Triton kernel.
 
 The mathematics, shapes and signature are those of `fastnt.kernels.noisy_l2.eager`. A program takes
-ROWS samples of one student and a chunk of their classes, in blocks of BLOCK:
+ROWS samples of one student and a run of blocks of BLOCK classes:
 
     draw the mask of its rows (stream 1); if one is selected, for each block
         f = 1 + (selected ? sigma : 0) * n          n (stream 0 or 2): one Philox call, four classes
@@ -11,9 +11,9 @@ ROWS samples of one student and a chunk of their classes, in blocks of BLOCK:
 Where that leaves several sums, a second kernel adds them in a fixed order: no float atomics, and
 so the same bits in each run. A small input is one program a student, and one launch in all.
 
-The normals n0..n3 of a call are joined so that the thread that draws them holds the four
-neighbouring classes that it loads: 16 bytes of float32, and with two calls 16 bytes of a two-byte
-type. alpha, sigma, seed, step and grad_scale are read on the device, so a CUDA graph sees new ones.
+The thread that draws the normals n0..n3 of a call holds the four neighbouring classes that it
+loads: joined (PARTS = 1) 16 bytes of float32, and with two calls 16 bytes of a two-byte type; where
+rows are not aligned, one by one (PARTS = 4) at immediate offsets from one address. alpha, sigma, seed, step and grad_scale are read on the device, so a CUDA graph sees new ones.
 """
 
 from typing import Any
@@ -44,28 +44,10 @@ REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
 
 
 @triton.jit
-def _factor(
-    start,
-    row,
-    step,
-    stream,
-    seed,
-    scale,
-    BLOCK: tl.constexpr,
-    CALLS: tl.constexpr,
-    APPROX: tl.constexpr,
-):
-    """Return 1 + scale * n for the BLOCK classes from ``start`` on, a multiple of 4."""
-    if CALLS == 2:
-        even = tl.arange(0, BLOCK // 8) * 2
-        group = tl.join(even, even + 1)[None]
-    else:
-        group = tl.arange(0, BLOCK // 4)[None]
-    group = (start // 4 + group).to(tl.uint32)
-    w0, w1, w2, w3 = philox4x32(group, row, step, stream, seed)
-    n0, n1, n2, n3 = normals(w0, w1, w2, w3, 1.0, scale, APPROX)
-    n = tl.join(tl.join(n0, n2), tl.join(n1, n3))
-    return tl.reshape(n, [n0.shape[0], BLOCK])
+def _factors(group, row, step, stream, seed, scale, APPROX: tl.constexpr):
+    """Return 1 + scale * n for each of a group's four classes."""
+    w0, w1, w2, w3 = philox4x32(group.to(tl.uint32), row, step, stream, seed)
+    return normals(w0, w1, w2, w3, 1.0, scale, APPROX)
 
 
 @triton.jit(
@@ -86,7 +68,7 @@ def noisy_l2_kernel(
     students,
     samples,
     classes,
-    chunk,
+    run,
     student_s,
     student_n,
     student_c,
@@ -109,9 +91,11 @@ def noisy_l2_kernel(
     REDUCTION: tl.constexpr,
     UNIT_STRIDE: tl.constexpr,
     ALIGNMENT: tl.constexpr,
+    TURNS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     CALLS: tl.constexpr,
+    PARTS: tl.constexpr,
     APPROX: tl.constexpr,
 ):
     """See the top of the file; ``sums`` is (students, samples or row blocks, chunks) float32."""
@@ -126,33 +110,21 @@ def noisy_l2_kernel(
     program = tl.program_id(0)
     s = (program % students).to(tl.int64)
     program = program // students
-    chunks = tl.cdiv(classes, chunk)
-    first = program % chunks * chunk
+    blocks = tl.cdiv(classes, BLOCK)
+    chunks = tl.cdiv(blocks, run)
+    first = program % chunks * run
     row_block = (program // chunks).to(tl.int64)
-    if ROWS == 1:  # scalars
-        i = row_block
-        row = tl.load(index + i * index_n) if HAS_INDEX else i
-    else:
-        i = row_block * ROWS + tl.arange(0, ROWS)[:, None]
-        live = i < samples
-        row = tl.load(index + i * index_n, mask=live, other=0) if HAS_INDEX else i
-    row = row.to(tl.uint32)
 
     seed_bits = tl.load(seed + s * seed_s)
     counter = tl.load(step + s * step_s).to(tl.uint32)
     zero = tl.full([], 0, tl.uint32)
     stream = zero + teacher_id * 256
+    probability = tl.load(alpha + s * alpha_s)
     std = tl.load(sigma + s * sigma_s)
     if HAS_HIGH:
         word, _, _, _ = philox4x32(zero, zero, counter, stream + RANDOM_SIGMA, seed_bits)
         std = tl.fma(tl.load(sigma_high + s * high_s) - std, uniform23(word), std)
-    word, _, _, _ = philox4x32(zero, row, counter, stream + MASK, seed_bits)
-    selected = uniform24(word) < tl.load(alpha + s * alpha_s)
-    scale = tl.where(selected, std, 0.0)
-    if ROWS == 1:
-        draw = selected
-    else:
-        draw = tl.max(tl.max(selected.to(tl.int32), 1), 0) > 0
+    noise_stream = stream + (SHARED_NOISE if SHARED else NOISE)
 
     weight = tl.full([], 1.0, tl.float32)
     if REDUCTION == 2:
@@ -163,51 +135,87 @@ def noisy_l2_kernel(
     if HAS_SCALE:
         grad_weight = tl.load(grad_scale) * weight
 
-    student += s * student_s + i * student_n
-    teacher += s * teacher_s + i * teacher_n
-    grad += (s * samples + i) * classes
-    total = tl.zeros([ROWS, BLOCK], tl.float32)
-    for start in range(first, tl.minimum(first + chunk, classes), BLOCK):
-        c = start + tl.arange(0, BLOCK)[None]
-        inside = c < classes
-        if ROWS > 1:
-            inside &= live
-        if UNIT_STRIDE:
-            g = tl.load(student + c, mask=inside, other=0.0).to(tl.float32)
-            z = tl.load(teacher + c, mask=inside, other=0.0).to(tl.float32)
+    student += s * student_s
+    teacher += s * teacher_s
+    grad += s * samples * classes
+    sum_of_all = tl.full([], 0.0, tl.float32)
+    for turn in range(TURNS):
+        if ROWS == 1:  # scalars
+            i = row_block
+            row = tl.load(index + i * index_n) if HAS_INDEX else i
         else:
-            wide = c.to(tl.int64)
-            g = tl.load(student + wide * student_c, mask=inside, other=0.0).to(tl.float32)
-            z = tl.load(teacher + wide * teacher_c, mask=inside, other=0.0).to(tl.float32)
-        f = tl.full([ROWS, BLOCK], 1.0, tl.float32)
-        if draw:
-            if SHARED:
-                drawn = _factor(
-                    start, zero, counter, stream + SHARED_NOISE, seed_bits, scale, BLOCK, CALLS, APPROX
-                )
-            elif ROWS == 1 or CALLS == 1:
-                drawn = _factor(
-                    start, row, counter, stream + NOISE, seed_bits, scale, BLOCK, CALLS, APPROX
-                )
-            f = tl.broadcast_to(drawn, [ROWS, BLOCK])
-        if PERTURB_STUDENT:
-            r = tl.fma(f, g, -z)
-            d = r * f
+            i = (row_block * TURNS + turn) * ROWS + tl.arange(0, ROWS)[:, None]
+            live = i < samples
+            row = tl.load(index + i * index_n, mask=live, other=0) if HAS_INDEX else i
+        row = row.to(tl.uint32)
+        word, _, _, _ = philox4x32(zero, row, counter, stream + MASK, seed_bits)
+        selected = uniform24(word) < probability
+        scale = tl.where(selected, std, 0.0)
+        if ROWS == 1:
+            draw = selected
         else:
-            r = tl.fma(-f, z, g)
-            d = r
-        total = tl.fma(r, r, total)
-        if WRITE_GRAD:
-            tl.store(grad + c, (d * grad_weight).to(grad.dtype.element_ty), mask=inside)
+            draw = tl.max(tl.max(selected.to(tl.int32), 1), 0) > 0
 
-    total = tl.sum(total, 1) * (0.5 * weight)
-    if REDUCTION == 0:
-        here = sums + (s * samples + row_block * ROWS) * chunks + program % chunks
-        rows = tl.arange(0, ROWS)
-        tl.store(here + rows * chunks, total, mask=row_block * ROWS + rows < samples)
-    else:
-        programs = tl.cdiv(samples, ROWS) * chunks
-        tl.store(sums + s * programs + program, tl.sum(total, 0))
+        student_row = student + i * student_n
+        teacher_row = teacher + i * teacher_n
+        grad_row = grad + i * classes
+        if SHARED:
+            row = zero
+        one = tl.full([ROWS, BLOCK // (4 * CALLS)], 1.0, tl.float32)
+        total = tl.zeros([ROWS, BLOCK // PARTS], tl.float32)
+        for block in range(first, tl.minimum(first + run, blocks)):
+            # The four (with two calls, eight) classes of a thread.
+            group = block * (BLOCK // 4) + CALLS * tl.arange(0, BLOCK // (4 * CALLS))[None]
+            f0, f1, f2, f3 = one, one, one, one
+            h0, h1, h2, h3 = one, one, one, one
+            if draw:
+                f0, f1, f2, f3 = _factors(group, row, counter, noise_stream, seed_bits, scale, APPROX)
+                if CALLS == 2:
+                    h0, h1, h2, h3 = _factors(
+                        group + 1, row, counter, noise_stream, seed_bits, scale, APPROX
+                    )
+            for part in tl.static_range(PARTS):
+                if PARTS == 4:
+                    c = 4 * group + part
+                    f = f0 if part == 0 else f1 if part == 1 else f2 if part == 2 else f3
+                else:
+                    c = block * BLOCK + tl.arange(0, BLOCK)[None]
+                    if CALLS == 2:
+                        f0, f1, f2, f3 = (
+                            tl.join(f0, h0),
+                            tl.join(f1, h1),
+                            tl.join(f2, h2),
+                            tl.join(f3, h3),
+                        )
+                    f = tl.join(tl.join(f0, f2), tl.join(f1, f3)).reshape([ROWS, BLOCK])
+                inside = c < classes
+                if ROWS > 1:
+                    inside &= live
+                at, other = c, c
+                if not UNIT_STRIDE:
+                    at, other = c.to(tl.int64) * student_c, c.to(tl.int64) * teacher_c
+                g = tl.load(student_row + at, mask=inside, other=0.0).to(tl.float32)
+                z = tl.load(teacher_row + other, mask=inside, other=0.0).to(tl.float32)
+                if PERTURB_STUDENT:
+                    r = tl.fma(f, g, -z)
+                    d = r * f
+                else:
+                    r = tl.fma(-f, z, g)
+                    d = r
+                total = tl.fma(r, r, total)
+                if WRITE_GRAD:
+                    tl.store(grad_row + c, (d * grad_weight).to(grad.dtype.element_ty), mask=inside)
+
+        total = tl.sum(total, 1) * (0.5 * weight)
+        if REDUCTION == 0:
+            at = (row_block * TURNS + turn) * ROWS + tl.arange(0, ROWS)
+            here = sums + (s * samples + at) * chunks + program % chunks
+            tl.store(here, total, mask=at < samples)
+        else:
+            sum_of_all += tl.sum(total, 0)
+    if REDUCTION != 0:
+        programs = tl.cdiv(samples, ROWS * TURNS) * chunks
+        tl.store(sums + s * programs + program, sum_of_all)
 
 
 @triton.jit
@@ -289,19 +297,21 @@ def _launch(
     if student.numel() == 0:
         return student.new_zeros(shape, dtype=torch.float32), grad
 
-    given = choose_launch(students, samples, classes, student.element_size())
-    blocks, chunks = -(-samples // given.rows), -(-classes // given.chunk)
-    parts = chunks if each else blocks * chunks
+    given = choose_launch(students, samples, classes)
+    rows, chunks = -(-samples // (given.rows * given.turns)), -(-classes // (given.block * given.run))
+    parts = chunks if each else rows * chunks
     loss = student.new_empty(shape, dtype=torch.float32)
     sums = loss if parts == 1 else student.new_empty((*shape, parts), dtype=torch.float32)
     strides = student.stride(), teacher.stride()
     teacher_s = strides[1][0] if teacher.shape[0] > 1 else 0
     inner = (classes, strides[0][0], strides[0][1], teacher_s, strides[1][1])
-    alignment = next(n for n in (8, 4, 1) if all(size % n == 0 for size in inner))
+    unit = strides[0][2] == 1 and strides[1][2] == 1
+    alignment = next(n for n in (8, 4, 1) if all(size % n == 0 for size in inner)) if unit else 1
+    calls = 2 if alignment == 8 and given.block >= 256 and student.element_size() == 2 else 1
     kernel, adder, flags = noisy_l2_kernel, sum_kernel, FLAGS
     if wrap is not None:
         kernel, adder, flags = wrap(kernel), wrap(adder), {}
-    kernel[(students * blocks * chunks,)](
+    kernel[(students * rows * chunks,)](
         student,
         teacher,
         grad,
@@ -316,7 +326,7 @@ def _launch(
         students,
         samples,
         classes,
-        given.chunk,
+        given.run,
         *strides[0],
         teacher_s,
         *strides[1][1:],
@@ -334,11 +344,13 @@ def _launch(
         SHARED=int(shared),
         PERTURB_STUDENT=int(perturb_student),
         REDUCTION=REDUCTIONS[reduction],
-        UNIT_STRIDE=int(strides[0][2] == 1 and strides[1][2] == 1),
+        UNIT_STRIDE=int(unit),
         ALIGNMENT=alignment,
+        TURNS=given.turns,
         ROWS=given.rows,
         BLOCK=given.block,
-        CALLS=given.calls,
+        CALLS=calls,
+        PARTS=4 if alignment == 1 else 1,
         APPROX=APPROX,
         num_warps=given.warps,
         **flags,

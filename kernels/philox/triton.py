@@ -40,16 +40,15 @@ def philox4x32(c0, c1, c2, c3, seed):
     """Return the four words of each block; uint32 counters that broadcast, int64 scalar seed."""
     key0 = seed.to(tl.uint32)
     key1 = (seed >> 32).to(tl.uint32)
-    for i in tl.static_range(10):
+    for _ in tl.static_range(10):
         product0 = c0.to(tl.uint64) * 0xD2511F53
         product1 = c2.to(tl.uint64) * 0xCD9E8D57
-        # The Weyl sequence of the key, modulo 2^32.
-        weyl0: tl.constexpr = (0x9E3779B9 * i) % 4294967296
-        weyl1: tl.constexpr = (0xBB67AE85 * i) % 4294967296
-        c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ (key0 + tl.full([], weyl0, tl.uint32))
+        c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ key0
         c1 = product1.to(tl.uint32)
-        c2 = (product0 >> 32).to(tl.uint32) ^ c3 ^ (key1 + tl.full([], weyl1, tl.uint32))
+        c2 = (product0 >> 32).to(tl.uint32) ^ c3 ^ key1
         c3 = product0.to(tl.uint32)
+        key0 += 0x9E3779B9
+        key1 += 0xBB67AE85
     return c0, c1, c2, c3
 
 
