@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fastnt.errors import UserError
+from fastnt.loss import Noise, Perturb
 
+Preprocessing = Literal["none", "pixel_mean", "lcn"]
 DATASETS = ("digits", "mnist", "svhn", "cifar10")
 
 
@@ -27,7 +29,7 @@ class Recipe:
     dataset: str
     teacher_network: str  # a name in fastnt.networks.NETWORKS or the paper's notation
     student_network: str
-    preprocess: str = "none"  # none, pixel_mean or lcn
+    preprocess: Preprocessing = "none"
     mirror: bool = False  # mirror images join the training list (section 4)
     validation: int = 0  # images held out from the end of the training split
     validation_per_class: tuple[int, ...] = ()  # instead: per class, from each source file
@@ -37,8 +39,8 @@ class Recipe:
 
     alpha: float = 0.5  # probability that a sample's targets are perturbed
     sigma: float | tuple[float, float] = 0.6  # std of the noise, or a range to draw it from (5.4)
-    noise: str = "logit"  # per logit, or shared by the mini-batch
-    perturb: str = "teacher"  # whose logits carry the noise (5.2)
+    noise: Noise = "logit"  # per logit, or shared by the mini-batch
+    perturb: Perturb = "teacher"  # whose logits carry the noise (5.2)
     frozen: bool = False  # a sample keeps its noise for the whole training (5.2)
     epochs: int = 12
     lr: float = 1e-3
@@ -58,17 +60,18 @@ class Recipe:
         low, high = self.sigma_range
         checks: dict[str, tuple[bool, str]] = {
             "dataset": (self.dataset in DATASETS, f"one of {', '.join(DATASETS)}"),
-            "preprocess": (
-                self.preprocess in ("none", "pixel_mean", "lcn"),
-                "none, pixel_mean or lcn",
-            ),
-            "noise": (self.noise in ("logit", "shared"), "logit or shared"),
-            "perturb": (self.perturb in ("teacher", "student"), "teacher or student"),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
             "sigma": (0 <= low <= high < math.inf, "a finite number >= 0, or a range LOW:HIGH"),
             "seed": (0 <= self.seed < 2**63, "between 0 and 2^63 - 1"),
             "validation_per_class": (min(self.validation_per_class, default=0) >= 0, "at least 0"),
         }
+        for name, words in {
+            "preprocess": Preprocessing,
+            "noise": Noise,
+            "perturb": Perturb,
+        }.items():
+            choices = get_args(words)
+            checks[name] = (getattr(self, name) in choices, f"one of {', '.join(choices)}")
         for name in ("batch_size", "epochs", "teacher_epochs"):
             checks[name] = (getattr(self, name) >= 1, "at least 1")
         for name in ("validation", "train_samples"):
@@ -90,7 +93,6 @@ _EXPECTED: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    str: "text",
     tuple[int, ...]: "whole numbers, such as 400,200",
     float | tuple[float, float]: "a number or a range LOW:HIGH",
 }
@@ -167,7 +169,8 @@ def _typed(key: str, value: Any, source: str) -> Any:
             raise ValueError
         return value
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{key} in {source} is {value!r}; it must be {_EXPECTED[kind]}") from error
+        expected = _EXPECTED.get(kind, "text")
+        raise UserError(f"{key} in {source} is {value!r}; it must be {expected}") from error
 
 
 def _integer(value: Any) -> int:

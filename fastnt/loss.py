@@ -82,7 +82,6 @@ def noisy_l2_loss(
             cannot run here.
     """
     options = check_options(noise, perturb, reduction)
-    choose(impl)
     tensors = prepare(student, teacher, alpha, sigma, seed, step, index, students)
     loss = noisy_l2(*tensors, **options, impl=impl)
     return loss.reshape(loss_shape(student, students, reduction))
@@ -122,8 +121,8 @@ def noisy_l2_value_and_grad(
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, perturb, reduction)
-    kernel = choose(impl)
     tensors = prepare(student, teacher, alpha, sigma, seed, step, index, students)
+    kernel = choose(impl, student)
     scale = prepare_scale(grad_scale, student.device)
     with torch.no_grad():
         loss, grad = kernel(*tensors, scale, grad_dtype=student.dtype, **options)

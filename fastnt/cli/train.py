@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,10 +29,11 @@ def train(
         typer.Option(help="Name of this run's folder.", rich_help_panel=_PLACE, metavar="NAME"),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_PLACE)
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="auto takes the GPU where there is one.", rich_help_panel=_PLACE),
     ] = "auto",
     loader: Annotated[
-        str,
+        Literal["auto", "ffcv", "resident"],
         typer.Option(
             help="ffcv streams from disk, resident keeps the images on the device.",
             rich_help_panel=_PLACE,
@@ -56,12 +57,12 @@ def train(
         ),
     ] = None,
     noise: Annotated[
-        str | None,
-        typer.Option(help="logit, or shared by the mini-batch.", rich_help_panel=_RECIPE),
+        Literal["logit", "shared"] | None,
+        typer.Option(help="For each logit its own, or one for the batch.", rich_help_panel=_RECIPE),
     ] = None,
     perturb: Annotated[
-        str | None,
-        typer.Option(help="Whose logits: teacher or student.", rich_help_panel=_RECIPE),
+        Literal["teacher", "student"] | None,
+        typer.Option(help="Whose logits carry the noise.", rich_help_panel=_RECIPE),
     ] = None,
     frozen: Annotated[
         bool | None,

@@ -34,8 +34,8 @@ class Preprocess(nn.Module):
         if kind == "pixel_mean":
             self.register_buffer("mean", torch.zeros(shape))
 
-    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Fit on the training list: (images (B, H, W, C) uint8, flipped (B,) bool) a batch.
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Fit on the training list: (images (B, H, W, C) uint8, flipped (B,) bool or None) a batch.
 
         The list is read only when there is something to fit.
         """
@@ -43,9 +43,9 @@ class Preprocess(nn.Module):
             return
         total, count = torch.zeros_like(self.mean, dtype=torch.int64), 0
         for images, flipped in batches:
-            mirrored = images.flip(2)
-            seen = torch.where(flipped[:, None, None, None], mirrored, images)
-            total += seen.sum(0, dtype=torch.int64).to(total.device)
+            if flipped is not None:
+                images = torch.where(flipped[:, None, None, None], images.flip(2), images)
+            total += images.sum(0, dtype=torch.int64).to(total.device)
             count += len(images)
         self.mean.copy_(total / (255.0 * max(count, 1)))
 

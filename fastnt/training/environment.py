@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -52,14 +52,12 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
 
     Raises:
-        UserError: another name, or a GPU is asked for where torch sees none.
+        UserError: a GPU is asked for where torch sees none.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device is {name!r}; it must be auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but torch sees no GPU here; use --device cpu or auto")
     use_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())

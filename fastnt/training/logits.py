@@ -1,8 +1,10 @@
 """The teacher's logits: one pass over the training and held-out images, stored and found again."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -39,14 +41,14 @@ def teacher_logits(teacher: Model, data: TrainingData) -> TeacherLogits:
         "format": FORMAT,
         "teacher": digest,
         "list": data.digest,
-        "shape": json.dumps([data.ordered.rows, data.validation.rows, teacher.classes]),
+        "shape": [data.ordered.rows, data.validation.rows, teacher.classes],
     }
     if not path.exists():
         tables = {
-            "train": compute_logits(teacher, data.ordered, data.images),
-            "validation": compute_logits(teacher, data.validation, data.validation.rows),
+            "train": compute_logits(teacher, data.ordered, data.flipped).cpu(),
+            "validation": compute_logits(teacher, data.validation).cpu(),
         }
-        payload = safetensors.torch.save({k: v.cpu() for k, v in tables.items()}, expected)
+        payload = safetensors.torch.save(tables, {"fastnt": json.dumps(expected)})
         with atomic_path(path) as temporary:
             temporary.write_bytes(payload)
     tables = _read(path, expected)
@@ -54,31 +56,34 @@ def teacher_logits(teacher: Model, data: TrainingData) -> TeacherLogits:
 
 
 @torch.inference_mode()
-def compute_logits(teacher: Model, loader: Loader, images: int) -> Tensor:
-    """Logits (rows, C), float32, of every row that ``loader`` yields, by row."""
+def compute_logits(
+    teacher: Model, loader: Loader, flipped: Callable[[Tensor], Tensor | None] | None = None
+) -> Tensor:
+    """Logits (rows, C), float32, by row; ``flipped`` tells which rows are mirror images."""
     was_training = teacher.training
     teacher.eval()
     device = next(teacher.parameters()).device
     table = torch.empty((loader.rows, teacher.classes), device=device)
     for batch in loader.epoch(0):
-        table[batch.index] = teacher(batch.images, batch.index >= images)
+        mirrored = flipped(batch.index) if flipped else None
+        table[batch.index] = teacher(batch.images, mirrored)
     teacher.train(was_training)
     return table
 
 
-def _read(path: Path, expected: dict[str, str]) -> dict[str, Tensor]:
+def _read(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            found = file.metadata() or {}
+            found = json.loads((file.metadata() or {}).get("fastnt", "{}"))
             tables = {name: file.get_tensor(name) for name in ("train", "validation")}
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"the logits table {path} is damaged ({error}); delete it and run again"
         ) from error
     for key, value in expected.items():
         if found.get(key) != value:
             raise UserError(
-                f"the logits table {path} is of another {key} ({str(found.get(key))[:16]}, not "
-                f"{value[:16]}); delete it and run again"
+                f"the logits table {path} is of another {key} ({found.get(key)}, not {value}); "
+                "delete it and run again"
             )
     return tables

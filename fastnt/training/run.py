@@ -130,7 +130,7 @@ class Run:
             fit(
                 teacher,
                 data.train,
-                teacher_step(teacher, data.images),
+                teacher_step(teacher, data),
                 lambda: evaluate(teacher, data.validation, label_loss),
                 phase="teacher",
                 epochs=recipe.teacher_epochs,
@@ -150,7 +150,7 @@ class Run:
             fit(
                 student,
                 data.train,
-                student_step(student, data.images, targets.train, recipe, alpha=alpha),
+                student_step(student, data, targets.train, recipe, alpha=alpha),
                 lambda: evaluate(student, data.validation, clean_l2_loss(targets.validation)),
                 phase=phase,
                 epochs=recipe.epochs,

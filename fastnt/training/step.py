@@ -8,13 +8,14 @@ from fastnt.data.loaders import Batch
 from fastnt.loss import noisy_l2_loss, noisy_l2_value_and_grad
 from fastnt.training.loop import SampleLoss, Step
 from fastnt.training.model import Model
+from fastnt.training.training_data import TrainingData
 
 
-def teacher_step(model: Model, images: int) -> Step:
-    """Cross-entropy on the labels; rows from ``images`` on are mirror images."""
+def teacher_step(model: Model, data: TrainingData) -> Step:
+    """Cross-entropy on the labels."""
 
     def step(batch: Batch, number: int) -> Tensor:
-        loss = F.cross_entropy(model(batch.images, batch.index >= images), batch.labels)
+        loss = F.cross_entropy(model(batch.images, data.flipped(batch.index)), batch.labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -22,20 +23,20 @@ def teacher_step(model: Model, images: int) -> Step:
 
 
 def student_step(
-    model: Model, images: int, targets: Tensor, recipe: Recipe, *, alpha: float
+    model: Model, data: TrainingData, targets: Tensor, recipe: Recipe, *, alpha: float
 ) -> Step:
     """L2 regression on the perturbed logits of the teacher (paper, Algorithm 1).
 
     Args:
         model: the student.
-        images: images in one view; rows from there on are mirror images.
+        data: tells mirror images from others.
         targets: (rows, C) the teacher's logits, by row of the training list, on the device.
         recipe: gives sigma and the noise's options; its seed keys the noise.
         alpha: probability that a sample is perturbed; 0 trains on the clean logits.
     """
 
     def step(batch: Batch, number: int) -> Tensor:
-        logits = model(batch.images, batch.index >= images)
+        logits = model(batch.images, data.flipped(batch.index))
         loss, grad = noisy_l2_value_and_grad(
             logits,
             targets[batch.index],

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastnt.config import Recipe
 from fastnt.data.holdout import Positions, hold_out
@@ -73,10 +74,14 @@ class TrainingData:
         every = np.arange(self._dataset.test.count)
         return self._loader(self._dataset.test, every, EVALUATION_BATCH)
 
+    def flipped(self, index: Tensor) -> Tensor | None:
+        """Which rows (B,) of the training list are mirror images, bool; None when there are none."""
+        return index >= self.images if self.views == 2 else None
+
     def fitted_preprocess(self) -> Preprocess:
         """The recipe's preprocessing, fitted on the training list."""
         preprocess = Preprocess(self._recipe.preprocess, self._dataset.shape)
-        preprocess.fit((b.images, b.index >= self.images) for b in self.ordered.epoch(0))
+        preprocess.fit((b.images, self.flipped(b.index)) for b in self.ordered.epoch(0))
         return preprocess
 
     def _loader(

@@ -4,13 +4,14 @@ The op is pure: all its randomness is a function of the tensors seed, step and i
 gradient come out of one pass, so the forward keeps the gradient and the backward only scales it.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fastnt.kernels.noisy_l2 import eager
+from fastnt.kernels.noisy_l2 import eager, native
 
 # student, teacher, alpha, sigma, sigma_high, seed, step, index: see eager.py
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]
@@ -48,21 +49,36 @@ class ValueAndGrad(Protocol):
 IMPLEMENTATIONS: dict[str, ValueAndGrad | str] = {
     "eager": eager.value_and_grad,
     "compile": "this version of fastnt has no compiled kernel",
-    "native": "this version of fastnt has no native kernel",
+    "native": native.value_and_grad if native.PRESENT else native.MISSING,
     "triton": "this version of fastnt has no Triton kernel",
 }
 
 
-def choose(impl: str) -> ValueAndGrad:
-    """Return the version called ``impl``; "auto" is the best there is.
+# What "auto" takes on a device where that is installed; eager elsewhere, and for float64.
+_BEST = {"cpu": "native", "cuda": "triton"}
+
+
+def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
+    """Return the version called ``impl``; "auto" is the best there is for the student's logits.
 
     Raises:
-        ValueError: ``impl`` is unknown, or cannot run here; the message says why.
+        ValueError: ``impl`` is unknown, or cannot run here or on this student; the message says why.
     """
-    chosen = IMPLEMENTATIONS.get("eager" if impl == "auto" else impl)
+    if impl == "auto":
+        if student is not None and student.dtype != torch.float64:
+            best = IMPLEMENTATIONS.get(_BEST.get(student.device.type, "eager"))
+            if best is not None and not isinstance(best, str):
+                return best
+        impl = "eager"
+    chosen = IMPLEMENTATIONS.get(impl)
     if chosen is None:
         names = ", ".join(repr(name) for name in ("auto", *IMPLEMENTATIONS))
         raise ValueError(f"impl must be one of {names}, got {impl!r}")
+    if impl == "native" and student is not None and not isinstance(chosen, str):
+        if student.device.type != "cpu":
+            chosen = f"it is for the CPU, and student is on {student.device}"
+        elif student.dtype == torch.float64:
+            chosen = "it computes in float32, and student is float64"
     if isinstance(chosen, str):
         raise ValueError(f"impl={impl!r} cannot run here: {chosen}; use impl='auto'")
     return chosen
@@ -76,7 +92,7 @@ def noisy_l2(*tensors: *Tensors, impl: str, **options: Unpack[Options]) -> Tenso
             impl, options["shared"], options["perturb_student"], options["reduction"], *tensors
         )
         return loss
-    return choose(impl)(*tensors, None, grad_dtype=None, **options)[0]
+    return choose(impl, tensors[0])(*tensors, None, grad_dtype=None, **options)[0]
 
 
 class _NoisyL2(Function):
@@ -92,7 +108,7 @@ class _NoisyL2(Function):
         ctx.dtype = tensors[0].dtype
         # float16 would lose small elements before the loss scale, which comes with grad_output,
         # can lift them: they wait for it in float32. The other types have the exponents.
-        loss, grad = choose(impl)(
+        loss, grad = choose(impl, tensors[0])(
             *tensors,
             None,
             shared=shared,
@@ -108,12 +124,26 @@ class _NoisyL2(Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
         (scale,) = grad_outputs  # (S,) or (S, N), float32 or float64: so is the product
+        if not torch.compiler.is_compiling() and _is_one(scale) and not _keeps_graph():
+            return (None, None, None, None, grad.to(ctx.dtype).detach(), *(None,) * 7)
         scale = scale.reshape(*scale.shape, *(1,) * (grad.dim() - scale.dim()))
         grad = (grad * scale).to(ctx.dtype)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
             refuse: Any = _NoSecondDerivative.apply
             grad = refuse(grad.detach().requires_grad_())
         return (None, None, None, None, grad, *(None,) * 7)
+
+
+# Tells whether the backward that runs now is one of several (retain_graph=True). Then the saved
+# gradient cannot be given away: it may be changed in place.
+_keeps_graph: Callable[[], bool] = getattr(
+    torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
+)
+
+
+def _is_one(scale: Tensor) -> bool:
+    """Tell whether a gradient need not be multiplied; looked at on the CPU only: no waiting."""
+    return scale.device.type == "cpu" and scale.numel() == 1 and scale.item() == 1
 
 
 class _NoSecondDerivative(Function):

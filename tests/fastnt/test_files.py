@@ -32,9 +32,9 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_other(
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
-    with pytest.raises(UserError, match=r"cannot write .*a\.txt: No space left.*free some space"):
-        with atomic_path(target):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    words = r"cannot write .*a\.txt: No space left.*free some space"
+    with pytest.raises(UserError, match=words), atomic_path(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,13 +21,8 @@ PERTURBS = ["teacher", "student"]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_one_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+def _fresh_compiler():
     torch._dynamo.reset()
-    yield
-    torch.set_num_threads(threads)
 
 
 def logits(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

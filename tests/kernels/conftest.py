@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 
 class Reference:
@@ -82,12 +81,3 @@ def known_answers() -> dict[str, Any]:
         pytest.skip("the known answers are not at hand")
     answers: dict[str, Any] = json.loads(file.read_text())
     return answers
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_one_seed():
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

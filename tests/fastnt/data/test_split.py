@@ -54,6 +54,7 @@ def test_a_split_knows_what_it_holds(written):
     assert (opened.name, opened.count, opened.shape) == ("train", 750, (32, 32, 3))
     assert opened.parts == {"part 0": 700, "part 1": 50}
     assert np.array_equal(opened.arrays()[0][700:], parts["part 1"][0])
+    assert np.array_equal(opened.labels(), np.concatenate([labels for _, labels in parts.values()]))
 
 
 def cut(path):

@@ -11,10 +11,12 @@ import torch
 
 from fastnt.cli.progress import Silent
 from fastnt.config import Recipe, load_recipe
+from fastnt.data.prepare import prepare
+from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.training.evaluate import evaluate_run
-from fastnt.training.model import load_model
+from fastnt.training.model import Model, load_model, save_model
 from fastnt.training.run import Place, Run
 
 CPU = torch.device("cpu")
@@ -29,14 +31,6 @@ FILES = {
     "curves.png",
     "summary.json",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One cache for the module: the digits are prepared once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTNT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def _recipe(**values: Any) -> Recipe:
@@ -101,7 +95,7 @@ def test_a_teacher_trained_before_is_used_again_with_the_same_result(tmp_path: P
     assert first == second
     phases = [json.loads(x)["phase"] for x in (b / "metrics.jsonl").read_text().splitlines()]
     assert phases == ["clean", "clean", "noisy", "noisy"]
-    given, c = _run(tmp_path, _recipe(seed=3, teacher=str(a / "teacher.safetensors")), "c")
+    given, _ = _run(tmp_path, _recipe(seed=3, teacher=str(a / "teacher.safetensors")), "c")
     assert given == first
 
 
@@ -122,9 +116,7 @@ def test_every_kind_of_noise_trains_another_student(tmp_path: Path, values: Any)
     _, other = _run(tmp_path, _recipe(**values), "other")
     name = "noisy.safetensors"
     assert (plain / name).read_bytes() != (other / name).read_bytes()
-    assert (plain / "clean.safetensors").read_bytes() == (
-        other / "clean.safetensors"
-    ).read_bytes()
+    assert (plain / "clean.safetensors").read_bytes() == (other / "clean.safetensors").read_bytes()
 
 
 def test_both_loaders_train_the_same_students(tmp_path: Path) -> None:
@@ -170,7 +162,6 @@ def test_logits_of_another_teacher_are_refused(tmp_path: Path) -> None:
     table_of_b.write_bytes(saved[: len(saved) // 2])
     with pytest.raises(UserError, match="is damaged"):
         _run(tmp_path, _recipe(seed=22), "d")
-    table_of_b.unlink()
 
 
 def _tables() -> set[Path]:
@@ -178,13 +169,10 @@ def _tables() -> set[Path]:
 
 
 def test_stored_logits_are_the_teachers_own(tmp_path: Path) -> None:
-    before = _tables() if (cache_dir() / "logits").exists() else set()
     _, folder = _run(tmp_path, _recipe(seed=31, mirror=True))
-    (path,) = _tables() - before
+    (path,) = _tables()
     table = safetensors.torch.load_file(path)["train"]
     teacher = load_model(folder / "teacher.safetensors")
-    from fastnt.data.prepare import prepare
-
     images = torch.from_numpy(prepare("digits").train.arrays()[0][:300])
     with torch.inference_mode():
         expected = torch.cat([teacher(images), teacher(images.flip(2))])
@@ -201,9 +189,6 @@ def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_teacher_of_other_images_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    from fastnt.data.preprocess import Preprocess
-    from fastnt.training.model import Model, save_model
-
     path = tmp_path / "t.safetensors"
     save_model(Model("FC10", Preprocess("none", (28, 28, 1)), 10), path)
     with pytest.raises(UserError, match="give one of this data set"):

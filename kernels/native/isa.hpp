@@ -1,0 +1,30 @@
+// The instruction sets that this build has kernels for, and which of them the machine runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace fastnt {
+
+enum class Isa : int { baseline, avx2, avx512 };
+
+// Best first. FASTNT_X86 is set where the x86 variants are built.
+inline std::vector<Isa> usable_isas() {
+    std::vector<Isa> usable;
+#ifdef FASTNT_X86
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+        usable.push_back(Isa::avx512);
+    if (avx2) usable.push_back(Isa::avx2);
+#endif
+    usable.push_back(Isa::baseline);
+    return usable;
+}
+
+inline const char *name(Isa isa) {
+    return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
+}
+
+}  // namespace fastnt

@@ -1,0 +1,131 @@
+"""The launcher of the native CPU kernel (native.cpp), and its op ``fastnt::noisy_l2_native``.
+
+Tensors are handed over as addresses and strides and read in place. In eager mode the launcher is
+called directly; under torch.compile the registered op stands for it.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from fastnt import _native
+except ImportError:
+    PRESENT = False
+else:
+    PRESENT = True
+MISSING = "fastnt was installed without its native kernels (see `fastnt doctor`)"
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+_REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
+
+if PRESENT and (isa := os.environ.get("FASTNT_ISA")):  # one of _native.isas(), for tests and comparisons
+    _native.set_isa(isa)
+
+
+def value_and_grad(
+    student: Tensor,
+    teacher: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    sigma_high: Tensor | None,
+    seed: Tensor,
+    step: Tensor,
+    index: Tensor | None,
+    grad_scale: Tensor | None,
+    *,
+    shared: bool,
+    perturb_student: bool,
+    reduction: str,
+    grad_dtype: torch.dtype | None,
+    teacher_id: int = 0,
+) -> tuple[Tensor, Tensor | None]:
+    """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on the CPU, for students below float64."""
+    tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
+    if torch.compiler.is_compiling():
+        options = shared, perturb_student, reduction, grad_dtype, teacher_id
+        loss, grad = torch.ops.fastnt.noisy_l2_native(*tensors, *options)
+        return loss, None if grad_dtype is None else grad
+    return _launch(*tensors, shared, perturb_student, reduction, grad_dtype, teacher_id)
+
+
+def _launch(
+    student: Tensor,
+    teacher: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    sigma_high: Tensor | None,
+    seed: Tensor,
+    step: Tensor,
+    index: Tensor | None,
+    grad_scale: Tensor | None,
+    shared: bool,
+    perturb_student: bool,
+    reduction: str,
+    grad_dtype: torch.dtype | None,
+    teacher_id: int,
+) -> tuple[Tensor, Tensor | None]:
+    students, samples, classes = shape = student.shape
+    loss = torch.empty(shape[:2] if reduction == "none" else shape[:1])
+    grad = None if grad_dtype is None else torch.empty(shape, dtype=grad_dtype)
+    teacher_strides = teacher.stride()
+    if teacher.shape[0] != students:  # one for all
+        teacher_strides = (0, *teacher_strides[1:])
+    _native.noisy_l2(
+        torch.get_num_threads(),
+        students,
+        samples,
+        classes,
+        student.data_ptr(),
+        _DTYPES[student.dtype],
+        *student.stride(),
+        teacher.data_ptr(),
+        _DTYPES[teacher.dtype],
+        *teacher_strides,
+        alpha.data_ptr(),
+        *alpha.stride(),
+        sigma.data_ptr(),
+        *sigma.stride(),
+        *((0, 0) if sigma_high is None else (sigma_high.data_ptr(), *sigma_high.stride())),
+        seed.data_ptr(),
+        *seed.stride(),
+        step.data_ptr(),
+        *step.stride(),
+        *((0, 0) if index is None else (index.data_ptr(), *index.stride())),
+        0 if grad_scale is None else grad_scale.data_ptr(),
+        loss.data_ptr(),
+        0 if grad is None else grad.data_ptr(),
+        0 if grad_dtype is None else _DTYPES[grad_dtype],
+        shared,
+        perturb_student,
+        _REDUCTIONS[reduction],
+        teacher_id,
+    )
+    return loss, grad
+
+
+torch.library.define(
+    "fastnt::noisy_l2_native",
+    "(Tensor student, Tensor teacher, Tensor alpha, Tensor sigma, Tensor? sigma_high, Tensor seed,"
+    " Tensor step, Tensor? index, Tensor? grad_scale, bool shared, bool perturb_student,"
+    " str reduction, ScalarType? grad_dtype, int teacher_id) -> (Tensor, Tensor)",
+)
+
+
+@torch.library.impl("fastnt::noisy_l2_native", "CPU")
+def _op(*arguments: Any) -> tuple[Tensor, Tensor]:
+    loss, grad = _launch(*arguments)
+    return loss, loss.new_empty(0) if grad is None else grad
+
+
+@torch.library.register_fake("fastnt::noisy_l2_native")
+def _fake(student: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    reduction, grad_dtype, _ = arguments[-3:]
+    shape = student.shape
+    loss = student.new_empty(shape[:2] if reduction == "none" else shape[:1], dtype=torch.float32)
+    if grad_dtype is None:
+        return loss, loss.new_empty(0)
+    # Contiguous, whatever the student's strides.
+    return loss, torch.empty(shape, dtype=grad_dtype, device=student.device)

@@ -1,0 +1,142 @@
+// The noise stream, vectorised: what eager.py defines, WIDTH blocks at a time.
+//
+// Words live in the low halves of 64-bit lanes, where one multiplication gives the whole product;
+// the high halves carry rubbish that nothing reads. Two such vectors, packed, feed Box-Muller.
+#pragma once
+
+#include "lanes.hpp"
+
+namespace {
+
+enum Stream : std::uint32_t { NOISE, MASK, SHARED_NOISE, AUGMENT, RANDOM_SIGMA, ORDER };
+
+constexpr std::uint64_t M0 = 0xD2511F53, M1 = 0xCD9E8D57;
+constexpr std::uint32_t W0 = 0x9E3779B9, W1 = 0xBB67AE85;
+
+INLINE std::uint32_t low(std::uint64_t x) { return static_cast<std::uint32_t>(x); }
+INLINE std::uint32_t high(std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); }
+
+// The ten keys of a seed, in every lane.
+struct Keys {
+    Q key0[10], key1[10];
+
+    explicit Keys(std::uint64_t seed) {
+        for (std::uint32_t i = 0; i < 10; ++i) {
+            key0[i] = all(std::uint64_t{low(low(seed) + i * W0)});
+            key1[i] = all(std::uint64_t{low(high(seed) + i * W1)});
+        }
+    }
+};
+
+// Four words of WIDTH / 2 blocks.
+struct Words {
+    Q word0, word1, word2, word3;
+
+    template <int First = 0>
+    INLINE void rounds(const Keys &keys) {
+        const Q m0 = all(M0), m1 = all(M1);
+        for (int i = First; i < 10; ++i) {
+            const Q product0 = multiply_low(word0, m0), product1 = multiply_low(word2, m1);
+            word0 = (product1 >> 32) ^ word1 ^ keys.key0[i];
+            word1 = product1;
+            word2 = (product0 >> 32) ^ word3 ^ keys.key1[i];
+            word3 = product0;
+        }
+    }
+};
+
+// The blocks of one row: only counter 0, the class group, differs from lane to lane, so that half
+// of the first two rounds is the same for all.
+class RowBlocks {
+   public:
+    RowBlocks(const Keys &keys, std::uint32_t row, std::uint32_t step, std::uint32_t stream)
+        : keys(keys) {
+        const std::uint64_t product1 = step * M1;
+        const std::uint32_t word0 = high(product1) ^ row ^ low(keys.key0[0][0]);
+        const std::uint64_t product0 = word0 * M0;
+        first2 = all(std::uint64_t{stream ^ low(keys.key1[0][0])});
+        second0 = all(std::uint64_t{low(product1) ^ low(keys.key0[1][0])});
+        second2 = all(std::uint64_t{high(product0) ^ low(keys.key1[1][0])});
+        second3 = all(std::uint64_t{low(product0)});
+    }
+
+    INLINE Words operator()(Q group) const {
+        const Q product0 = multiply_low(group, all(M0));
+        const Q product1 = multiply_low((product0 >> 32) ^ first2, all(M1));
+        Words words{(product1 >> 32) ^ second0, product1, product0 ^ second2, second3};
+        words.rounds<2>(keys);
+        return words;
+    }
+
+   private:
+    const Keys &keys;
+    Q first2, second0, second2, second3;
+};
+
+// -2 ln u for u = ((word >> 9) + 0.5) / 2^23 = 2^e (1 + t), t in [sqrt(1/2) - 1, sqrt(2) - 1):
+// e is 0 for u near 1, where t is exact. The polynomial is off by 1.7e-7 of its value at most.
+INLINE F minus_two_log(U word) {
+    const F odd = to_float(bits<I>((word >> 8) | all(1u)));  // u * 2^24, exact
+    const I shifted = bits<I>(odd) - all(0x3F3504F3 + (24 << 23));
+    const F e = to_float(shifted >> 23);
+    const F t = bits<F>((shifted & all(0x7FFFFF)) + all(0x3F3504F3)) - all(1.0f);
+    F p = t * all(0.20213787f) + all(-0.32445163f);
+    p = p * t + all(0.34501660f);
+    p = p * t + all(-0.39800331f);
+    p = p * t + all(0.49939820f);
+    p = p * t + all(-0.66670120f);
+    p = p * t + all(1.00000727f);
+    p = p * t + all(-1.99999988f);
+    return e * all(-1.38629436f) + p * t;
+}
+
+// radius * (cos, sin) of 2 pi u = pi (k + y), y in [-1/2, 1/2): k's parity is a sign for both.
+INLINE void turn(F radius, U word, F &cosine, F &sine) {
+    const U fraction = (word & all(0xFFFFFE00u)) | all(0x100u);  // u * 2^32, exact
+    const F y = to_float(bits<I>(fraction << 1)) * all(0x1p-32f);
+    const U sign = (fraction + all(0x40000000u)) & all(0x80000000u);
+    radius = bits<F>(bits<U>(radius) ^ sign);
+    const F z = y * y;
+    F c = z * all(0.21969681f) + all(-1.33188021f);
+    c = c * z + all(4.05841208f);
+    c = c * z + all(-4.93479300f);
+    c = c * z + all(0.99999994f);
+    F s = z * all(0.07722225f) + all(-0.59804642f);
+    s = s * z + all(2.55003166f);
+    s = s * z + all(-5.16770697f);
+    s = s * z + all(3.14159250f);
+    cosine = radius * c;
+    sine = radius * (s * y);
+}
+
+// 4 WIDTH normals, times sigma, of WIDTH blocks; see groups_of_first for their order.
+INLINE void normals(const Words &first, const Words &second, F sigma, float *to) {
+    const F radius = square_root(minus_two_log(pack(first.word0, second.word0))) * sigma;
+    const F other = square_root(minus_two_log(pack(first.word2, second.word2))) * sigma;
+    F n[4];
+    turn(radius, pack(first.word1, second.word1), n[0], n[1]);
+    turn(other, pack(first.word3, second.word3), n[2], n[3]);
+    Shuffle::transpose(n);
+    for (int i = 0; i < 4; ++i) store(to + i * WIDTH, n[i]);
+}
+
+// Which of WIDTH consecutive groups each lane of `first` must hold for the normals to come out in
+// order, `second` holding those WIDTH / 2 further: the transposition leaves quadruple j of each 128
+// bits in vector j.
+INLINE Q groups_of_first() {
+    Q q;
+    for (int i = 0; i < WIDTH / 2; ++i) q[i] = i % 2 * (WIDTH / 4) + i / 2;
+    return q;
+}
+
+// xi of one row for `count` class groups from `group` on, into 4 count floats rounded up to 4 WIDTH.
+inline void draw_row(const RowBlocks &blocks, std::int64_t group, std::int64_t count, float sigma,
+                     float *to) {
+    Q first = groups_of_first() + all(static_cast<std::uint64_t>(group));
+    const Q next = all(std::uint64_t{WIDTH}), half = all(std::uint64_t{WIDTH / 2});
+    const F scale = all(sigma);
+    for (std::int64_t i = 0; i < count; i += WIDTH, first = first + next)
+        normals(blocks(first), blocks(first + half), scale, to + 4 * i);
+}
+
+}  // namespace

@@ -1,0 +1,127 @@
+"""The command line as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import fastnt
+from fastnt.cli import main
+
+TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
+
+
+def _run(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    assert exit_.value.code == 0
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_train_ends_with_a_table_and_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    _run("train", *TINY)
+    output = capsys.readouterr()
+    (folder,) = Path("runs").glob("digits-*")
+    for words in ("teacher", "student, clean", "student, noisy", "test error", str(folder)):
+        assert words in output.out
+    assert "student, noisy: epoch 1/1, held-out error" in output.err
+
+
+def test_json_prints_the_summary_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    _run("train", "--json", "--run", "a", *TINY)
+    output = capsys.readouterr()
+    assert json.loads(output.out) == json.loads(Path("runs/a/summary.json").read_text())
+    assert output.err == ""
+
+
+def test_quiet_prints_the_table_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    _run("train", "--quiet", *TINY)
+    output = capsys.readouterr()
+    assert "test error" in output.out
+    assert output.err == ""
+
+
+def test_the_config_of_a_run_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
+    _run("train", "--run", "a", "--quiet", "--seed", "5", "--set", "lr_decay=0.8", *TINY)
+    _run("train", "--run", "b", "--quiet", "--config", "runs/a/config.json")
+    a, b = (Path("runs", name, "summary.json").read_text() for name in "ab")
+    assert a == b
+    assert Path("runs/a/config.json").read_text() == Path("runs/b/config.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["mnist", "svhn", "cifar10"])
+def test_every_data_set_trains_from_its_official_files(
+    name: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = request.getfixturevalue(f"{name}_folder")
+    held = "validation_per_class=2,1" if name == "svhn" else "validation=20"
+    sizes = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "64")
+    arguments = ("--dataset", name, "--data-dir", str(folder), "--set", held, *sizes)
+    # The paper's networks, but a smaller teacher: NIN needs a quarter of a gigaflop an image.
+    small = () if name == "mnist" else ("--set", "teacher_network=C5(S1P2)@8-MP2(S2)-FC10")
+    _run("train", "--run", name, "--json", *arguments, *small)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["dataset"] == name
+    assert not summary["official"]
+    _run("evaluate", f"runs/{name}", "--json")
+    again = json.loads(capsys.readouterr().out)
+    assert again == {phase: {"test_error": summary[phase]["test_error"]} for phase in again}
+    assert set(again) == {"teacher", "clean", "noisy"}
+
+
+def test_prepare_makes_lists_and_cleans(
+    mnist_folder: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run("prepare", "--dataset", "mnist", "--data-dir", str(mnist_folder), "--quiet")
+    _run("prepare", "--list")
+    assert "mnist" in capsys.readouterr().out
+    _run("prepare", "--clean")
+    assert not list(cache.rglob("*.beton"))
+
+
+def test_doctor_names_each_part(capsys: pytest.CaptureFixture[str]) -> None:
+    _run("doctor")
+    output = capsys.readouterr().out
+    for part in ("torch", "GPU", "Triton", "FFCV", "memory", "data"):
+        assert part in output
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    _run()
+    everything = capsys.readouterr().out
+    assert all(word in everything for word in ("train", "prepare", "evaluate", "doctor"))
+    _run("--version")
+    assert capsys.readouterr().out.strip() == f"fastnt {fastnt.__version__}"
+
+
+def test_an_interrupted_training_exits_with_130_and_keeps_what_is_whole(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastnt", "train", "--run", "a", *TINY, "--epochs", "100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    metrics = tmp_path / "runs" / "a" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and "clean" in metrics.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    for line in metrics.read_text().splitlines():
+        json.loads(line)
+    assert not list(tmp_path.rglob("*.part"))
