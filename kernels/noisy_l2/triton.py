@@ -246,18 +246,7 @@ def value_and_grad(
     grad_dtype: torch.dtype | None,
     teacher_id: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the loss and its gradient; see `fastnt.kernels.noisy_l2.eager.value_and_grad`.
-
-    Raises:
-        ValueError: the student is float64, or on a device that Triton has no code for.
-    """
-    if student.dtype == torch.float64:
-        raise ValueError("impl='triton' computes in float32: for float64 use impl='eager'")
-    if not (student.is_cuda or (INTERPRETED and student.device.type == "cpu")):
-        raise ValueError(
-            f"impl='triton' cannot run on {student.device}: it needs a CUDA or ROCm device, or for"
-            " CPU tensors the environment variable TRITON_INTERPRET=1; use impl='auto'"
-        )
+    """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on CUDA and ROCm, but not in float64."""
     tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
     options = shared, perturb_student, reduction, grad_dtype, teacher_id
     if torch.compiler.is_compiling():
