@@ -4,6 +4,8 @@ The op is pure: all its randomness is a function of the tensors seed, step and i
 gradient come out of one pass, so the forward keeps the gradient and the backward only scales it.
 """
 
+import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -45,12 +47,25 @@ class ValueAndGrad(Protocol):
     ) -> tuple[Tensor, Tensor | None]: ...
 
 
+# Triton and the compiler are imported when they are first used.
+def _triton(*tensors: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
+    from fastnt.kernels.noisy_l2 import triton
+
+    return triton.value_and_grad(*tensors, **options)
+
+
+def _compile(*tensors: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
+    from fastnt.kernels.noisy_l2 import compiled
+
+    return compiled.value_and_grad(*tensors, **options)
+
+
 # The versions, or why this installation lacks them.
 IMPLEMENTATIONS: dict[str, ValueAndGrad | str] = {
     "eager": eager.value_and_grad,
-    "compile": "this version of fastnt has no compiled kernel",
+    "compile": _compile,
     "native": native.value_and_grad if native.PRESENT else native.MISSING,
-    "triton": "this version of fastnt has no Triton kernel",
+    "triton": _triton if importlib.util.find_spec("triton") else "Triton is not installed",
 }
 
 
@@ -74,14 +89,29 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
     if chosen is None:
         names = ", ".join(repr(name) for name in ("auto", *IMPLEMENTATIONS))
         raise ValueError(f"impl must be one of {names}, got {impl!r}")
-    if impl == "native" and student is not None and not isinstance(chosen, str):
-        if student.device.type != "cpu":
-            chosen = f"it is for the CPU, and student is on {student.device}"
-        elif student.dtype == torch.float64:
-            chosen = "it computes in float32, and student is float64"
+    if student is not None and not isinstance(chosen, str):
+        chosen = _misfit(impl, student) or chosen
     if isinstance(chosen, str):
         raise ValueError(f"impl={impl!r} cannot run here: {chosen}; use impl='auto'")
     return chosen
+
+
+def _misfit(impl: str, student: Tensor) -> str | None:
+    """Return why a version cannot take these logits."""
+    if impl not in ("native", "triton"):
+        return None
+    if student.dtype == torch.float64:
+        return "it computes in float32, and student is float64"
+    if impl == "native" and student.device.type != "cpu":
+        return f"it is for the CPU, and student is on {student.device}"
+    # The device type of ROCm is "cuda" too.
+    interpreted = student.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if impl == "triton" and student.device.type != "cuda" and not interpreted:
+        return (
+            f"it is for CUDA and ROCm, and student is on {student.device}"
+            " (with TRITON_INTERPRET=1 in the environment it takes CPU tensors, slowly)"
+        )
+    return None
 
 
 def noisy_l2(*tensors: *Tensors, impl: str, **options: Unpack[Options]) -> Tensor:
