@@ -13,8 +13,10 @@ so the same bits in each run. A small input is one program a student, and one la
 
 The thread that draws the normals n0..n3 of a call holds the four neighbouring classes that it
 loads: joined (PARTS = 1) 16 bytes of float32, and with two calls 16 bytes of a two-byte type; where
-rows are not aligned, one by one (PARTS = 4) at immediate offsets from one address. alpha, sigma, seed, step and grad_scale are read on the device, so a CUDA graph sees new ones.
+rows are not aligned, one by one (PARTS = 4) at immediate offsets from one address. alpha, sigma,
+seed, step and grad_scale are read on the device, so a CUDA graph sees new ones.
 """
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 
 from typing import Any
 
@@ -151,10 +153,7 @@ def noisy_l2_kernel(
         word, _, _, _ = philox4x32(zero, row, counter, stream + MASK, seed_bits)
         selected = uniform24(word) < probability
         scale = tl.where(selected, std, 0.0)
-        if ROWS == 1:
-            draw = selected
-        else:
-            draw = tl.max(tl.max(selected.to(tl.int32), 1), 0) > 0
+        draw = selected if ROWS == 1 else tl.max(tl.max(selected.to(tl.int32), 1), 0) > 0
 
         student_row = student + i * student_n
         teacher_row = teacher + i * teacher_n
@@ -169,7 +168,9 @@ def noisy_l2_kernel(
             f0, f1, f2, f3 = one, one, one, one
             h0, h1, h2, h3 = one, one, one, one
             if draw:
-                f0, f1, f2, f3 = _factors(group, row, counter, noise_stream, seed_bits, scale, APPROX)
+                f0, f1, f2, f3 = _factors(
+                    group, row, counter, noise_stream, seed_bits, scale, APPROX
+                )
                 if CALLS == 2:
                     h0, h1, h2, h3 = _factors(
                         group + 1, row, counter, noise_stream, seed_bits, scale, APPROX
@@ -287,7 +288,10 @@ def _launch(
         return student.new_zeros(shape, dtype=torch.float32), grad
 
     given = choose_launch(students, samples, classes)
-    rows, chunks = -(-samples // (given.rows * given.turns)), -(-classes // (given.block * given.run))
+    rows, chunks = (
+        -(-samples // (given.rows * given.turns)),
+        -(-classes // (given.block * given.run)),
+    )
     parts = chunks if each else rows * chunks
     loss = student.new_empty(shape, dtype=torch.float32)
     sums = loss if parts == 1 else student.new_empty((*shape, parts), dtype=torch.float32)

@@ -19,6 +19,7 @@ APPROX = 0 is plain Triton for all others: polynomials (Cephes' logf, sinf and c
 Every product that feeds a sum is an explicit fma: the result does not depend on whether the
 compiler may fuse others.
 """
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 
 import triton
 import triton.language as tl
