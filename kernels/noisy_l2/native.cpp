@@ -44,6 +44,24 @@ inline const float *read(const Logits &x, std::int64_t offset, std::int64_t n, f
     return buffer;
 }
 
+// Fetches neighbouring logits into the cache, 4 WIDTH at a time.
+class Ahead {
+   public:
+    Ahead(const Logits &x, std::int64_t offset, std::int64_t n) {
+        const std::int64_t bytes = x.dtype == Dtype::float64 ? 8 : x.dtype == Dtype::float32 ? 4 : 2;
+        from = static_cast<const char *>(x.data) + offset * bytes;
+        size = x.class_stride == 1 && n >= 16 * WIDTH ? bytes : 0;
+    }
+    INLINE void fetch(std::int64_t i) const {
+        for (std::int64_t line = 0; line < 4 * WIDTH * size; line += 64)
+            prefetch(from + i * size + line);
+    }
+
+   private:
+    const char *from;
+    std::int64_t size;
+};
+
 enum Target { CLEAN, TEACHER, STUDENT };  // what the noise multiplies
 
 // The sum of r^2 of one row's `n` classes; the gradient, where wanted, into `grad`.
@@ -101,7 +119,7 @@ void select(const NoisyL2 &p, const Noise &noise, const Keys &keys, std::int64_t
         Words words{zero, zero, step, stream};
         for (int lane = 0; lane < HALF && i + lane < count; ++lane)
             words.word1[lane] = static_cast<std::uint32_t>(row_of(p, sample + i + lane));
-        words.rounds(keys);
+        for (int round = 0; round < 10; ++round) words.round(keys, round);
         for (int lane = 0; lane < HALF && i + lane < count; ++lane) {
             const std::uint32_t word = low(words.word0[lane]);
             selected[i + lane] = static_cast<float>(word >> 8) * 0x1p-24f < noise.alpha;
@@ -123,8 +141,15 @@ double one_row(const NoisyL2 &p, std::int64_t student, std::int64_t sample, bool
     for (std::int64_t c = 0; c < p.classes; c += CHUNK) {
         const std::int64_t n = p.classes - c < CHUNK ? p.classes - c : CHUNK;
         const float *xi = shared ? shared + c : noise;
-        if (selected && !shared) draw_row(*blocks, c / 4, (n + 3) / 4, sigma, noise);
         float *grad = direct ? static_cast<float *>(p.grad) + grad_row + c : out_buffer;
+        if (selected && !shared) {
+            // Memory works too while the noise is computed: fetch what the sweep will read.
+            const Ahead g_ahead(g, g_row + c, n), z_ahead(z, z_row + c, n);
+            draw_row(*blocks, c / 4, (n + 3) / 4, sigma, noise, [&](std::int64_t i) INLINE_LAMBDA {
+                g_ahead.fetch(i);
+                z_ahead.fetch(i);
+            });
+        }
         sum += run(read(g, g_row + c * g.class_stride, n, g_buffer),
                    read(z, z_row + c * z.class_stride, n, z_buffer), xi, n, p.grad_weight, grad);
         if (p.grad && !direct) {
@@ -163,7 +188,7 @@ void draw_shared(const NoisyL2 &p, std::int64_t student) {
     const Keys keys(noise.seed);
     const RowBlocks blocks(keys, 0, noise.step, SHARED_NOISE + 256 * p.teacher_id);
     draw_row(blocks, 0, (p.classes + 3) / 4, noise.sigma,
-             p.shared_xi + student * padded_classes(p.classes));
+             p.shared_xi + student * padded_classes(p.classes), [](std::int64_t) {});
 }
 
 void words(std::uint64_t seed, std::int64_t count, const std::uint32_t *counters,
@@ -173,7 +198,7 @@ void words(std::uint64_t seed, std::int64_t count, const std::uint32_t *counters
         Words block{all(std::uint64_t{counters[i]}), all(std::uint64_t{counters[count + i]}),
                     all(std::uint64_t{counters[2 * count + i]}),
                     all(std::uint64_t{counters[3 * count + i]})};
-        block.rounds(keys);
+        for (int round = 0; round < 10; ++round) block.round(keys, round);
         to[i] = low(block.word0[0]);
         to[count + i] = low(block.word1[0]);
         to[2 * count + i] = low(block.word2[0]);

@@ -117,6 +117,14 @@ INLINE F load(const float *from) {
 }
 INLINE void store(float *to, F x) { std::memcpy(to, &x, sizeof x); }
 
+INLINE void prefetch(const void *from) {
+#if defined(__GNUC__)
+    __builtin_prefetch(from);
+#else
+    (void)from;
+#endif
+}
+
 // The 64-bit products of the low halves; what the high halves hold does not matter.
 INLINE Q multiply_low(Q a, Q b) {
 #if defined(__GNUC__) && defined(__AVX512F__)

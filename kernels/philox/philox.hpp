@@ -32,16 +32,12 @@ struct Keys {
 struct Words {
     Q word0, word1, word2, word3;
 
-    template <int First = 0>
-    INLINE void rounds(const Keys &keys) {
-        const Q m0 = all(M0), m1 = all(M1);
-        for (int i = First; i < 10; ++i) {
-            const Q product0 = multiply_low(word0, m0), product1 = multiply_low(word2, m1);
-            word0 = (product1 >> 32) ^ word1 ^ keys.key0[i];
-            word1 = product1;
-            word2 = (product0 >> 32) ^ word3 ^ keys.key1[i];
-            word3 = product0;
-        }
+    INLINE void round(const Keys &keys, int i) {
+        const Q product0 = multiply_low(word0, all(M0)), product1 = multiply_low(word2, all(M1));
+        word0 = (product1 >> 32) ^ word1 ^ keys.key0[i];
+        word1 = product1;
+        word2 = (product0 >> 32) ^ word3 ^ keys.key1[i];
+        word3 = product0;
     }
 };
 
@@ -60,15 +56,23 @@ class RowBlocks {
         second3 = all(std::uint64_t{low(product0)});
     }
 
-    INLINE Words operator()(Q group) const {
-        const Q product0 = multiply_low(group, all(M0));
-        const Q product1 = multiply_low((product0 >> 32) ^ first2, all(M1));
-        Words words{(product1 >> 32) ^ second0, product1, product0 ^ second2, second3};
-        words.rounds<2>(keys);
-        return words;
+    // Two vectors of blocks at a time: while one waits for its product the other goes on.
+    INLINE void draw(Q group, Q other_group, Words &words, Words &others) const {
+        words = two_rounds(group);
+        others = two_rounds(other_group);
+        for (int i = 2; i < 10; ++i) {
+            words.round(keys, i);
+            others.round(keys, i);
+        }
     }
 
    private:
+    INLINE Words two_rounds(Q group) const {
+        const Q product0 = multiply_low(group, all(M0));
+        const Q product1 = multiply_low((product0 >> 32) ^ first2, all(M1));
+        return {(product1 >> 32) ^ second0, product1, product0 ^ second2, second3};
+    }
+
     const Keys &keys;
     Q first2, second0, second2, second3;
 };
@@ -130,13 +134,19 @@ INLINE Q groups_of_first() {
 }
 
 // xi of one row for `count` class groups from `group` on, into 4 count floats rounded up to 4 WIDTH.
-inline void draw_row(const RowBlocks &blocks, std::int64_t group, std::int64_t count, float sigma,
-                     float *to) {
+// `ahead` is called with the place in `to` of each 4 WIDTH, for work that overlaps.
+template <class Ahead>
+INLINE void draw_row(const RowBlocks &blocks, std::int64_t group, std::int64_t count, float sigma,
+                     float *to, Ahead ahead) {
     Q first = groups_of_first() + all(static_cast<std::uint64_t>(group));
     const Q next = all(std::uint64_t{WIDTH}), half = all(std::uint64_t{WIDTH / 2});
     const F scale = all(sigma);
-    for (std::int64_t i = 0; i < count; i += WIDTH, first = first + next)
-        normals(blocks(first), blocks(first + half), scale, to + 4 * i);
+    for (std::int64_t i = 0; i < count; i += WIDTH, first = first + next) {
+        ahead(4 * i);
+        Words words, others;
+        blocks.draw(first, first + half, words, others);
+        normals(words, others, scale, to + 4 * i);
+    }
 }
 
 }  // namespace
