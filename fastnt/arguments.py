@@ -9,6 +9,7 @@ device are looked at.
 import math
 from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,9 +29,10 @@ _OPTIONS = {
 # What a value must be, in words and as a test (which NaN fails).
 _Rule = tuple[str, Callable[[float], bool]]
 _PROBABILITY: _Rule = ("in [0, 1]", lambda v: 0 <= v <= 1)
-_SPREAD: _Rule = ("finite and not negative", lambda v: 0 <= v <= torch.finfo(torch.float32).max)
+_LARGEST = torch.finfo(torch.float32).max
+_SPREAD: _Rule = ("finite and not negative", lambda v: 0 <= v <= _LARGEST)
 _COUNTER: _Rule = ("at least 0 and below 2**32", lambda v: 0 <= v < 1 << 32)
-_FINITE: _Rule = ("finite", lambda v: abs(v) <= torch.finfo(torch.float32).max)
+_FINITE: _Rule = ("finite", lambda v: abs(v) <= _LARGEST)
 _ANY: _Rule = ("an integer", lambda v: True)
 
 
@@ -74,8 +76,13 @@ def prepare(
     step: int | Tensor,
     index: Tensor | None,
     students: bool,
+    *,
+    keep_numbers: bool = False,
 ) -> Tensors:
     """Return the op's tensors: student, teacher, alpha, both sigmas, seed, step, index.
+
+    The student is detached. With ``keep_numbers`` Python numbers stay what they are, for a version
+    that takes them so: on the CPU making tensors of them would cost more than a small batch.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -87,16 +94,23 @@ def prepare(
     if index is not None:
         _check_index(index, samples, device)
     low, high = _sigma_pair(sigma)
-    if seed is None:
-        seed = torch.randint((1 << 63) - 1, (count,), device=device)
+
+    def ready(name: str, value: Number, rule: _Rule, dtype: torch.dtype) -> Any:
+        if keep_numbers and not isinstance(value, Tensor):
+            _check_values(name, value, rule, dtype)
+            return value
+        return _tensor(name, value, rule, dtype, count, device)
+
     return (
         student,
         teacher,
-        _tensor("alpha", alpha, _PROBABILITY, torch.float32, count, device),
-        _tensor("sigma", low, _SPREAD, torch.float32, count, device),
-        None if high is None else _tensor("sigma", high, _SPREAD, torch.float32, count, device),
-        _tensor("seed", seed, _ANY, torch.int64, count, device),
-        _tensor("step", step, _COUNTER, torch.int64, count, device),
+        ready("alpha", alpha, _PROBABILITY, torch.float32),
+        ready("sigma", low, _SPREAD, torch.float32),
+        None if high is None else ready("sigma", high, _SPREAD, torch.float32),
+        torch.randint((1 << 63) - 1, (count,), device=device)
+        if seed is None
+        else ready("seed", seed, _ANY, torch.int64),
+        ready("step", step, _COUNTER, torch.int64),
         index,
     )
 
@@ -143,7 +157,7 @@ def _canonical(student: Tensor, teacher: Tensor, students: bool) -> tuple[Tensor
     count = student.shape[0] if students else 1
     samples, classes = math.prod(student.shape[first:-1]), student.shape[-1]
     return (
-        student.reshape(count, samples, classes),
+        student.detach().reshape(count, samples, classes),
         teacher.detach().reshape(1 if one_teacher else count, samples, classes),
     )
 
@@ -195,20 +209,25 @@ def _tensor(
 
 def _check_values(name: str, value: Number, rule: _Rule, dtype: torch.dtype) -> None:
     integer = dtype == torch.int64
-    kind = "an integer" if integer else "a real number"
-    if isinstance(value, Tensor):
+    words, holds = rule
+    if type(value) is int or (type(value) is float and not integer):  # the usual, and quick
+        values: list[float] = [value]
+    elif isinstance(value, Tensor):
         fits = value.dtype != torch.bool and not value.is_complex()
         if not fits or (integer and value.is_floating_point()):
-            raise TypeError(f"{name} must be {kind} or a tensor of such, got {value.dtype}")
+            raise TypeError(f"{name} must be {_kind(integer)}, got {value.dtype}")
         values = value.detach().reshape(-1).tolist() if _readable(value) else []
     else:
         if not isinstance(value, Integral if integer else Real) or isinstance(value, bool):
-            raise TypeError(f"{name} must be {kind} or a tensor of such, got {value!r}")
+            raise TypeError(f"{name} must be {_kind(integer)}, got {value!r}")
         values = [value]
-    words, holds = rule
     for element in values:
         if not holds(element):
             raise ValueError(f"{name} must be {words}, got {element!r}")
+
+
+def _kind(integer: bool) -> str:
+    return f"{'an integer' if integer else 'a real number'} or a tensor of such"
 
 
 def _readable(tensor: Tensor) -> bool:

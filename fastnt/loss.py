@@ -14,7 +14,7 @@ from fastnt.arguments import (
     prepare,
     prepare_scale,
 )
-from fastnt.kernels.noisy_l2.op import choose, noisy_l2
+from fastnt.kernels.noisy_l2.op import choose, noisy_l2, takes_numbers
 
 Noise = Literal["logit", "shared"]
 Perturb = Literal["teacher", "student"]
@@ -82,9 +82,13 @@ def noisy_l2_loss(
             cannot run here.
     """
     options = check_options(noise, perturb, reduction)
-    tensors = prepare(student, teacher, alpha, sigma, seed, step, index, students)
-    loss = noisy_l2(*tensors, **options, impl=impl)
-    return loss.reshape(loss_shape(student, students, reduction))
+    kernel = choose(impl, student)
+    tensors = prepare(
+        *(student, teacher, alpha, sigma, seed, step, index, students),
+        keep_numbers=takes_numbers(kernel),
+    )
+    shape = loss_shape(student, students, reduction)
+    return noisy_l2(student, *tensors, impl=impl, shape=shape, **options)
 
 
 def noisy_l2_value_and_grad(
@@ -121,8 +125,11 @@ def noisy_l2_value_and_grad(
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, perturb, reduction)
-    tensors = prepare(student, teacher, alpha, sigma, seed, step, index, students)
     kernel = choose(impl, student)
+    tensors = prepare(
+        *(student, teacher, alpha, sigma, seed, step, index, students),
+        keep_numbers=takes_numbers(kernel),
+    )
     scale = prepare_scale(grad_scale, student.device)
     with torch.no_grad():
         loss, grad = kernel(*tensors, scale, grad_dtype=student.dtype, **options)

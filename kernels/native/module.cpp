@@ -41,11 +41,17 @@ void set_isa(const std::string &wanted) {
     throw std::invalid_argument("this machine or build has no instruction set called " + wanted);
 }
 
-// Element i of a 1-D tensor, given by pointer and stride.
+// One value a student: where it lies and how far apart, or, the address being 0, the value itself.
 template <class T>
-T at(std::uintptr_t data, std::int64_t stride, std::int64_t i) {
-    return reinterpret_cast<const T *>(data)[i * stride];
-}
+struct Values {
+    std::uintptr_t data;
+    std::int64_t stride;
+    T value;
+
+    T operator[](std::int64_t i) const {
+        return data ? reinterpret_cast<const T *>(data)[i * stride] : value;
+    }
+};
 
 // As eager.draw_sigma, float32 throughout.
 float draw_sigma(float low, float high, const Noise &noise, std::uint32_t teacher_id) {
@@ -66,22 +72,24 @@ void noisy_l2(int threads, std::int64_t students, std::int64_t samples, std::int
               std::uintptr_t student, int student_dtype, std::int64_t student_0,
               std::int64_t student_1, std::int64_t student_2, std::uintptr_t teacher,
               int teacher_dtype, std::int64_t teacher_0, std::int64_t teacher_1,
-              std::int64_t teacher_2, std::uintptr_t alpha, std::int64_t alpha_0,
-              std::uintptr_t sigma, std::int64_t sigma_0, std::uintptr_t sigma_high,
-              std::int64_t sigma_high_0, std::uintptr_t seed, std::int64_t seed_0,
-              std::uintptr_t step, std::int64_t step_0, std::uintptr_t index, std::int64_t index_0,
+              std::int64_t teacher_2, std::uintptr_t alpha_at, std::int64_t alpha_0, double alpha,
+              std::uintptr_t sigma_at, std::int64_t sigma_0, double sigma, bool random_sigma,
+              std::uintptr_t high_at, std::int64_t high_0, double high, std::uintptr_t seed_at,
+              std::int64_t seed_0, std::uint64_t seed, std::uintptr_t step_at, std::int64_t step_0,
+              std::uint64_t step, std::uintptr_t index, std::int64_t index_0,
               std::uintptr_t grad_scale, std::uintptr_t loss, std::uintptr_t grad, int grad_dtype,
               bool shared, bool perturb_student, int reduction, std::uint32_t teacher_id) {
     nb::gil_scoped_release release;
     const NoisyL2Kernels &kernels = noisy_l2_kernels();
+    const Values<float> alphas{alpha_at, alpha_0, static_cast<float>(alpha)};
+    const Values<float> sigmas{sigma_at, sigma_0, static_cast<float>(sigma)};
+    const Values<float> highs{high_at, high_0, static_cast<float>(high)};
+    const Values<std::uint64_t> seeds{seed_at, seed_0, seed}, steps{step_at, step_0, step};
     std::vector<Noise> noise(students);
     for (std::int64_t s = 0; s < students; ++s) {
-        noise[s] = {at<std::uint64_t>(seed, seed_0, s), at<float>(alpha, alpha_0, s),
-                    at<float>(sigma, sigma_0, s),
-                    static_cast<std::uint32_t>(at<std::uint64_t>(step, step_0, s))};
-        if (sigma_high)
-            noise[s].sigma = draw_sigma(noise[s].sigma, at<float>(sigma_high, sigma_high_0, s),
-                                        noise[s], teacher_id);
+        noise[s] = {seeds[s], alphas[s], sigmas[s], static_cast<std::uint32_t>(steps[s])};
+        if (random_sigma)
+            noise[s].sigma = draw_sigma(noise[s].sigma, highs[s], noise[s], teacher_id);
     }
     double weight = 1;
     if (reduction == BATCHMEAN)
@@ -89,7 +97,7 @@ void noisy_l2(int threads, std::int64_t students, std::int64_t samples, std::int
     else if (reduction == MEAN)
         weight = 2.0 / static_cast<double>(std::max<std::int64_t>(samples * classes, 1));
     float grad_weight = static_cast<float>(weight);
-    if (grad_scale) grad_weight *= at<float>(grad_scale, 0, 0);
+    if (grad_scale) grad_weight *= *reinterpret_cast<const float *>(grad_scale);
 
     const std::int64_t count = students * samples;
     const std::unique_ptr<double[]> row_loss(new double[count]);

@@ -30,11 +30,11 @@ if PRESENT and (
 def value_and_grad(
     student: Tensor,
     teacher: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    sigma_high: Tensor | None,
-    seed: Tensor,
-    step: Tensor,
+    alpha: Tensor | float,
+    sigma: Tensor | float,
+    sigma_high: Tensor | float | None,
+    seed: Tensor | int,
+    step: Tensor | int,
     index: Tensor | None,
     grad_scale: Tensor | None,
     *,
@@ -44,23 +44,26 @@ def value_and_grad(
     grad_dtype: torch.dtype | None,
     teacher_id: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on the CPU, for students below float64."""
+    """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on the CPU, for students below float64.
+
+    alpha, sigma, seed and step may also be numbers, the same for all students.
+    """
     tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
+    options = shared, perturb_student, reduction, grad_dtype, teacher_id
     if torch.compiler.is_compiling():
-        options = shared, perturb_student, reduction, grad_dtype, teacher_id
         loss, grad = torch.ops.fastnt.noisy_l2_native(*tensors, *options)
         return loss, None if grad_dtype is None else grad
-    return _launch(*tensors, shared, perturb_student, reduction, grad_dtype, teacher_id)
+    return _launch(*tensors, *options)
 
 
 def _launch(
     student: Tensor,
     teacher: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    sigma_high: Tensor | None,
-    seed: Tensor,
-    step: Tensor,
+    alpha: Tensor | float,
+    sigma: Tensor | float,
+    sigma_high: Tensor | float | None,
+    seed: Tensor | int,
+    step: Tensor | int,
     index: Tensor | None,
     grad_scale: Tensor | None,
     shared: bool,
@@ -70,7 +73,7 @@ def _launch(
     teacher_id: int,
 ) -> tuple[Tensor, Tensor | None]:
     students, samples, classes = shape = student.shape
-    loss = torch.empty(shape[:2] if reduction == "none" else shape[:1])
+    loss = torch.empty(shape[:2] if reduction == "none" else shape[:1], dtype=torch.float32)
     grad = None if grad_dtype is None else torch.empty(shape, dtype=grad_dtype)
     teacher_strides = teacher.stride()
     if teacher.shape[0] != students:  # one for all
@@ -86,15 +89,12 @@ def _launch(
         teacher.data_ptr(),
         _DTYPES[teacher.dtype],
         *teacher_strides,
-        alpha.data_ptr(),
-        *alpha.stride(),
-        sigma.data_ptr(),
-        *sigma.stride(),
-        *((0, 0) if sigma_high is None else (sigma_high.data_ptr(), *sigma_high.stride())),
-        seed.data_ptr(),
-        *seed.stride(),
-        step.data_ptr(),
-        *step.stride(),
+        *_values(alpha),
+        *_values(sigma),
+        sigma_high is not None,
+        *_values(0.0 if sigma_high is None else sigma_high),
+        *_values(seed, 64),
+        *_values(step, 64),
         *((0, 0) if index is None else (index.data_ptr(), *index.stride())),
         0 if grad_scale is None else grad_scale.data_ptr(),
         loss.data_ptr(),
@@ -106,6 +106,13 @@ def _launch(
         teacher_id,
     )
     return loss, grad
+
+
+def _values(value: Tensor | float, bits: int = 0) -> tuple[int, int, float]:
+    """Return address, stride and value: of a tensor (S,), or of a number (modulo 2^bits)."""
+    if isinstance(value, Tensor):
+        return value.data_ptr(), value.stride(0), 0
+    return 0, 0, int(value) & ((1 << bits) - 1) if bits else float(value)
 
 
 torch.library.define(

@@ -80,7 +80,7 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
         ValueError: ``impl`` is unknown, or cannot run here or on this student; the message says why.
     """
     if impl == "auto":
-        if student is not None and student.dtype != torch.float64:
+        if isinstance(student, Tensor) and student.dtype != torch.float64:
             best = IMPLEMENTATIONS.get(_BEST.get(student.device.type, "eager"))
             if best is not None and not isinstance(best, str):
                 return best
@@ -89,7 +89,7 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
     if chosen is None:
         names = ", ".join(repr(name) for name in ("auto", *IMPLEMENTATIONS))
         raise ValueError(f"impl must be one of {names}, got {impl!r}")
-    if student is not None and not isinstance(chosen, str):
+    if isinstance(student, Tensor) and not isinstance(chosen, str):
         chosen = _misfit(impl, student) or chosen
     if isinstance(chosen, str):
         raise ValueError(f"impl={impl!r} cannot run here: {chosen}; use impl='auto'")
@@ -114,54 +114,67 @@ def _misfit(impl: str, student: Tensor) -> str | None:
     return None
 
 
-def noisy_l2(*tensors: *Tensors, impl: str, **options: Unpack[Options]) -> Tensor:
-    """Return the loss, differentiable once in the student; under no_grad no gradient is written."""
-    if tensors[0].requires_grad and torch.is_grad_enabled():
+def takes_numbers(version: ValueAndGrad) -> bool:
+    """Tell whether alpha, sigma, seed and step may be Python numbers: for what is called at once."""
+    return version is native.value_and_grad and not torch.compiler.is_compiling()
+
+
+def noisy_l2(
+    student: Tensor,
+    *tensors: *Tensors,
+    impl: str,
+    shape: torch.Size,
+    **options: Unpack[Options],
+) -> Tensor:
+    """Return the loss in ``shape``, differentiable once in ``student``, of any shape and strides.
+
+    ``tensors`` are what the versions take, the detached student (S, N, C) first. Where no gradient
+    can be asked for, none is written.
+    """
+    if student.requires_grad and torch.is_grad_enabled():
         apply: Any = _NoisyL2.apply
-        loss: Tensor = apply(
-            impl, options["shared"], options["perturb_student"], options["reduction"], *tensors
-        )
+        loss: Tensor = apply(student, impl, shape, options, *tensors)
         return loss
-    return choose(impl, tensors[0])(*tensors, None, grad_dtype=None, **options)[0]
+    return choose(impl, student)(*tensors, None, grad_dtype=None, **options)[0].view(shape)
 
 
 class _NoisyL2(Function):
     @staticmethod
     def forward(
         ctx: Any,
+        student: Tensor,
         impl: str,
-        shared: bool,
-        perturb_student: bool,
-        reduction: str,
+        shape: torch.Size,
+        options: Options,
         *tensors: *Tensors,
     ) -> Tensor:
-        ctx.dtype = tensors[0].dtype
+        ctx.dtype, ctx.shape = student.dtype, student.shape
+        ctx.each = options["reduction"] == "none"
         # float16 would lose small elements before the loss scale, which comes with grad_output,
         # can lift them: they wait for it in float32. The other types have the exponents.
-        loss, grad = choose(impl, tensors[0])(
+        loss, grad = choose(impl, student)(
             *tensors,
             None,
-            shared=shared,
-            perturb_student=perturb_student,
-            reduction=reduction,
             grad_dtype=torch.float32 if ctx.dtype == torch.float16 else ctx.dtype,
+            **options,
         )
         assert grad is not None
         ctx.save_for_backward(grad)
-        return loss
+        return loss.view(shape)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        (scale,) = grad_outputs  # (S,) or (S, N), float32 or float64: so is the product
-        if not torch.compiler.is_compiling() and _is_one(scale) and not _keeps_graph():
-            return (None, None, None, None, grad.to(ctx.dtype).detach(), *(None,) * 7)
-        scale = scale.reshape(*scale.shape, *(1,) * (grad.dim() - scale.dim()))
-        grad = (grad * scale).to(ctx.dtype)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
+        (grad,) = ctx.saved_tensors  # (S, N, C)
+        (scale,) = grad_outputs  # of the loss, float32 or float64: so is the product
+        eager_mode = not torch.compiler.is_compiling()
+        if not (eager_mode and _is_one(scale) and not _keeps_graph()):
+            samples = grad.shape[1] if ctx.each else 1
+            grad = grad * scale.reshape(grad.shape[0], samples, 1)
+        grad = grad.to(ctx.dtype).view(ctx.shape)
+        if eager_mode and torch.is_grad_enabled():  # create_graph=True
             refuse: Any = _NoSecondDerivative.apply
             grad = refuse(grad.detach().requires_grad_())
-        return (None, None, None, None, grad, *(None,) * 7)
+        return (grad, *(None,) * 11)
 
 
 # Tells whether the backward that runs now is one of several (retain_graph=True). Then the saved

@@ -6,6 +6,12 @@ from fastnt.kernels.noisy_l2 import eager, op
 OPTIONS = {"shared": False, "perturb_student": False, "reduction": "batchmean"}
 
 
+def loss_of(*given, impl="eager"):
+    student, *others = given
+    tensors = student.detach(), *others
+    return op.noisy_l2(student, *tensors, impl=impl, shape=torch.Size([1]), **OPTIONS)
+
+
 def tensors(dtype=torch.float32, samples=8):
     student = torch.randn(1, samples, 5).to(dtype).requires_grad_()
     teacher = torch.randn(1, samples, 5).to(dtype)
@@ -27,7 +33,7 @@ def test_auto_runs_and_the_table_says_why_others_do_not():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_backward_is_the_saved_gradient_times_grad_output(dtype):
     given = tensors(dtype)
-    loss = op.noisy_l2(*given, impl="eager", **OPTIONS)
+    loss = loss_of(*given)
     (grad,) = torch.autograd.grad(loss, given[0], torch.tensor([4.0], dtype=loss.dtype))
     with torch.no_grad():
         scale = torch.tensor(4.0)
@@ -47,22 +53,22 @@ def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch):
     monkeypatch.setitem(op.IMPLEMENTATIONS, "eager", spy)
     given = tensors()
     with torch.no_grad():
-        assert not op.noisy_l2(*given, impl="eager", **OPTIONS).requires_grad
-    op.noisy_l2(given[0].detach(), *given[1:], impl="eager", **OPTIONS)
-    op.noisy_l2(*given, impl="eager", **OPTIONS)
+        assert not loss_of(*given).requires_grad
+    loss_of(given[0].detach(), *given[1:])
+    loss_of(*given)
     assert wanted == [None, None, torch.float32]
 
 
 def test_backward_twice_with_retain_graph_gives_the_same():
     given = tensors()
-    loss = op.noisy_l2(*given, impl="eager", **OPTIONS).sum()
+    loss = loss_of(*given).sum()
     first, second = (torch.autograd.grad(loss, given[0], retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_second_derivative_is_refused():
     given = tensors()
-    loss = op.noisy_l2(*given, impl="eager", **OPTIONS).sum()
+    loss = loss_of(*given).sum()
     (grad,) = torch.autograd.grad(loss, given[0], create_graph=True)  # alone it does no harm
     with pytest.raises(RuntimeError, match="has no second derivative"):
         grad.square().sum().backward()
