@@ -45,7 +45,15 @@ def options(**given):
 def noise(index=None, scale=None, high=None, alphas=(0.5, 1.0)):
     """The arguments after the logits, for two students."""
     sigma = torch.tensor([0.6, 0.1])
-    return torch.tensor(alphas), sigma, high, longs(2**64 - 3, 17), longs(5, 2**32 - 1), index, scale
+    return (
+        torch.tensor(alphas),
+        sigma,
+        high,
+        longs(2**64 - 3, 17),
+        longs(5, 2**32 - 1),
+        index,
+        scale,
+    )
 
 
 def logits(*shape, dtype=torch.float32):
@@ -146,7 +154,9 @@ def test_noise_arguments_are_read_with_their_strides():
     expected = native.value_and_grad(
         student, teacher, alpha, sigma, sigma + 1, seed, step, index, None, **options()
     )
-    apart = [torch.stack([x, x - x], -1)[:, 0] for x in (alpha, sigma, sigma + 1, seed, step, index)]
+    apart = [
+        torch.stack([x, x - x], -1)[:, 0] for x in (alpha, sigma, sigma + 1, seed, step, index)
+    ]
     ours = native.value_and_grad(student, teacher, *apart, None, **options())
     assert torch.equal(ours[1], expected[1])
 
