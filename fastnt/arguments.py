@@ -77,26 +77,31 @@ def prepare(
     index: Tensor | None,
     students: bool,
     *,
-    keep_numbers: bool = False,
+    plain: bool = False,
 ) -> Tensors:
     """Return the op's tensors: student, teacher, alpha, both sigmas, seed, step, index.
 
-    The student is detached. With ``keep_numbers`` Python numbers stay what they are, for a version
-    that takes them so: on the CPU making tensors of them would cost more than a small batch.
+    With ``plain``, for a version that takes them so, Python numbers and the logits (N, C) of one
+    student stay what they are: tensors and views of them would cost more than a small batch.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
         ValueError: an argument has a value, shape or device that is not allowed.
     """
-    student, teacher = _canonical(student, teacher, students)
-    count, samples, _ = student.shape
+    _check_logits(student, teacher, students)
+    count = student.shape[0] if students else 1
+    if plain and student.dim() == 2 and not students:
+        samples = student.shape[0]
+    else:
+        student, teacher = _canonical(student, teacher, students)
+        samples = student.shape[1]
     device = student.device
     if index is not None:
         _check_index(index, samples, device)
     low, high = _sigma_pair(sigma)
 
     def ready(name: str, value: Number, rule: _Rule, dtype: torch.dtype) -> Any:
-        if keep_numbers and not isinstance(value, Tensor):
+        if plain and not isinstance(value, Tensor):
             _check_values(name, value, rule, dtype)
             return value
         return _tensor(name, value, rule, dtype, count, device)
@@ -134,8 +139,7 @@ def loss_shape(student: Tensor, students: bool, reduction: str) -> torch.Size:
     return student.shape[:1] if students else torch.Size()
 
 
-def _canonical(student: Tensor, teacher: Tensor, students: bool) -> tuple[Tensor, Tensor]:
-    """Return student (S, N, C) and teacher (S or 1, N, C), checked; views where strides allow."""
+def _check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
     for name, logits in (("student", student), ("teacher", teacher)):
         if not isinstance(logits, Tensor):
             raise TypeError(f"{name} must be a tensor of logits, got {type(logits).__name__}")
@@ -150,10 +154,15 @@ def _canonical(student: Tensor, teacher: Tensor, students: bool) -> tuple[Tensor
     if student.dim() <= first:
         wanted = "(S, ..., C) with students=True" if students else "(..., C)"
         raise ValueError(f"student must have the shape {wanted}, got {tuple(student.shape)}")
-    one_teacher = not students or teacher.shape == student.shape[1:]
     if teacher.shape != student.shape and teacher.shape != student.shape[first:]:
         allowed = " or ".join(str(tuple(student.shape[i:])) for i in range(first + 1))
         raise ValueError(f"teacher must have the shape {allowed}, got {tuple(teacher.shape)}")
+
+
+def _canonical(student: Tensor, teacher: Tensor, students: bool) -> tuple[Tensor, Tensor]:
+    """Return student (S, N, C) and teacher (S or 1, N, C), detached; views where strides allow."""
+    first = 1 if students else 0
+    one_teacher = not students or teacher.shape == student.shape[1:]
     count = student.shape[0] if students else 1
     samples, classes = math.prod(student.shape[first:-1]), student.shape[-1]
     return (

@@ -14,7 +14,7 @@ from fastnt.arguments import (
     prepare,
     prepare_scale,
 )
-from fastnt.kernels.noisy_l2.op import choose, noisy_l2, takes_numbers
+from fastnt.kernels.noisy_l2.op import choose, noisy_l2, takes_plain
 
 Noise = Literal["logit", "shared"]
 Perturb = Literal["teacher", "student"]
@@ -85,7 +85,7 @@ def noisy_l2_loss(
     kernel = choose(impl, student)
     tensors = prepare(
         *(student, teacher, alpha, sigma, seed, step, index, students),
-        keep_numbers=takes_numbers(kernel),
+        plain=takes_plain(kernel),
     )
     shape = loss_shape(student, students, reduction)
     return noisy_l2(student, *tensors, impl=impl, shape=shape, **options)
@@ -128,13 +128,13 @@ def noisy_l2_value_and_grad(
     kernel = choose(impl, student)
     tensors = prepare(
         *(student, teacher, alpha, sigma, seed, step, index, students),
-        keep_numbers=takes_numbers(kernel),
+        plain=takes_plain(kernel),
     )
     scale = prepare_scale(grad_scale, student.device)
     with torch.no_grad():
         loss, grad = kernel(*tensors, scale, grad_dtype=student.dtype, **options)
     assert grad is not None
-    return loss.reshape(loss_shape(student, students, reduction)), grad.reshape(student.shape)
+    return loss.view(loss_shape(student, students, reduction)), grad.view(student.shape)
 
 
 class NoisyL2Loss(nn.Module):

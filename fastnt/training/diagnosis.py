@@ -29,6 +29,7 @@ def diagnose() -> list[Finding]:
         Finding("Python", True, sys.version.split()[0]),
         Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads"),
         _device(),
+        _native(),
         _triton(),
         _ffcv(),
         *_memory(),
@@ -45,6 +46,16 @@ def _device() -> Finding:
     else:
         detail = "this torch is for the CPU; with a GPU, `pip install --force-reinstall torch` brings one"
     return Finding("GPU", False, f"{detail}. Training runs on the {processor_name()}")
+
+
+def _native() -> Finding:
+    if importlib.util.find_spec("fastnt._native"):
+        from fastnt import _native
+
+        return Finding("native kernel", True, f"for {_native.isa()}")
+    command = f"{sys.executable} -m pip install --force-reinstall --no-deps ."
+    detail = f"no C++ compiler was there: `{command}` in fastnt's folder builds it once there is one"
+    return Finding("native kernel", False, detail)
 
 
 def _triton() -> Finding:

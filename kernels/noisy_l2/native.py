@@ -46,7 +46,8 @@ def value_and_grad(
 ) -> tuple[Tensor, Tensor | None]:
     """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on the CPU, for students below float64.
 
-    alpha, sigma, seed and step may also be numbers, the same for all students.
+    alpha, sigma, seed and step may also be numbers, the same for all students; the logits (N, C) of
+    one student, the loss then being (), or (N,) for "none", and the gradient (N, C).
     """
     tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
     options = shared, perturb_student, reduction, grad_dtype, teacher_id
@@ -72,20 +73,21 @@ def _launch(
     grad_dtype: torch.dtype | None,
     teacher_id: int,
 ) -> tuple[Tensor, Tensor | None]:
-    students, samples, classes = shape = student.shape
-    loss = torch.empty(shape[:2] if reduction == "none" else shape[:1], dtype=torch.float32)
+    shape = student.shape
+    loss = torch.empty(shape[:-1] if reduction == "none" else shape[:-2], dtype=torch.float32)
     grad = None if grad_dtype is None else torch.empty(shape, dtype=grad_dtype)
-    teacher_strides = teacher.stride()
-    if teacher.shape[0] != students:  # one for all
+    sizes: tuple[int, ...] = shape
+    strides, teacher_strides = student.stride(), teacher.stride()
+    if len(shape) == 2:
+        sizes, strides, teacher_strides = (1, *shape), (0, *strides), (0, *teacher_strides)
+    elif teacher.shape[0] != shape[0]:  # one for all
         teacher_strides = (0, *teacher_strides[1:])
     _native.noisy_l2(
         torch.get_num_threads(),
-        students,
-        samples,
-        classes,
+        *sizes,
         student.data_ptr(),
         _DTYPES[student.dtype],
-        *student.stride(),
+        *strides,
         teacher.data_ptr(),
         _DTYPES[teacher.dtype],
         *teacher_strides,
@@ -129,7 +131,6 @@ def _op(*arguments: Any) -> tuple[Tensor, Tensor]:
     return loss, loss.new_empty(0) if grad is None else grad
 
 
-@torch.library.register_fake("fastnt::noisy_l2_native")
 def _fake(student: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     reduction, grad_dtype, _ = arguments[-3:]
     shape = student.shape
@@ -138,3 +139,6 @@ def _fake(student: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
         return loss, loss.new_empty(0)
     # Contiguous, whatever the student's strides.
     return loss, torch.empty(shape, dtype=grad_dtype, device=student.device)
+
+
+torch.library.register_fake("fastnt::noisy_l2_native", _fake)

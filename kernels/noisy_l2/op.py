@@ -114,8 +114,8 @@ def _misfit(impl: str, student: Tensor) -> str | None:
     return None
 
 
-def takes_numbers(version: ValueAndGrad) -> bool:
-    """Tell whether alpha, sigma, seed and step may be Python numbers: for what is called at once."""
+def takes_plain(version: ValueAndGrad) -> bool:
+    """Tell whether alpha, sigma, seed and step may be numbers, and a lone student's logits (N, C)."""
     return version is native.value_and_grad and not torch.compiler.is_compiling()
 
 
@@ -128,12 +128,12 @@ def noisy_l2(
 ) -> Tensor:
     """Return the loss in ``shape``, differentiable once in ``student``, of any shape and strides.
 
-    ``tensors`` are what the versions take, the detached student (S, N, C) first. Where no gradient
+    ``tensors`` are what the versions take, the student as (S, N, C) first. Where no gradient
     can be asked for, none is written.
     """
     if student.requires_grad and torch.is_grad_enabled():
         apply: Any = _NoisyL2.apply
-        loss: Tensor = apply(student, impl, shape, options, *tensors)
+        loss: Tensor = apply(student, impl, shape, options, tensors)
         return loss
     return choose(impl, student)(*tensors, None, grad_dtype=None, **options)[0].view(shape)
 
@@ -146,7 +146,7 @@ class _NoisyL2(Function):
         impl: str,
         shape: torch.Size,
         options: Options,
-        *tensors: *Tensors,
+        tensors: Tensors,
     ) -> Tensor:
         ctx.dtype, ctx.shape = student.dtype, student.shape
         ctx.each = options["reduction"] == "none"
@@ -160,21 +160,23 @@ class _NoisyL2(Function):
         )
         assert grad is not None
         ctx.save_for_backward(grad)
-        return loss.view(shape)
+        return loss if loss.shape == shape else loss.view(shape)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors  # (S, N, C)
+        (grad,) = ctx.saved_tensors  # (S, N, C), or (N, C)
         (scale,) = grad_outputs  # of the loss, float32 or float64: so is the product
         eager_mode = not torch.compiler.is_compiling()
         if not (eager_mode and _is_one(scale) and not _keeps_graph()):
-            samples = grad.shape[1] if ctx.each else 1
-            grad = grad * scale.reshape(grad.shape[0], samples, 1)
-        grad = grad.to(ctx.dtype).view(ctx.shape)
+            samples = grad.shape[-2] if ctx.each else 1
+            grad = grad * scale.reshape(*grad.shape[:-2], samples, 1)
+        if grad.dtype != ctx.dtype:
+            grad = grad.to(ctx.dtype)
+        grad = grad.view(ctx.shape)
         if eager_mode and torch.is_grad_enabled():  # create_graph=True
             refuse: Any = _NoSecondDerivative.apply
             grad = refuse(grad.detach().requires_grad_())
-        return (grad, *(None,) * 11)
+        return (grad, None, None, None, None)
 
 
 # Tells whether the backward that runs now is one of several (retain_graph=True). Then the saved
