@@ -54,7 +54,9 @@ def _native() -> Finding:
 
         return Finding("native kernel", True, f"for {_native.isa()}")
     command = f"{sys.executable} -m pip install --force-reinstall --no-deps ."
-    detail = f"no C++ compiler was there: `{command}` in fastnt's folder builds it once there is one"
+    detail = (
+        f"no C++ compiler was there: `{command}` in fastnt's folder builds it once there is one"
+    )
     return Finding("native kernel", False, detail)
 
 

@@ -1,5 +1,5 @@
 """Crop, mirror and normalise: uint8 images in, channels-last floats out, keyed by their rows."""
 
-from fastnt.kernels.augment.eager import augment
+from fastnt.kernels.augment.op import augment
 
 __all__ = ["augment"]

@@ -54,7 +54,7 @@ def augment(
         TypeError: images, index, flipped, mean, std or dtype has the wrong dtype.
         ValueError: a shape does not match, a tensor is on another device, or pad is negative.
     """
-    _check(images, index, pad, flipped, mean, std, dtype)
+    check(images, index, pad, flipped, mean, std, dtype)
     pixels = _view(images, index, seed, epoch, pad, mirror, flipped)
     # A tensor, since CUDA divides by a number by multiplying with its rounded reciprocal.
     values = pixels.to(torch.float32) / torch.full((), 255.0, device=images.device)
@@ -105,7 +105,7 @@ def _view(
     return images[image, y, x] * inside[..., None]
 
 
-def _check(
+def check(
     images: Tensor,
     index: Tensor | None,
     pad: int,
@@ -114,6 +114,7 @@ def _check(
     std: Tensor | None,
     dtype: torch.dtype,
 ) -> None:
+    """Raise TypeError or ValueError for what `augment` does not take."""
     if images.dim() != 4:
         raise ValueError(f"images must have the shape (N, H, W, C), got {tuple(images.shape)}")
     if pad < 0:

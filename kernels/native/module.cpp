@@ -7,6 +7,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "../augment/native.hpp"
 #include "../noisy_l2/native.hpp"
 #include "isa.hpp"
 #include "pool.hpp"
@@ -19,12 +20,13 @@ namespace {
 Isa chosen = usable_isas().front();
 
 #ifdef FASTNT_X86
-const NoisyL2Kernels &noisy_l2_kernels() {
-    return chosen == Isa::avx512 ? noisy_l2_avx512 : chosen == Isa::avx2 ? noisy_l2_avx2 : noisy_l2_baseline;
-}
+#define PICK(kernels) \
+    (chosen == Isa::avx512 ? kernels##_avx512 : chosen == Isa::avx2 ? kernels##_avx2 : kernels##_baseline)
 #else
-const NoisyL2Kernels &noisy_l2_kernels() { return noisy_l2_baseline; }
+#define PICK(kernels) kernels##_baseline
 #endif
+const NoisyL2Kernels &noisy_l2_kernels() { return PICK(fastnt::noisy_l2); }
+const AugmentKernels &augment_kernels() { return PICK(fastnt::augment); }
 
 std::vector<std::string> isas() {
     std::vector<std::string> names;
@@ -145,6 +147,44 @@ void noisy_l2(int threads, std::int64_t students, std::int64_t samples, std::int
     }
 }
 
+// See kernels/augment/native.py for the arguments; strides of images in bytes, else in elements.
+void augment(int threads, std::int64_t count, std::int64_t height, std::int64_t width,
+             std::int64_t channels, std::uintptr_t images, std::int64_t stride_0,
+             std::int64_t stride_1, std::int64_t stride_2, std::int64_t stride_3,
+             std::uintptr_t index, std::int64_t index_0, std::uintptr_t flipped,
+             std::int64_t flipped_0, std::uintptr_t mean, std::uintptr_t deviation,
+             std::uint64_t seed, std::uint32_t epoch, std::int64_t pad, bool mirror,
+             std::uintptr_t to, int dtype) {
+    nb::gil_scoped_release release;
+    const AugmentKernels &kernels = augment_kernels();
+    const Augment problem{count,
+                          height,
+                          width,
+                          channels,
+                          reinterpret_cast<const std::uint8_t *>(images),
+                          {stride_0, stride_1, stride_2, stride_3},
+                          reinterpret_cast<const std::int64_t *>(index),
+                          index_0,
+                          reinterpret_cast<const bool *>(flipped),
+                          flipped_0,
+                          reinterpret_cast<const float *>(mean),
+                          reinterpret_cast<const float *>(deviation),
+                          seed,
+                          epoch,
+                          pad,
+                          mirror,
+                          reinterpret_cast<void *>(to),
+                          static_cast<Dtype>(dtype)};
+    const std::int64_t elements = height * width * channels;
+    if (count * elements < PARALLEL) threads = 1;
+    const std::int64_t piece = std::max({count / (8 * std::int64_t{threads}),
+                                         (1 << 14) / std::max<std::int64_t>(elements, 1),
+                                         std::int64_t{1}});
+    Pool::run(threads, count, piece, [&](std::int64_t begin, std::int64_t end) {
+        kernels.images(problem, begin, end);
+    });
+}
+
 // For the tests: words (4, count) of counters (4, count), and normals (count, 4) of words.
 void words(std::uint64_t seed, std::int64_t count, std::uintptr_t counters, std::uintptr_t to) {
     noisy_l2_kernels().words(seed, count, reinterpret_cast<const std::uint32_t *>(counters),
@@ -163,6 +203,7 @@ NB_MODULE(_native, m) {
     m.def("isa", [] { return std::string(name(chosen)); });
     m.def("set_isa", &set_isa);
     m.def("noisy_l2", &noisy_l2);
+    m.def("augment", &augment);
     m.def("philox_words", &words);
     m.def("box_muller", &box_muller);
 }

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace fastnt {
+#include "../philox/dtype.hpp"
 
-enum class Dtype : int { float32, bfloat16, float16, float64 };
+namespace fastnt {
 
 // Logits (students, samples, classes), read in place; strides in elements.
 struct Logits {

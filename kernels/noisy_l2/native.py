@@ -18,7 +18,7 @@ else:
     PRESENT = True
 MISSING = "fastnt was installed without its native kernels (see `fastnt doctor`)"
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 _REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
 
 if PRESENT and (
@@ -86,10 +86,10 @@ def _launch(
         torch.get_num_threads(),
         *sizes,
         student.data_ptr(),
-        _DTYPES[student.dtype],
+        DTYPES[student.dtype],
         *strides,
         teacher.data_ptr(),
-        _DTYPES[teacher.dtype],
+        DTYPES[teacher.dtype],
         *teacher_strides,
         *_values(alpha),
         *_values(sigma),
@@ -101,7 +101,7 @@ def _launch(
         0 if grad_scale is None else grad_scale.data_ptr(),
         loss.data_ptr(),
         0 if grad is None else grad.data_ptr(),
-        0 if grad_dtype is None else _DTYPES[grad_dtype],
+        0 if grad_dtype is None else DTYPES[grad_dtype],
         shared,
         perturb_student,
         _REDUCTIONS[reduction],

@@ -1,0 +1,36 @@
+// What the Python launcher hands to the native augmentation kernel. See eager.py for what it does.
+#pragma once
+
+#include <cstdint>
+
+#include "../philox/dtype.hpp"
+
+namespace fastnt {
+
+struct Augment {
+    std::int64_t count, height, width, channels;
+    const std::uint8_t *images;
+    std::int64_t strides[4];    // of images (N, H, W, C), in bytes
+    const std::int64_t *index;  // each image's row, or null: its place
+    std::int64_t index_stride;
+    const bool *flipped;  // which images to mirror besides, or null
+    std::int64_t flipped_stride;
+    const float *mean, *deviation;  // (H, W, C) contiguous, or null
+    std::uint64_t seed;
+    std::uint32_t epoch;
+    std::int64_t pad;
+    bool mirror;
+    void *to;  // (N, H, W, C) contiguous
+    Dtype dtype;
+};
+
+struct AugmentKernels {
+    // The images [begin, end).
+    void (*images)(const Augment &problem, std::int64_t begin, std::int64_t end);
+};
+
+constexpr std::int64_t MAX_CHANNELS = 1024;
+
+extern const AugmentKernels augment_baseline, augment_avx2, augment_avx512;
+
+}  // namespace fastnt
