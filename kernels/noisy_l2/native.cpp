@@ -44,17 +44,18 @@ inline const float *read(const Logits &x, std::int64_t offset, std::int64_t n, f
     return buffer;
 }
 
-// Fetches neighbouring logits into the cache, 4 WIDTH at a time.
+// Brings neighbouring elements into the cache, 4 WIDTH at a time: memory works too while noise is drawn.
 class Ahead {
    public:
-    Ahead(const Logits &x, std::int64_t offset, std::int64_t n) {
-        const std::int64_t bytes = x.dtype == Dtype::float64 ? 8 : x.dtype == Dtype::float32 ? 4 : 2;
-        from = static_cast<const char *>(x.data) + offset * bytes;
-        size = x.class_stride == 1 && n >= 16 * WIDTH ? bytes : 0;
+    Ahead(const void *data, Dtype dtype, std::int64_t stride, std::int64_t offset, std::int64_t n) {
+        const std::int64_t bytes = dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+        from = static_cast<const char *>(data) + offset * bytes;
+        size = data && stride == 1 && n >= 16 * WIDTH ? bytes : 0;
     }
+    template <bool to_write>
     INLINE void fetch(std::int64_t i) const {
         for (std::int64_t line = 0; line < 4 * WIDTH * size; line += 64)
-            prefetch(from + i * size + line);
+            prefetch<to_write>(from + i * size + line);
     }
 
    private:
@@ -143,11 +144,13 @@ double one_row(const NoisyL2 &p, std::int64_t student, std::int64_t sample, bool
         const float *xi = shared ? shared + c : noise;
         float *grad = direct ? static_cast<float *>(p.grad) + grad_row + c : out_buffer;
         if (selected && !shared) {
-            // Memory works too while the noise is computed: fetch what the sweep will read.
-            const Ahead g_ahead(g, g_row + c, n), z_ahead(z, z_row + c, n);
+            const Ahead g_ahead(g.data, g.dtype, g.class_stride, g_row + c, n);
+            const Ahead z_ahead(z.data, z.dtype, z.class_stride, z_row + c, n);
+            const Ahead grad_ahead(p.grad, p.grad_dtype, 1, grad_row + c, n);
             draw_row(*blocks, c / 4, (n + 3) / 4, sigma, noise, [&](std::int64_t i) INLINE_LAMBDA {
-                g_ahead.fetch(i);
-                z_ahead.fetch(i);
+                g_ahead.fetch<false>(i);
+                z_ahead.fetch<false>(i);
+                grad_ahead.fetch<true>(i);
             });
         }
         sum += run(read(g, g_row + c * g.class_stride, n, g_buffer),
