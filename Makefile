@@ -8,11 +8,14 @@ QUICK := not slow and not gpu
 .PHONY: setup demo test test-slow check clean
 setup: $(VENV)/ready
 
-$(VENV)/ready: pyproject.toml constraints.txt fastnt/data/install_ffcv.py
+$(VENV)/torch: constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("fastnt needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: run make with PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch
+	@touch $@
+
+$(VENV)/ready: $(VENV)/torch pyproject.toml CMakeLists.txt $(wildcard kernels/*/*.[ch]pp)
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m fastnt.data.install_ffcv
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""The command line: ``fastnt prepare | train | evaluate | doctor``, one file a subcommand."""
+"""The command line: ``fastnt prepare | train | evaluate | bench | doctor``, one file a subcommand."""
 
 import sys
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 import fastnt
+from fastnt.cli.bench import bench
 from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
 from fastnt.cli.prepare import prepare
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, prepare, evaluate, doctor):
+for command in (train, prepare, evaluate, bench, doctor):
     app.command()(command)
 
 

@@ -13,9 +13,12 @@ so the same bits in each run. A small input is one program a student, and one la
 
 The thread that draws the normals n0..n3 of a call holds the four neighbouring classes that it
 loads: joined (PARTS = 1) 16 bytes of float32, and with two calls 16 bytes of a two-byte type; where
-rows are not aligned, one by one (PARTS = 4) at immediate offsets from one address. alpha, sigma, seed, step and grad_scale are read on the device, so a CUDA graph sees new ones.
+rows are not aligned, one by one (PARTS = 4) at immediate offsets from one address. alpha, sigma,
+seed, step and grad_scale are read on the device, so a CUDA graph sees new ones.
 """
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,6 +33,7 @@ from fastnt.kernels.philox.triton import (
     NOISE,
     RANDOM_SIGMA,
     SHARED_NOISE,
+    first_word,
     normals,
     philox4x32,
     uniform23,
@@ -122,8 +126,8 @@ def noisy_l2_kernel(
     probability = tl.load(alpha + s * alpha_s)
     std = tl.load(sigma + s * sigma_s)
     if HAS_HIGH:
-        word, _, _, _ = philox4x32(zero, zero, counter, stream + RANDOM_SIGMA, seed_bits)
-        std = tl.fma(tl.load(sigma_high + s * high_s) - std, uniform23(word), std)
+        place = first_word(zero, zero, counter, stream + RANDOM_SIGMA, seed_bits)
+        std = tl.fma(tl.load(sigma_high + s * high_s) - std, uniform23(place), std)
     noise_stream = stream + (SHARED_NOISE if SHARED else NOISE)
 
     weight = tl.full([], 1.0, tl.float32)
@@ -148,13 +152,10 @@ def noisy_l2_kernel(
             live = i < samples
             row = tl.load(index + i * index_n, mask=live, other=0) if HAS_INDEX else i
         row = row.to(tl.uint32)
-        word, _, _, _ = philox4x32(zero, row, counter, stream + MASK, seed_bits)
+        word = first_word(zero, row, counter, stream + MASK, seed_bits)
         selected = uniform24(word) < probability
         scale = tl.where(selected, std, 0.0)
-        if ROWS == 1:
-            draw = selected
-        else:
-            draw = tl.max(tl.max(selected.to(tl.int32), 1), 0) > 0
+        draw = selected if ROWS == 1 else tl.max(tl.max(selected.to(tl.int32), 1), 0) > 0
 
         student_row = student + i * student_n
         teacher_row = teacher + i * teacher_n
@@ -169,7 +170,9 @@ def noisy_l2_kernel(
             f0, f1, f2, f3 = one, one, one, one
             h0, h1, h2, h3 = one, one, one, one
             if draw:
-                f0, f1, f2, f3 = _factors(group, row, counter, noise_stream, seed_bits, scale, APPROX)
+                f0, f1, f2, f3 = _factors(
+                    group, row, counter, noise_stream, seed_bits, scale, APPROX
+                )
                 if CALLS == 2:
                     h0, h1, h2, h3 = _factors(
                         group + 1, row, counter, noise_stream, seed_bits, scale, APPROX
@@ -259,6 +262,17 @@ def value_and_grad(
     return loss, None if grad_dtype is None else grad
 
 
+def vector_options(spans: Sequence[int], unit: bool, block: int, itemsize: int) -> dict[str, int]:
+    """Return how wide a thread may load: ``spans`` are what lies between the starts of rows."""
+    alignment = next(n for n in (8, 4, 1) if all(span % n == 0 for span in spans)) if unit else 1
+    return {
+        "UNIT_STRIDE": int(unit),
+        "ALIGNMENT": alignment,
+        "CALLS": 2 if itemsize == 2 and alignment == 8 and block >= 256 else 1,
+        "PARTS": 4 if alignment == 1 else 1,
+    }
+
+
 def _launch(
     student: Tensor,
     teacher: Tensor,
@@ -287,16 +301,17 @@ def _launch(
         return student.new_zeros(shape, dtype=torch.float32), grad
 
     given = choose_launch(students, samples, classes)
-    rows, chunks = -(-samples // (given.rows * given.turns)), -(-classes // (given.block * given.run))
+    rows, chunks = (
+        -(-samples // (given.rows * given.turns)),
+        -(-classes // (given.block * given.run)),
+    )
     parts = chunks if each else rows * chunks
     loss = student.new_empty(shape, dtype=torch.float32)
     sums = loss if parts == 1 else student.new_empty((*shape, parts), dtype=torch.float32)
     strides = student.stride(), teacher.stride()
     teacher_s = strides[1][0] if teacher.shape[0] > 1 else 0
-    inner = (classes, strides[0][0], strides[0][1], teacher_s, strides[1][1])
+    spans = (classes, strides[0][0], strides[0][1], teacher_s, strides[1][1])
     unit = strides[0][2] == 1 and strides[1][2] == 1
-    alignment = next(n for n in (8, 4, 1) if all(size % n == 0 for size in inner)) if unit else 1
-    calls = 2 if alignment == 8 and given.block >= 256 and student.element_size() == 2 else 1
     kernel, adder, flags = noisy_l2_kernel, sum_kernel, FLAGS
     if wrap is not None:
         kernel, adder, flags = wrap(kernel), wrap(adder), {}
@@ -333,15 +348,12 @@ def _launch(
         SHARED=int(shared),
         PERTURB_STUDENT=int(perturb_student),
         REDUCTION=REDUCTIONS[reduction],
-        UNIT_STRIDE=int(unit),
-        ALIGNMENT=alignment,
         TURNS=given.turns,
         ROWS=given.rows,
         BLOCK=given.block,
-        CALLS=calls,
-        PARTS=4 if alignment == 1 else 1,
         APPROX=APPROX,
         num_warps=given.warps,
+        **vector_options(spans, unit, given.block, student.element_size()),
         **flags,
     )
     if parts > 1:

@@ -19,6 +19,7 @@ APPROX = 0 is plain Triton for all others: polynomials (Cephes' logf, sinf and c
 Every product that feeds a sum is an explicit fma: the result does not depend on whether the
 compiler may fuse others.
 """
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 import triton
 import triton.language as tl
@@ -50,6 +51,13 @@ def philox4x32(c0, c1, c2, c3, seed):
         key0 += 0x9E3779B9
         key1 += 0xBB67AE85
     return c0, c1, c2, c3
+
+
+@triton.jit
+def first_word(c0, c1, c2, c3, seed):
+    """Return word 0 of each block."""
+    word, _, _, _ = philox4x32(c0, c1, c2, c3, seed)
+    return word
 
 
 @triton.jit

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +84,75 @@ def known_answers() -> dict[str, Any]:
         pytest.skip("the known answers are not at hand")
     answers: dict[str, Any] = json.loads(file.read_text())
     return answers
+
+
+@dataclass
+class MachineCode:
+    """One kernel's instructions, those of its longest loop, registers and bytes of local memory."""
+
+    instructions: list[str]
+    loop: list[str]
+    registers: int
+    local_bytes: int
+
+    def count(self, prefix):
+        return sum(i.startswith(prefix) for i in self.instructions)
+
+
+@pytest.fixture
+def compile_for(tmp_path):
+    """Compile a Triton kernel for a machine that is not here, and take its code apart.
+
+    ``arguments`` are its integers ("i32") and pointers ("*fp32", aligned to 16 bytes).
+    """
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    def compile_for(target, kernel, arguments, constants, **options):
+        names = kernel.arg_names
+        signature = {name: arguments.get(name, "constexpr") for name in names}
+        pointers = [i for i, name in enumerate(names) if signature[name].startswith("*")]
+        aligned = {(i,): [["tt.divisibility", 16]] for i in pointers}
+        machine = (
+            GPUTarget("hip", target, 64)
+            if target.startswith("gfx")
+            else GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+        )
+        source = ASTSource(kernel, signature, constants, aligned)
+        code = triton.compile(source, target=machine, options=options).asm
+        if "amdgcn" in code:
+            return amd(code["amdgcn"])
+        tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+        return nvidia(code["cubin"], tools, tmp_path / "kernel.cubin")
+
+    return compile_for
+
+
+def amd(text):
+    spilled = sum(map(int, re.findall(r"spill_count: +(\d+)", text)))
+    private = int(re.search(r"private_segment_fixed_size: +(\d+)", text)[1])
+    registers = int(re.search(r"\.vgpr_count: +(\d+)", text)[1])
+    instructions = re.findall(r"^\t([a-z]+_\w+)", text, re.MULTILINE)
+    return MachineCode(instructions, [], registers, private + 4 * spilled)
+
+
+def nvidia(cubin, tools, file):
+    file.write_bytes(cubin)
+
+    def run(tool, option):
+        command = [str(tools / tool), option, str(file)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    usage = run("cuobjdump", "-res-usage")
+    registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+).*LOCAL:(\d+)", usage).groups()
+    code, labels, loops = [], {}, [[]]
+    for line in run("nvdisasm", "-c").splitlines():
+        if label := re.match(r"(\.L\S+):", line):
+            labels[label[1]] = len(code)
+        elif found := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
+            code.append(found[1])
+            target = re.search(r"\((\.L\S+)\)", found[2])
+            if found[1].startswith("BRA") and target and target[1] in labels:
+                loops.append(code[labels[target[1]] :])
+    return MachineCode(code, max(loops, key=len), int(registers), int(stack) + int(local))

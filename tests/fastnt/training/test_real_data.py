@@ -28,9 +28,7 @@ def _train(*arguments: str) -> tuple[dict[str, object], list[dict[str, float]]]:
 
 
 @pytest.mark.slow
-def test_mnist_through_ffcv(
-    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mnist_through_ffcv(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ffcv")
     monkeypatch.chdir(tmp_path)
     arguments = ("--dataset", "mnist", "--data-dir", str(real))

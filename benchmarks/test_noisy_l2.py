@@ -1,0 +1,44 @@
+"""The loss beside its rivals, with pytest-benchmark: ``pytest benchmarks --benchmark-only``.
+
+The same cases as ``fastnt bench``, which times the rivals in turn and is what the README quotes.
+Peak memory stands in each benchmark's extra_info.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fastnt.bench.cases import Case, cases, make_inputs
+from fastnt.bench.measure import peak_extra_bytes
+from fastnt.bench.picture import COLOURS
+from fastnt.bench.rivals import rivals
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("rival", COLOURS)
+@pytest.mark.parametrize("case", cases(DEVICE), ids=str)
+def test_noisy_l2(benchmark: BenchmarkFixture, case: Case, rival: str) -> None:
+    calls = rivals(case, make_inputs(case, DEVICE))
+    if rival not in calls:
+        pytest.skip("no gradient is written: there is no such floor")
+    call = calls[rival]
+    benchmark.group = str(case)
+    benchmark.extra_info["peak_extra_bytes"] = peak_extra_bytes(call, DEVICE)
+
+    def run() -> None:
+        call()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+
+    benchmark(run)

@@ -1,0 +1,60 @@
+"""The picture of a benchmark: time against size, log-log, one line a rival, the floor below."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastnt.files import atomic_path
+
+COLOURS = {
+    "fastnt": "#c2410c",
+    "pytorch": "#1d6fb8",
+    "compile": "#15803d",
+    "compile fallback": "#65a30d",
+    "kd_lib": "#7c3aed",
+    "mse": "#0891b2",
+    "floor": "#6b7280",
+}
+
+
+def draw_benchmark(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw the rows of one mode, dtype and alpha: microseconds against elements.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 4.8), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    for name, colour in COLOURS.items():
+        measured = [r for r in rows if r["rival"] == name and "seconds" in r]
+        measured.sort(key=lambda r: r["samples"] * r["classes"])
+        if not measured:
+            continue
+        axes.plot(
+            [r["samples"] * r["classes"] for r in measured],
+            [1e6 * r["seconds"] for r in measured],
+            color=colour,
+            label=name,
+            linewidth=2.6 if name == "fastnt" else 1.6,
+            linestyle="--" if name == "floor" else "-",
+            marker="o",
+            markersize=4,
+        )
+    sizes = sorted({(r["samples"] * r["classes"], r["samples"], r["classes"]) for r in rows})
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(
+        [size for size, _, _ in sizes], [f"{b:,} x\n{c:,}" for _, b, c in sizes], fontsize=8
+    )
+    axes.minorticks_off()
+    axes.set_xlabel("samples x classes")
+    axes.set_ylabel("microseconds, median")
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.grid(color="#e5e7eb")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")

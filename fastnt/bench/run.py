@@ -1,0 +1,77 @@
+"""Run the cases and keep what was measured, with the machine it was measured on."""
+
+import datetime
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastnt.bench.cases import Case, make_inputs
+from fastnt.bench.measure import peak_extra_bytes, time_side_by_side
+from fastnt.bench.rivals import rivals
+from fastnt.training.environment import describe_environment
+
+
+def run_cases(
+    cases: Sequence[Case], device: torch.device, *, skip: Sequence[str] = ()
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of one case after the other: seconds, bytes, and the ratio to the floor.
+
+    A rival that fails (out of memory at the largest shapes) has a row with its error.
+    """
+    for case in cases:
+        inputs = make_inputs(case, device)
+        calls = {name: call for name, call in rivals(case, inputs).items() if name not in skip}
+        rows: dict[str, dict[str, Any]] = {}
+        for name, call in list(calls.items()):
+            rows[name] = _describe(case, name)
+            try:
+                rows[name]["peak_extra_bytes"] = peak_extra_bytes(call, device)
+            except torch.OutOfMemoryError:
+                rows[name]["error"] = "out of memory"
+                del calls[name]
+        for name, timing in time_side_by_side(calls, device).items():
+            rows[name] |= {"seconds": timing.median, "least_seconds": timing.least}
+        yield list(rows.values())
+        del inputs, calls
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _describe(case: Case, rival: str) -> dict[str, Any]:
+    return {
+        "rival": rival,
+        "mode": case.mode,
+        "samples": case.samples,
+        "classes": case.classes,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "alpha": case.alpha,
+        "traffic_bytes": case.traffic,
+    }
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes/s of a plain copy, read and written bytes both counted."""
+    count = 2**28 if device.type == "cuda" else 2**25
+    source = torch.ones(count, device=device)
+    target = torch.empty_like(source)
+    timing = time_side_by_side({"copy": lambda: target.copy_(source)}, device)["copy"]
+    return 2 * source.nbytes / timing.median
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """The environment, the date, the commit and the copy bandwidth: the head of every result."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return describe_environment(device) | {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit.stdout.strip() or None,
+        "copy_bytes_per_second": copy_bandwidth(device),
+    }

@@ -1,0 +1,103 @@
+"""``fastnt bench``: the loss beside its rivals, as a table, a JSON file and a picture."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fastnt.errors import UserError
+
+
+def bench(
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU where there is one.")
+    ] = "auto",
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="loss, value_and_grad or autograd; may be given more than once."),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="Shapes, SAMPLESxCLASSES; may be given more than once."),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="Rivals to leave out; may be given more than once.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+    output: Annotated[Path, typer.Option(help="Folder for the JSON file and the pictures.")] = Path(
+        "bench"
+    ),
+) -> None:
+    """Time the fused loss beside plain PyTorch, torch.compile, KD_Lib's and the memory's floor."""
+    import torch
+
+    from fastnt.bench.cases import MODES, cases
+    from fastnt.bench.picture import COLOURS, draw_benchmark
+    from fastnt.bench.run import describe_machine, run_cases
+    from fastnt.files import write_json
+    from fastnt.training.environment import choose_device
+
+    _check("--skip", skip or [], COLOURS)
+    _check("--mode", mode or [], MODES)
+    modes = tuple(m for m in MODES if m in (mode or MODES))
+    shapes = tuple(_shape(text) for text in shape or ())
+    place = choose_device(device)
+    torch.set_num_threads(threads)
+    console, rows = Console(highlight=False), []
+    machine = describe_machine(place)
+    for measured in run_cases(
+        cases(place, shapes=shapes or None, modes=modes), place, skip=skip or ()
+    ):
+        rows += measured
+        _print(console, measured)
+        write_json(output / "bench.json", {"machine": machine, "rows": rows})
+    for kind in {(r["mode"], r["dtype"], r["alpha"]) for r in rows}:
+        same = [r for r in rows if (r["mode"], r["dtype"], r["alpha"]) == kind]
+        name = f"{kind[0]}-{kind[1]}-alpha{kind[2]:g}"
+        title = f"{kind[0]}, {kind[1]}, alpha {kind[2]:g}: {_where(machine)}"
+        draw_benchmark(output / f"{name}.png", same, title)
+    console.print(f"Written to {output}")
+
+
+def _check(option: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for word in given:
+        if word not in known:
+            raise UserError(f"{option} is {word!r}; it must be one of {', '.join(known)}")
+
+
+def _shape(text: str) -> tuple[int, int]:
+    try:
+        samples, classes = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UserError(f"--shape {text} is not SAMPLESxCLASSES, such as 1024x1000") from None
+    if samples < 1 or classes < 1:
+        raise UserError(f"--shape {text} must have at least one sample and one class")
+    return samples, classes
+
+
+def _where(machine: dict[str, object]) -> str:
+    name = machine["processor"] if machine["device"] == "cpu" else machine["device"]
+    return f"{name}, {machine['threads']} thread" + ("" if machine["threads"] == 1 else "s")
+
+
+def _print(console: Console, rows: list[dict[str, object]]) -> None:
+    first = rows[0]
+    title = f"{first['samples']} x {first['classes']}, {first['dtype']}, alpha {first['alpha']}, "
+    table = Table(title=title + str(first["mode"]), title_justify="left", box=None)
+    for column in ("rival", "microseconds", "x fastnt", "extra MB"):
+        table.add_column(column, justify="left" if column == "rival" else "right")
+    base = next((r["seconds"] for r in rows if r["rival"] == "fastnt" and "seconds" in r), None)
+    for row in rows:
+        seconds, extra = row.get("seconds"), row.get("peak_extra_bytes")
+        table.add_row(
+            str(row["rival"]),
+            f"{1e6 * seconds:,.1f}" if isinstance(seconds, float) else str(row.get("error")),
+            f"{seconds / base:.2f}"
+            if isinstance(seconds, float) and isinstance(base, float)
+            else "",
+            f"{extra / 1e6:,.2f}" if isinstance(extra, int) else "",
+        )
+    console.print(table)

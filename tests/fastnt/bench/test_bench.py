@@ -1,0 +1,91 @@
+"""The benchmark compares what it says it compares, and writes what it measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastnt
+from fastnt.bench.cases import GPU_SHAPES, MODES, SHAPES, SIGMA, Case, cases, make_inputs
+from fastnt.bench.measure import peak_extra_bytes, time_side_by_side
+from fastnt.bench.rivals import pytorch_loss, rivals
+from fastnt.cli import main
+
+CPU = torch.device("cpu")
+
+
+def test_the_cases_are_all_combinations() -> None:
+    found = cases(CPU)
+    assert len(set(found)) == len(found) == len(SHAPES) * len(MODES) * 2 * 2
+    assert set(SHAPES) < set(GPU_SHAPES)
+    assert {(c.dtype, c.alpha) for c in found} == {
+        (dtype, alpha) for dtype in (torch.float32, torch.bfloat16) for alpha in (0.5, 1.0)
+    }
+
+
+def test_plain_pytorch_computes_the_same_loss() -> None:
+    inputs = make_inputs(Case(4000, 10, torch.float32, 0.5, "loss"), CPU)
+    g, z = inputs.student, inputs.teacher
+    clean = fastnt.noisy_l2_loss(g, z, alpha=0.0, sigma=0.0, seed=0)
+    torch.testing.assert_close(pytorch_loss(g, z, 0.0), clean)
+    # The noise adds alpha sigma^2 |z|^2 / 2 on average; 4,000 samples know it to about 4 %.
+    offset = 0.5 * SIGMA**2 * z.square().sum(1).mean() / 2
+    torch.testing.assert_close(pytorch_loss(g, z, 0.5) - clean, offset, rtol=0.25, atol=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_rival_runs(mode: str) -> None:
+    case = Case(16, 5, torch.float32, 0.5, mode)  # type: ignore[arg-type]
+    calls = rivals(case, make_inputs(case, CPU))
+    eager = {name: call for name, call in calls.items() if not name.startswith("compile")}
+    assert set(eager) >= {"fastnt", "pytorch", "kd_lib", "mse"}
+    assert ("floor" in calls) == (mode != "loss")
+    timings = time_side_by_side(eager, CPU, rounds=2)
+    assert all(0 < timing.least <= timing.median for timing in timings.values())
+
+
+def test_peak_memory_is_what_a_call_holds_at_once() -> None:
+    def call() -> torch.Tensor:
+        first = torch.ones(1 << 18)
+        del first
+        return torch.ones(1 << 18).neg()
+
+    # Two megabytes at once: the operand and the result.
+    assert peak_extra_bytes(call, CPU) == 2 << 20
+
+
+def test_bench_writes_rows_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compile_ = ("--skip", "compile", "--skip", "compile fallback")
+    arguments = ("--shape", "32x10", "--mode", "value_and_grad", *compile_)
+    with pytest.raises(SystemExit, match="0"):
+        main(["bench", "--device", "cpu", "--output", str(tmp_path), *arguments])
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert {"torch", "triton"} <= set(result["machine"]["packages"])
+    assert {row["rival"] for row in result["rows"]} == {
+        "fastnt",
+        "pytorch",
+        "kd_lib",
+        "mse",
+        "floor",
+    }
+    assert all(row["seconds"] > 0 for row in result["rows"])
+    assert len(list(tmp_path.glob("value_and_grad-*.png"))) == 4
+    assert "microseconds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--shape", "10"), "is not SAMPLESxCLASSES"),
+        (("--shape", "0x10"), "at least one sample"),
+        (("--skip", "nobody"), "--skip is 'nobody'"),
+        (("--mode", "backward"), "--mode is 'backward'"),
+    ],
+)
+def test_bad_options(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", *arguments])
+    assert words in capsys.readouterr().err

@@ -1,0 +1,256 @@
+"""What only a GPU can show: the hardware's functions, big shapes, repeats, graphs and compilation."""
+
+import itertools
+
+import pytest
+import torch
+
+import fastnt
+from fastnt.kernels.noisy_l2 import eager
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device"),
+]
+
+CLASSES = (1, 2, 3, 7, 10, 33, 47, 63, 100, 1000, 4099)
+SAMPLES = (0, 1, 2, 127, 1024)
+
+
+@pytest.fixture
+def triton_kernel():
+    return pytest.importorskip("fastnt.kernels.noisy_l2.triton")
+
+
+def logits(*shape, dtype=torch.float32, seed=0):
+    generator = torch.Generator("cuda").manual_seed(seed)
+    return tuple(
+        torch.randn(shape, device="cuda", generator=generator).mul_(3).to(dtype) for _ in range(2)
+    )
+
+
+def noise(alpha=0.5, sigma=0.6, seed=11, step=3, students=1):
+    def fill(value, dtype):
+        return torch.full((students,), value, dtype=dtype, device="cuda")
+
+    return (
+        fill(alpha, torch.float32),
+        fill(sigma, torch.float32),
+        None,
+        fill(seed, torch.int64),
+        fill(step, torch.int64),
+    )
+
+
+def plain(**options):
+    return {"shared": False, "perturb_student": False, "reduction": "batchmean"} | options
+
+
+def rms(values):
+    return values.square().mean().sqrt().item() if values.numel() else 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_error_against_float64_is_that_of_eager(triton_kernel, classes, dtype):
+    for samples, perturb, reduction in itertools.product(
+        SAMPLES, (False, True), ("none", "batchmean")
+    ):
+        student, teacher = logits(1, samples, classes, dtype=dtype)
+        options = plain(perturb_student=perturb, reduction=reduction)
+        given = (*noise(), None, None)
+        ours = triton_kernel.value_and_grad(student, teacher, *given, grad_dtype=dtype, **options)
+        theirs = eager.value_and_grad(student, teacher, *given, grad_dtype=dtype, **options)
+        exact = eager.value_and_grad(
+            student.double(), teacher.double(), *given, grad_dtype=torch.float64, **options
+        )
+        for got, other, wanted in zip(ours, theirs, exact, strict=True):
+            assert got.shape == other.shape
+            assert got.dtype == other.dtype
+            ulp = torch.finfo(got.dtype).eps * rms(wanted)
+            # The hardware's normals are within 1e-5 (1 + |n|) of the definition's, less than what
+            # float32 adds up in a long row, but more than the last rounding of one logit.
+            draw = 1e-5 * 0.6 * rms(teacher.double()) / max(samples, 1)
+            allowed = 4 * rms(other.double() - wanted) + ulp + draw * (2 if perturb else 1)
+            assert rms(got.double() - wanted) <= allowed
+
+
+def test_options_and_layouts(triton_kernel):
+    for shared, perturb, reduction in itertools.product(
+        (False, True), (False, True), ("none", "sum", "batchmean", "mean")
+    ):
+        options = plain(shared=shared, perturb_student=perturb, reduction=reduction)
+        for classes in (10, 264, 1100):
+            base, teacher = logits(3, 40, classes)
+            index = torch.randint(0, 2**32, (40,), device="cuda")
+            scale = torch.full((), 1024.0, device="cuda")
+            for student in (
+                base,
+                base.transpose(1, 2).contiguous().transpose(1, 2),
+                base.repeat(1, 2, 2)[:, ::2, :classes].copy_(base),
+            ):
+                given = (*noise(students=3), index, scale)
+                both = [
+                    version(student, teacher[:1], *given, grad_dtype=torch.float32, **options)
+                    for version in (triton_kernel.value_and_grad, eager.value_and_grad)
+                ]
+                torch.testing.assert_close(*both, rtol=2e-5, atol=1e-3)
+
+
+def test_all_values_of_u(triton_kernel):
+    """Every radius and every angle that there is, with the hardware's approximations."""
+    import triton
+    import triton.language as tl
+
+    from fastnt.kernels.philox.triton import normals
+
+    @triton.jit
+    def kernel(out, COUNT: tl.constexpr, BLOCK: tl.constexpr, APPROX: tl.constexpr):
+        k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        word = k.to(tl.uint32) << 9
+        # u near 0: the greatest radius for every angle. Angle u near 0: cos 1 for every radius.
+        far, zero = tl.full([BLOCK], 0, tl.uint32), tl.full([BLOCK], 0, tl.uint32)
+        n0, n1, n2, n3 = normals(far, word, word, zero, 0.0, 1.0, APPROX)
+        tl.store(out + k, n0)
+        tl.store(out + COUNT + k, n1)
+        tl.store(out + 2 * COUNT + k, n2)
+        tl.store(out + 3 * COUNT + k, n3)
+
+    # A kernel's globals must be at hand where it is compiled.
+    kernel.fn.__globals__.update(tl=tl, normals=normals)
+    count = 2**23
+    u = (torch.arange(count, device="cuda", dtype=torch.float64) + 0.5) / count
+    tau, first = 2 * torch.pi, u[:1]
+    greatest, radius = (-2 * first.log()).sqrt(), (-2 * u.log()).sqrt()
+    exact = torch.stack(
+        [
+            greatest * (tau * u).cos(),
+            greatest * (tau * u).sin(),
+            radius * (tau * first).cos(),
+            radius * (tau * first).sin(),
+        ]
+    )
+    for approx in sorted({0, triton_kernel.APPROX}):
+        out = torch.empty(4, count, device="cuda")
+        kernel[(count // 1024,)](out, count, 1024, approx)
+        error = (out.double() - exact).abs()
+        assert torch.all(error <= 1e-5 + 1e-5 * exact.abs()), (approx, error.max().item())
+
+
+@pytest.mark.parametrize("shape", [(128, 10), (1024, 10), (4096, 100), (256, 21841), (64, 128256)])
+def test_250_repeats_are_bitwise_equal(triton_kernel, shape):
+    given = (*logits(1, *shape), *noise(), None, None)
+    first = triton_kernel.value_and_grad(*given, grad_dtype=torch.float32, **plain())
+    for _ in range(250):
+        again = triton_kernel.value_and_grad(*given, grad_dtype=torch.float32, **plain())
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_more_than_2_to_the_31_elements(triton_kernel):
+    samples, classes = 16800, 128256  # 2.15e9
+    if torch.cuda.mem_get_info()[0] < 3 * 2 * samples * classes + 2**32:
+        pytest.skip("needs 17 GB of free memory")
+    student = torch.empty(1, samples, classes, dtype=torch.bfloat16, device="cuda").normal_()
+    teacher = torch.empty_like(student).normal_()
+    loss, grad = triton_kernel.value_and_grad(
+        student, teacher, *noise(), None, None, grad_dtype=torch.bfloat16, **plain(reduction="none")
+    )
+    for part in (slice(0, 3), slice(samples - 3, samples)):
+        rows = torch.arange(samples, device="cuda")[part]
+        same = eager.value_and_grad(
+            student[:, part],
+            teacher[:, part],
+            *noise(),
+            rows,
+            None,
+            grad_dtype=torch.bfloat16,
+            **plain(reduction="none"),
+        )
+        torch.testing.assert_close(loss[:, part], same[0], rtol=1e-5, atol=0)
+        torch.testing.assert_close(grad[:, part], same[1], rtol=1e-2, atol=1e-4)
+
+
+def test_a_replayed_graph_draws_new_noise(triton_kernel):
+    student, teacher = logits(512, 10)
+    step = torch.zeros((), dtype=torch.int64, device="cuda")
+    alpha, sigma, seed = 0.5, 0.6, 7
+
+    def value_and_grad():
+        result = fastnt.noisy_l2_value_and_grad(
+            student, teacher, alpha=alpha, sigma=sigma, seed=seed, step=step, impl="triton"
+        )
+        step.add_(1)
+        return result
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        value_and_grad()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss, grad = value_and_grad()
+    step.zero_()
+    for number in range(3):
+        graph.replay()
+        at = torch.full((), number, dtype=torch.int64, device="cuda")
+        expected = fastnt.noisy_l2_value_and_grad(
+            student, teacher, alpha=alpha, sigma=sigma, seed=seed, step=at, impl="triton"
+        )
+        assert torch.equal(loss, expected[0])
+        assert torch.equal(grad, expected[1])
+
+
+def test_compiles_whole_and_once(triton_kernel):
+    counter = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+
+    @torch.compile(fullgraph=True, backend=counter)
+    def loss_of(student, teacher, alpha, sigma, seed, step):
+        return fastnt.noisy_l2_loss(
+            student, teacher, alpha=alpha, sigma=sigma, seed=seed, step=step, impl="triton"
+        )
+
+    student, teacher = logits(64, 10)
+    student.requires_grad_()
+    for number in range(3):
+        alpha, sigma = (torch.full((), x / (number + 1), device="cuda") for x in (0.8, 0.6))
+        seed, step = (
+            torch.full((), x + number, dtype=torch.int64, device="cuda") for x in (1, 100)
+        )
+        given = {"alpha": alpha, "sigma": sigma, "seed": seed, "step": step}
+        loss = loss_of(student, teacher, **given)
+        (grad,) = torch.autograd.grad(loss, student)
+        same = fastnt.noisy_l2_value_and_grad(student, teacher, **given, impl="triton")
+        torch.testing.assert_close((loss.detach(), grad), same, rtol=1e-6, atol=1e-7)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck(triton_kernel, dtype):
+    student, teacher = logits(1, 16, 10, dtype=dtype)
+    options = False, False, "batchmean", dtype, 0
+    torch.library.opcheck(
+        torch.ops.fastnt.noisy_l2_triton, (student, teacher, *noise(), None, None, *options)
+    )
+
+
+def test_nothing_waits_for_the_device(triton_kernel):
+    student, teacher = logits(300, 100)
+    student.requires_grad_()
+    given = {"alpha": 0.5, "sigma": (0.2, 0.6), "impl": "triton"}
+    fastnt.noisy_l2_loss(student, teacher, **given).backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        fastnt.noisy_l2_loss(student, teacher, **given).backward()
+        fastnt.noisy_l2_value_and_grad(student, teacher, **given, grad_scale=3.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_auto_is_triton():
+    pytest.importorskip("triton")
+    from fastnt.kernels.noisy_l2.op import choose
+
+    student, _ = logits(4, 10)
+    assert choose("auto", student) is choose("triton", student)
+    assert choose("auto", student.double()) is eager.value_and_grad

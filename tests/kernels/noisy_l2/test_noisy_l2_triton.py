@@ -1,0 +1,119 @@
+"""The Triton kernel compiled ahead of time for GPUs that need not be here, and its code read."""
+
+import pytest
+import torch
+
+from fastnt.kernels.noisy_l2 import op
+from fastnt.kernels.noisy_l2.launch import choose_launch
+
+LARGE = (8192, 32768)
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+CASES = [
+    *((target, LARGE, dtype) for target in TARGETS for dtype in ("fp32", "bf16")),
+    *((target, (1024, 10), "fp32") for target in TARGETS),
+    *(("sm_90", shape, "fp32") for shape in ((4096, 100), (256, 21841), (100_000, 10))),
+    ("sm_90", (100_000, 10), "bf16"),
+]
+
+
+@pytest.fixture
+def build(compile_for):
+    """Compile the kernel as its launcher would for student logits (samples, classes)."""
+    pytest.importorskip("triton")
+    from fastnt.kernels.noisy_l2.triton import noisy_l2_kernel, sum_kernel, vector_options
+
+    def build(target, samples, classes, dtype, **options):
+        given = choose_launch(1, samples, classes)
+        size = 4 if dtype == "fp32" else 2
+        constants = {
+            "students": 1,
+            "student_c": 1,
+            "teacher_c": 1,
+            "HAS_HIGH": 0,
+            "HAS_INDEX": 1,
+            "HAS_SCALE": 1,
+            "WRITE_GRAD": 1,
+            "SHARED": 0,
+            "PERTURB_STUDENT": 0,
+            "REDUCTION": 2,
+            "TURNS": given.turns,
+            "ROWS": given.rows,
+            "BLOCK": given.block,
+            "APPROX": int(target.startswith("sm_")),
+            **vector_options([classes], True, given.block, size),
+            **options,
+        }
+        arguments = {
+            name: "i64" if name.endswith("_s") else "i32"
+            for name in noisy_l2_kernel.arg_names
+            if name not in constants
+        }
+        logits = dict.fromkeys(("student", "teacher", "grad"), f"*{dtype}")
+        longs = dict.fromkeys(("seed", "step", "index"), "*i64")
+        floats = ("sums", "alpha", "sigma", "sigma_high", "grad_scale")
+        arguments |= logits | longs | dict.fromkeys(floats, "*fp32")
+        return compile_for(
+            target,
+            noisy_l2_kernel,
+            arguments,
+            constants,
+            num_warps=given.warps,
+            enable_fp_fusion=False,
+        )
+
+    build.sum_kernel = sum_kernel
+    return build
+
+
+@pytest.mark.parametrize(("target", "shape", "dtype"), CASES, ids=str)
+def test_no_machine_spills(build, target, shape, dtype):
+    code = build(target, *shape, dtype)
+    assert code.local_bytes == 0
+    assert code.count("LDL") + code.count("STL") + code.count("scratch_") == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"SHARED": 1, "PERTURB_STUDENT": 1, "HAS_HIGH": 1, "REDUCTION": 0},
+        {"WRITE_GRAD": 0, "REDUCTION": 3},
+        {"UNIT_STRIDE": 0, "ALIGNMENT": 1, "PARTS": 4, "CALLS": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [LARGE, (1024, 10)], ids=str)
+def test_no_option_spills(build, shape, options):
+    code = build("sm_90", *shape, "fp16", **options)
+    assert code.local_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"), [("fp32", 28), ("bf16", 31)], ids=["float32", "bfloat16"]
+)
+def test_long_rows_on_sm_90(build, dtype, most):
+    code = build("sm_90", *LARGE, dtype)
+    assert code.registers <= 64
+    loads = code.loop.count("LDG.E.128")
+    assert loads == (4 if dtype == "fp32" else 2)  # 8 classes of each input
+    assert sum(i.startswith("LDG") for i in code.loop) == loads
+    assert sum(i.startswith("STG") for i in code.loop) == code.loop.count("STG.E.128")
+    # The normals stay in the thread that draws them, and all 8 are drawn in this loop.
+    assert not [i for i in code.loop if i.startswith(("SHFL", "STS", "LDS", "BAR"))]
+    assert code.loop.count("MUFU.LG2") == 4
+    assert len(code.loop) / 8 <= most
+
+
+def test_the_second_stage_compiles(build, compile_for):
+    arguments = {"sums": "*fp32", "loss": "*fp32", "count": "i32"}
+    for target in ("sm_90", "gfx942"):
+        code = compile_for(
+            target, build.sum_kernel, arguments, {"BLOCK": 1024}, enable_fp_fusion=False
+        )
+        assert code.local_bytes == 0
+
+
+def test_cpu_tensors_are_refused_without_the_interpreter(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    pytest.importorskip("triton")
+    with pytest.raises(ValueError, match="impl='triton' cannot run here: it is for CUDA and ROCm"):
+        op.choose("triton", torch.zeros(1, 2, 3))
