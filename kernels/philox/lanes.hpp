@@ -117,9 +117,10 @@ INLINE F load(const float *from) {
 }
 INLINE void store(float *to, F x) { std::memcpy(to, &x, sizeof x); }
 
+template <bool to_write>
 INLINE void prefetch(const void *from) {
 #if defined(__GNUC__)
-    __builtin_prefetch(from);
+    __builtin_prefetch(from, to_write);
 #else
     (void)from;
 #endif

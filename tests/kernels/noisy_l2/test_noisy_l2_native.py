@@ -420,3 +420,18 @@ def test_the_rate_of_the_noise_is_what_sigma_says(isa):
     assert abs(xi.mean().item()) < 5 * 0.7 / math.sqrt(xi.numel())
     assert xi.std().item() == pytest.approx(0.7, abs=5 * 0.7 / math.sqrt(2 * xi.numel()))
     assert np.abs(np.corrcoef(xi[0].T.numpy()) - np.eye(50)).max() < 6 / math.sqrt(2000)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_numbers_and_one_students_logits_are_taken_as_they_are(reduction):
+    student, teacher = logits(40, 13)
+    chosen = options(reduction=reduction)
+    for seed, high in ((-3, None), (2**64 - 3, 0.9)):
+        plain = native.value_and_grad(
+            student, teacher, 0.5, 0.6, high, seed, 2**32 - 1, None, None, **chosen
+        )
+        tensors = torch.tensor([0.5]), torch.tensor([0.6]), high and torch.tensor([high])
+        stream = longs(seed), longs(2**32 - 1), None, None
+        expected = native.value_and_grad(student[None], teacher[None], *tensors, *stream, **chosen)
+        assert torch.equal(plain[0], expected[0][0])
+        assert torch.equal(plain[1], expected[1][0])
