@@ -51,7 +51,6 @@ def test_the_folder_holds_what_the_run_made(tmp_path: Path) -> None:
     assert [(r["phase"], r["epoch"]) for r in records] == [
         (phase, epoch) for phase in ("teacher", "clean", "noisy") for epoch in (1, 2)
     ]
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     timings = json.loads((folder / "timings.json").read_text())
     assert {f"{phase}_images_per_second" for phase in ("teacher", "clean", "noisy")} <= set(timings)
 
