@@ -45,9 +45,8 @@ def draw_benchmark(path: Path, rows: Sequence[dict[str, Any]], title: str) -> No
     sizes = sorted({(r["samples"] * r["classes"], r["samples"], r["classes"]) for r in rows})
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks(
-        [size for size, _, _ in sizes], [f"{b:,} x\n{c:,}" for _, b, c in sizes], fontsize=8
-    )
+    labels = [f"{samples:,} x {classes:,}" for _, samples, classes in sizes]
+    axes.set_xticks([size for size, _, _ in sizes], labels, fontsize=8, rotation=25, ha="right")
     axes.minorticks_off()
     axes.set_xlabel("samples x classes")
     axes.set_ylabel("microseconds, median")
