@@ -192,7 +192,8 @@ def _sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
     if len(sigma) != 2:
         raise ValueError(f"sigma must be a number or a pair (low, high), got {sigma!r}")
     low, high = sigma
-    if isinstance(low, Real) and isinstance(high, Real) and low > high:
+    comparable = all(not isinstance(x, Tensor) or _readable(x) for x in (low, high))
+    if comparable and bool(torch.as_tensor(low > high).any()):
         raise ValueError(f"sigma must be a pair (low, high) with low <= high, got {sigma!r}")
     return low, high
 

@@ -7,19 +7,20 @@ config.json of an earlier run), then from flags; what comes later wins.
 import dataclasses
 import difflib
 import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from fastnt.data.preprocess import Preprocessing
+from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.loss import Noise, Perturb
 
-Preprocessing = Literal["none", "pixel_mean", "lcn"]
-DATASETS = ("digits", "mnist", "svhn", "cifar10")
+DATASETS = tuple(SOURCES)
+FLOAT_MAX = 3.4e38  # float32's
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Recipe:
         checks: dict[str, tuple[bool, str]] = {
             "dataset": (self.dataset in DATASETS, f"one of {', '.join(DATASETS)}"),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
-            "sigma": (0 <= low <= high < math.inf, "a finite number >= 0, or a range LOW:HIGH"),
+            "sigma": (0 <= low <= high < FLOAT_MAX, "a finite number >= 0, or a range LOW:HIGH"),
             "seed": (0 <= self.seed < 2**63, "between 0 and 2^63 - 1"),
             "validation_per_class": (min(self.validation_per_class, default=0) >= 0, "at least 0"),
         }
@@ -76,11 +77,18 @@ class Recipe:
             checks[name] = (getattr(self, name) >= 1, "at least 1")
         for name in ("validation", "train_samples"):
             checks[name] = (getattr(self, name) >= 0, "at least 0")
-        for name in ("lr", "lr_decay", "teacher_lr", "teacher_lr_decay"):
-            checks[name] = (0 < getattr(self, name) < math.inf, "a finite number above 0")
+        for name in ("lr", "teacher_lr"):
+            checks[name] = (0 < getattr(self, name) < FLOAT_MAX, "a finite number above 0")
+        for name in ("lr_decay", "teacher_lr_decay"):
+            checks[name] = (0 < getattr(self, name) <= 1, "above 0 and at most 1")
         for name, (good, allowed) in checks.items():
             if not good:
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
+        if self.validation and self.validation_per_class:
+            raise UserError(
+                "validation and validation_per_class are both set; set validation=0 or "
+                "validation_per_class= (empty)"
+            )
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -109,6 +117,8 @@ def load_recipe(
         UserError: an unknown data set or key, a value of the wrong type or out of range, a file that
             cannot be read, or a config made for another data set.
     """
+    given = dict(overrides or {})
+    dataset = given.pop("dataset", dataset)
     chosen = _read_config(config) if config else {}
     origin = str(config)
     if dataset and chosen.get("dataset", dataset) != dataset:
@@ -123,14 +133,16 @@ def load_recipe(
     for source, layer in (
         (f"recipes/{name}.toml", tomllib.loads(text)),
         (origin, chosen),
-        ("the command line", dict(overrides or {})),
+        ("the command line", given),
     ):
         values |= {key: _typed(key, value, source) for key, value in layer.items()}
     return Recipe(**values)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read a recipe file: JSON by its suffix, TOML otherwise."""
+    """Read a recipe file: JSON by its suffix, TOML otherwise; of a run's folder its config.json."""
+    if path.is_dir():
+        path = path / "config.json"
     try:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -163,7 +175,7 @@ def _typed(key: str, value: Any, source: str) -> Any:
                 raise ValueError
             return _integer(value) if kind is int else float(value)
         if key == "validation_per_class":
-            parts = value.split(",") if isinstance(value, str) else value
+            parts = filter(None, value.split(",")) if isinstance(value, str) else value
             return tuple(_integer(part) for part in parts)
         if not isinstance(value, str):
             raise ValueError
@@ -174,10 +186,9 @@ def _typed(key: str, value: Any, source: str) -> Any:
 
 
 def _integer(value: Any) -> int:
-    number = int(value)
-    if number != float(value):
+    if isinstance(value, float) and not value.is_integer():
         raise ValueError(value)
-    return number
+    return int(value)
 
 
 def _sigma(value: Any) -> float | tuple[float, float]:

@@ -74,11 +74,12 @@ def _dropout(token: re.Match[str], x: Tensor) -> nn.Module:
     return nn.Dropout(float(token[1]))
 
 
+_SIZE = r"[1-9]\d{0,5}"
 _LAYERS: dict[str, _Maker] = {
-    r"C(\d+)\(S(\d+)P(\d+)\)@(\d+)": _convolution,
-    r"MP(\d+)\(S(\d+)\)": _max_pool,
-    r"AP(\d+)\(S(\d+)\)": _average_pool,
-    r"FC(\d+)": _linear,
+    rf"C({_SIZE})\(S({_SIZE})P(\d{{1,6}})\)@({_SIZE})": _convolution,
+    rf"MP({_SIZE})\(S({_SIZE})\)": _max_pool,
+    rf"AP({_SIZE})\(S({_SIZE})\)": _average_pool,
+    rf"FC({_SIZE})": _linear,
     r"D(0?\.\d+)": _dropout,
 }
 
@@ -129,7 +130,10 @@ def build_network(notation: str, shape: Shape, classes: int) -> nn.Sequential:
             f"but {classes} logits are needed; end it with FC{classes}"
         )
     _drop_last_relu(layers)
-    network = nn.Sequential(*layers).to_empty(device="cpu")
+    try:
+        network = nn.Sequential(*layers).to_empty(device="cpu")
+    except RuntimeError as error:
+        raise UserError(f"network {line!r} does not fit into memory; make it smaller") from error
     _initialise(network)
     return network
 

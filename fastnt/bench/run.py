@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+import fastnt
 from fastnt.bench.cases import Case, make_inputs
 from fastnt.bench.measure import peak_extra_bytes, time_side_by_side
 from fastnt.bench.rivals import rivals
@@ -63,15 +64,21 @@ def copy_bandwidth(device: torch.device) -> float:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """The environment, the date, the commit and the copy bandwidth: the head of every result."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return describe_environment(device) | {
         "date": datetime.date.today().isoformat(),
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "copy_bytes_per_second": copy_bandwidth(device),
     }
+
+
+def _commit() -> str | None:
+    """Return the commit of the clone that fastnt runs from, or None where it was installed."""
+    root = Path(fastnt.__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return None
+    return done.stdout.strip() or None

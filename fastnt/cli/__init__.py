@@ -50,6 +50,10 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{error.format_message().rstrip('.')}; see fastnt --help")
     except UserError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.filename is None:  # no file of the user's: a bug
+            raise
+        _fail(f"{error.filename}: {error.strerror}; check the path and who may read or write it")
     except (KeyboardInterrupt, Abort):
         print("fastnt: interrupted", file=sys.stderr)
         sys.exit(130)

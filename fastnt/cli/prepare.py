@@ -40,7 +40,6 @@ def prepare(
 
 def _print(datasets: list[data.Dataset]) -> None:
     table = Table("data set", "official", "train", "test", "image", "MB", box=None)
-    table.add_column("folder", overflow="fold")
     for found in datasets:
         size = sum(split.path.stat().st_size for split in (found.train, found.test))
         table.add_row(
@@ -50,7 +49,8 @@ def _print(datasets: list[data.Dataset]) -> None:
             f"{found.test.count:,}",
             "x".join(map(str, found.shape)),
             f"{size / 1e6:,.1f}",
-            str(found.folder),
         )
-    console = Console(soft_wrap=True)
+    console = Console(highlight=False)
     console.print(table if datasets else "nothing is prepared")
+    for found in datasets:
+        console.print(f"{found.name} is in {found.folder}", soft_wrap=True)

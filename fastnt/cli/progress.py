@@ -55,6 +55,7 @@ class Bars(Silent):
 
     def begin(self, phase: str, epochs: int, images: int) -> None:
         """Start the phase's bar."""
+        self._bars.start()  # not before: data may be prepared with a display of their own
         self._total = epochs
         self._task = self._bars.add_task(NAMES[phase], total=epochs * images, figures=f"0/{epochs}")
 
@@ -90,5 +91,8 @@ def choose_progress(*, quiet: bool) -> Iterator[Progress]:
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        with RichProgress(*columns, console=console) as bars:
+        bars = RichProgress(*columns, console=console)
+        try:
             yield Bars(bars)
+        finally:
+            bars.stop()

@@ -123,6 +123,7 @@ def train(
     from fastnt.cli.progress import choose_progress
     from fastnt.cli.table import print_summary
     from fastnt.config import load_recipe
+    from fastnt.report.curves import draw_curves
     from fastnt.training.environment import choose_device
     from fastnt.training.run import Place, Run
 
@@ -138,15 +139,16 @@ def train(
         "lr": lr,
         "train_samples": train_samples,
         "seed": seed,
-        "teacher": teacher,
+        "teacher": None if teacher is None else str(Path(teacher).absolute()),
         "student_network": student,
     }
     overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
     recipe = load_recipe(dataset, config, overrides)
-    place = Place(choose_device(device), loader, data_dir, runs_dir, run)
+    place = Place(choose_device(device), loader, data_dir, runs_dir, run, quiet or json_)
     with choose_progress(quiet=quiet or json_) as progress:
         current = Run(recipe, place, progress)
         summary = current.execute()
+    draw_curves(current.folder / "curves.png", current.records, current.teacher_error, summary)
     if json_:
         typer.echo(json.dumps(summary, indent=2))
     else:

@@ -35,7 +35,7 @@ def install(*, verbose: bool = False) -> str:
     """
     if platform.system() != "Linux":
         return "FFCV runs on Linux only; here the resident loader serves, nothing to install"
-    if importlib.util.find_spec("ffcv") and not _import_error():
+    if importlib.util.find_spec("ffcv") and not import_error():
         return "FFCV is installed"
     missing = [need for module, need in NEEDS.items() if not importlib.util.find_spec(module)]
     if missing:
@@ -53,7 +53,7 @@ def install(*, verbose: bool = False) -> str:
         requirements = str(STUB / "requirements.txt")
         options = ["--no-deps", "--no-cache-dir", "--force-reinstall", "--require-hashes"]
         _pip(["install", *options, "-r", requirements], environment, verbose)
-    if error := _import_error():
+    if error := import_error():
         raise UserError(f"FFCV is built but cannot be imported ({error}); use `--loader resident`")
     return "FFCV 1.0.2 is built and installed, for raw images only"
 
@@ -81,7 +81,7 @@ def _pip(arguments: list[str], environment: dict[str, str], verbose: bool) -> No
         )
 
 
-def _import_error() -> str:
+def import_error() -> str:
     """Return why a new interpreter cannot import FFCV, or nothing when it can."""
     command = [sys.executable, "-c", "import ffcv"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -106,14 +106,24 @@ def make_loader(
         raise ValueError(f"positions must lie in [0, {split.count}) and views be at least 1")
     rows = Rows(positions, views, order_seed)
     if kind == "auto":
-        size = len(positions) * int(np.prod(split.shape))
-        streams = size * 10 > free_memory(device) and importlib.util.find_spec("ffcv") is not None
-        kind = "ffcv" if streams else "resident"
+        # By the whole split, whose images all its loaders share.
+        size = split.count * int(np.prod(split.shape))
+        kind = "ffcv" if size * 10 > free_memory(device) and _has_ffcv() else "resident"
     if kind == "ffcv":
         return _ffcv_loader()(split, rows, batch_size, device)
     from fastnt.data.resident import ResidentLoader
 
     return ResidentLoader(split, rows, batch_size, device)
+
+
+def _has_ffcv() -> bool:
+    if importlib.util.find_spec("ffcv") is None:
+        return False
+    try:
+        _ffcv_loader()
+    except UserError:  # installed, but it cannot be imported
+        return False
+    return True
 
 
 def _ffcv_loader() -> type["FfcvLoader"]:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,8 @@ def prepare(
         UserError: unknown name, files missing or damaged, a download or a write that failed.
     """
     source = get_source(name)
+    if extra is not None and not source.optional:
+        raise UserError(f"{name} has no extra images; leave --extra and --no-extra out")
     if not source.files and data_dir is not None:
         raise UserError(f"{name} comes with scikit-learn; leave --data-dir out")
     if data_dir is None:
@@ -126,7 +128,8 @@ def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
         files, sha256 = {}, installed_sha256()
     folder = cache_dir() / "data" / f"{source.name}-{sha256[:12]}"
     if _listed(folder):
-        sidecar(folder / "train.beton").touch()  # from now on the one prepared last
+        with suppress(OSError):  # the cache may be somebody else's
+            sidecar(folder / "train.beton").touch()  # from now on the one prepared last
         return open_dataset(folder)
     arrays, official = read_source(source, files), is_official(source, files)
     _sweep(folder)

@@ -6,6 +6,7 @@ lcn         SVHN: local contrast normalisation (Jarrett et al. 2009, section 2)
 """
 
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from fastnt.kernels.augment import augment
 
-KINDS = ("none", "pixel_mean", "lcn")
+Preprocessing = Literal["none", "pixel_mean", "lcn"]
 LCN_SIZE, LCN_SIGMA = 9, 2.0  # window of Jarrett et al.; the paper names none
 
 
@@ -28,8 +29,9 @@ class Preprocess(nn.Module):
     def __init__(self, kind: str, shape: tuple[int, int, int]) -> None:
         """``shape`` is one image, (height, width, channels)."""
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"preprocess is {kind!r}; it must be one of {', '.join(KINDS)}")
+        kinds = get_args(Preprocessing)
+        if kind not in kinds:
+            raise ValueError(f"preprocess is {kind!r}; it must be one of {', '.join(kinds)}")
         self.kind, self.shape = kind, shape
         if kind == "pixel_mean":
             self.register_buffer("mean", torch.zeros(shape))

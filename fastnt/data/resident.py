@@ -1,25 +1,32 @@
 """The resident loader: all images on the device, an epoch is one gather a batch."""
 
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from fastnt.data import beton
 from fastnt.data.loaders import Batch, Rows, batches
 from fastnt.data.split import Split
 
 
+@lru_cache(maxsize=2)
+def _held(path: Path, sha256: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and labels of a whole split on the device; all loaders of the split share them."""
+    images, labels = beton.read(path)
+    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+
+
 class ResidentLoader:
-    """Holds the images of the training list on the device; needs no FFCV."""
+    """Holds the split's images on the device; needs no FFCV."""
 
     def __init__(self, split: Split, rows: Rows, batch_size: int, device: torch.device) -> None:
-        images, labels = split.arrays()
         self.rows = rows.count
         self._rows, self._batch_size, self._device = rows, batch_size, device
-        if not np.array_equal(rows.positions, np.arange(split.count)):
-            images, labels = images[rows.positions], labels[rows.positions]
-        self._images = torch.from_numpy(images).to(device)
-        self._labels = torch.from_numpy(labels).to(device)
+        self._images, self._labels = _held(split.path, split.sha256, device)
+        self._positions = torch.from_numpy(rows.positions).to(device)
 
     def __len__(self) -> int:
         return -(-self.rows // self._batch_size)
@@ -27,7 +34,7 @@ class ResidentLoader:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield every row once, in the order of this epoch."""
         for index in batches(self._rows.order(epoch), self._batch_size, self._device):
-            place = index % len(self._labels)
+            place = self._positions[index % len(self._positions)]
             yield Batch(
                 self._images.index_select(0, place), self._labels.index_select(0, place), index
             )

@@ -2,31 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastnt.files import atomic_path
+from fastnt.training.loop import EpochRecord
 
 COLOURS = {"teacher": "#6b7280", "clean": "#1d6fb8", "noisy": "#c2410c"}
 
 
-class EpochLike(Protocol):
-    """What the picture needs of an epoch's record."""
-
-    @property
-    def phase(self) -> str:
-        """Teacher, clean or noisy."""
-
-    @property
-    def epoch(self) -> int:
-        """From 1."""
-
-    @property
-    def validation_error(self) -> float:
-        """Fraction."""
-
-
 def draw_curves(
-    path: Path, records: Sequence[EpochLike], teacher_error: float, summary: dict[str, Any]
+    path: Path, records: Sequence[EpochRecord], teacher_error: float, summary: dict[str, Any]
 ) -> None:
     """Draw the students' held-out error after each epoch to ``path`` (PNG).
 

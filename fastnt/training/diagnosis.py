@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fastnt.data.install_ffcv import import_error
 from fastnt.data.loaders import free_memory
 from fastnt.data.prepare import list_prepared
 from fastnt.files import cache_dir
@@ -68,11 +69,15 @@ def _triton() -> Finding:
 
 
 def _ffcv() -> Finding:
+    remedy = f"`{sys.executable} -m fastnt.data.install_ffcv` builds it"
     if importlib.util.find_spec("ffcv"):
+        error = import_error()
+        if error:
+            return Finding("FFCV", False, f"it is there, but {error}; {remedy}")
         return Finding("FFCV", True, package_version("ffcv") or "of unknown version")
     if sys.platform != "linux":
         return Finding("FFCV", False, "runs on Linux only; the resident loader takes its place")
-    return Finding("FFCV", False, f"`{sys.executable} -m fastnt.data.install_ffcv` builds it")
+    return Finding("FFCV", False, remedy)
 
 
 def _memory() -> list[Finding]:

@@ -1,5 +1,6 @@
 """The loop around a step: epochs, Adam, the learning rate's decay, and the held-out error after each."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastnt.data.loaders import Batch, Loader
+from fastnt.errors import UserError
 from fastnt.training.model import Model
 
 # Forward and backward on one batch, as step number `step` of the training; returns the mean loss, 0-D.
@@ -67,6 +69,9 @@ def fit(
     """Train ``model`` with Adam and yield a record after each epoch.
 
     Losses stay on the device and are read once an epoch.
+
+    Raises:
+        UserError: the loss is not finite any more.
     """
     device = next(model.parameters()).device
     # On the device, so that no step waits for the host.
@@ -83,6 +88,11 @@ def fit(
             optimizer.step()
             progress.advance(len(batch.labels))
         train_loss = total.item() / loader.rows
+        if not math.isfinite(train_loss):
+            raise UserError(
+                f"the training of {phase} diverged in epoch {epoch + 1}: its loss is {train_loss}; "
+                f"lower the learning rate, now {lr * lr_decay**epoch:g}"
+            )
         seconds = time.perf_counter() - start
         result = validate()
         record = EpochRecord(

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir, write_error, write_json
-from fastnt.report.curves import draw_curves
+from fastnt.networks import NETWORKS
 from fastnt.training.environment import describe_environment
 from fastnt.training.logits import TeacherLogits, teacher_logits
 from fastnt.training.loop import EpochRecord, Evaluation, Progress, evaluate, fit
@@ -27,6 +28,8 @@ from fastnt.training.model import Model, load_model, save_model
 from fastnt.training.step import clean_l2_loss, label_loss, student_step, teacher_step
 from fastnt.training.training_data import TrainingData
 
+# Raised when the same recipe would train another teacher than the release before.
+TEACHER_FORMAT = 1
 PHASES = ("teacher", "clean", "noisy")
 
 
@@ -39,6 +42,7 @@ class Place:
     data_dir: Path | None = None
     runs_dir: Path = Path("runs")
     name: str | None = None  # of the run's folder; by default <data set>-<time>
+    quiet: bool = False  # show nothing while the data are prepared
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Run:
     place: Place
     progress: Progress
     folder: Path = field(init=False)
+    teacher_error: float = field(init=False)  # held-out, a fraction
     records: list[EpochRecord] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -56,14 +61,27 @@ class Run:
         """Choose the folder.
 
         Raises:
-            UserError: the folder holds another run already.
+            UserError: the folder holds another run already, or its name is not a name.
         """
-        name = self.place.name or f"{self.recipe.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
-        self.folder = self.place.runs_dir / name
+        name = self.place.name
+        if name is None:
+            stem = self.place.runs_dir / f"{self.recipe.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+            several = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
+            self.folder = next(f for f in itertools.chain([stem], several) if not f.exists())
+        elif not name or Path(name).name != name:
+            raise UserError(f"--run is {name!r}; it must be the name of a folder in --runs-dir")
+        else:
+            self.folder = self.place.runs_dir / name
+            self._refuse_other_run()
+
+    def _refuse_other_run(self) -> None:
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise UserError(
-                f"{self.folder} already holds another run; choose another name with --run"
-            )
+            what = "other files"
+            if (self.folder / "summary.json").exists():
+                what = "another run"
+            elif (self.folder / "config.json").exists():
+                what = "a run that did not finish"
+            raise UserError(f"{self.folder} already holds {what}; choose another name with --run")
 
     def execute(self) -> dict[str, Any]:
         """Train the three networks, evaluate them on the test set and write the run folder.
@@ -74,7 +92,7 @@ class Run:
         recipe, device = self.recipe, self.place.device
         given_teacher = load_model(Path(recipe.teacher)) if recipe.teacher else None
         with self._timed("prepare"):
-            dataset = prepare(recipe.dataset, self.place.data_dir)
+            dataset = prepare(recipe.dataset, self.place.data_dir, progress=not self.place.quiet)
             if given_teacher is not None:
                 check_fits(given_teacher, dataset, recipe.teacher)
             data = TrainingData(dataset, recipe, self.place.loader, device)
@@ -83,7 +101,7 @@ class Run:
             torch.manual_seed(recipe.seed)
             clean = Model(recipe.student_network, preprocess, len(dataset.classes)).to(device)
             noisy = copy.deepcopy(clean)
-        self._begin_folder()
+        self._begin_folder(dataset)
         with self._timed("teacher"):
             teacher = given_teacher or self._teacher(data, preprocess, len(dataset.classes))
             teacher.to(device)
@@ -95,14 +113,13 @@ class Run:
                 self._train_student(phase, student, data, targets, alpha)
         models = {"teacher": teacher, "clean": clean, "noisy": noisy}
         with self._timed("evaluation"):
-            teacher_error = evaluate(teacher, data.validation, label_loss).error
+            self.teacher_error = evaluate(teacher, data.validation, label_loss).error
             results = {
                 phase: evaluate(model, data.test, label_loss) for phase, model in models.items()
             }
         summary = summarise(recipe, dataset, models, results)
         self.timings |= self._speeds()
         write_json(self.folder / "timings.json", self.timings)
-        draw_curves(self.folder / "curves.png", self.records, teacher_error, summary)
         write_json(self.folder / "summary.json", summary)
         return summary
 
@@ -110,7 +127,8 @@ class Run:
         """Find the teacher trained before for the same data, network, recipe and seed, or train it."""
         recipe = self.recipe
         deciding = {
-            "teacher_network": recipe.teacher_network,
+            "format": TEACHER_FORMAT,
+            "network": NETWORKS.get(recipe.teacher_network, recipe.teacher_network),
             "preprocess": recipe.preprocess,
             "epochs": recipe.teacher_epochs,
             "lr": recipe.teacher_lr,
@@ -123,7 +141,10 @@ class Run:
         key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
         kept = cache_dir() / "teachers" / f"{recipe.dataset}-{key[:16]}.safetensors"
         if kept.exists():
-            return load_model(kept)
+            try:
+                return load_model(kept)
+            except UserError as error:
+                raise UserError(f"{error} Or delete {kept}: it is trained again") from error
         torch.manual_seed(recipe.seed)
         teacher = Model(recipe.teacher_network, preprocess, classes).to(self.place.device)
         self._record(
@@ -146,6 +167,7 @@ class Run:
         self, phase: str, student: Model, data: TrainingData, targets: TeacherLogits, alpha: float
     ) -> None:
         recipe = self.recipe
+        torch.manual_seed(recipe.seed)  # dropout: the same for both students, whatever ran before
         self._record(
             fit(
                 student,
@@ -161,9 +183,19 @@ class Run:
         )
         save_model(student, self.folder / f"{phase}.safetensors")
 
-    def _begin_folder(self) -> None:
+    def _begin_folder(self, dataset: Dataset) -> None:
+        try:
+            self.folder.mkdir(parents=True)
+        except FileExistsError:  # made for it, or by a run that began at the same time
+            self._refuse_other_run()
+        except OSError as error:
+            raise write_error(self.folder, error) from error
         write_json(self.folder / "config.json", dataclasses.asdict(self.recipe))
-        write_json(self.folder / "environment.json", describe_environment(self.place.device))
+        write_json(self.folder / "environment.json", self._environment(dataset))
+
+    def _environment(self, dataset: Dataset) -> dict[str, Any]:
+        data = {"loader": self.place.loader, "source_sha256": dataset.source_sha256}
+        return describe_environment(self.place.device) | data
 
     def _record(self, records: Iterable[EpochRecord]) -> None:
         """Append each epoch to metrics.jsonl as it ends."""

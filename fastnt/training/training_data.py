@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastnt.config import Recipe
-from fastnt.data.holdout import Positions, hold_out
+from fastnt.data.holdout import Holdout, Positions, hold_out
 from fastnt.data.loaders import Kind, Loader, make_loader
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess
@@ -21,21 +21,29 @@ class TrainingData:
     """The training list has ``views * images`` rows; rows from ``images`` on are mirror images."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.device) -> None:
-        """Hold out what the recipe says.
+        self._dataset, self._recipe, self._kind, self._device = dataset, recipe, kind, device
+        self.views = 2 if recipe.mirror else 1
+
+    @cached_property
+    def _split(self) -> Holdout:
+        """What the recipe holds out.
 
         Raises:
-            UserError: the split leaves nothing to train on or nothing held out.
+            UserError: nothing is left to train on, or nothing held out.
         """
-        self._dataset, self._recipe, self._kind, self._device = dataset, recipe, kind, device
-        self._split = hold_out(
-            dataset.train.labels(),
-            tuple(dataset.train.parts.values()),
-            last=recipe.validation,
-            per_class=recipe.validation_per_class,
-            train_samples=recipe.train_samples,
+        train = self._dataset.train
+        return hold_out(
+            train.labels(),
+            tuple(train.parts.values()),
+            last=self._recipe.validation,
+            per_class=self._recipe.validation_per_class,
+            train_samples=self._recipe.train_samples,
         )
-        self.images = len(self._split.train)
-        self.views = 2 if recipe.mirror else 1
+
+    @property
+    def images(self) -> int:
+        """Images in one view of the training list."""
+        return len(self._split.train)
 
     @property
     def digest(self) -> str:

@@ -128,15 +128,16 @@ void select(const NoisyL2 &p, const Noise &noise, const Keys &keys, std::int64_t
     }
 }
 
-// One row; `xi` holds its noise from class 0 on where that is drawn already.
-double one_row(const NoisyL2 &p, std::int64_t student, std::int64_t sample, bool selected,
-               const RowBlocks *blocks, float sigma, const float *shared) {
+// The loss of one row. `shared` holds the noise of all rows, if that is so.
+double one_row(const NoisyL2 &p, const Noise &of, const Keys &keys, std::int64_t student,
+               std::int64_t sample, bool selected, const float *shared) {
     float noise[CHUNK], g_buffer[CHUNK], z_buffer[CHUNK], out_buffer[CHUNK];
     const Logits &g = p.student, &z = p.teacher;
     const std::int64_t g_row = student * g.student_stride + sample * g.sample_stride;
     const std::int64_t z_row = student * z.student_stride + sample * z.sample_stride;
     const std::int64_t grad_row = (student * p.samples + sample) * p.classes;
-    const Sweep run = SWEEPS[!selected ? CLEAN : p.perturb_student ? STUDENT : TEACHER][p.grad != nullptr];
+    const Target target = !selected ? CLEAN : p.perturb_student ? STUDENT : TEACHER;
+    const Sweep run = SWEEPS[target][p.grad != nullptr];
     const bool direct = p.grad && p.grad_dtype == Dtype::float32;
     double sum = 0;
     for (std::int64_t c = 0; c < p.classes; c += CHUNK) {
@@ -144,10 +145,12 @@ double one_row(const NoisyL2 &p, std::int64_t student, std::int64_t sample, bool
         const float *xi = shared ? shared + c : noise;
         float *grad = direct ? static_cast<float *>(p.grad) + grad_row + c : out_buffer;
         if (selected && !shared) {
+            const RowBlocks blocks(keys, static_cast<std::uint32_t>(row_of(p, sample)), of.step,
+                                   NOISE + 256 * p.teacher_id);
             const Ahead g_ahead(g.data, g.dtype, g.class_stride, g_row + c, n);
             const Ahead z_ahead(z.data, z.dtype, z.class_stride, z_row + c, n);
             const Ahead grad_ahead(p.grad, p.grad_dtype, 1, grad_row + c, n);
-            draw_row(*blocks, c / 4, (n + 3) / 4, sigma, noise, [&](std::int64_t i) INLINE_LAMBDA {
+            draw_row(blocks, c / 4, (n + 3) / 4, of.sigma, noise, [&](std::int64_t i) INLINE_LAMBDA {
                 g_ahead.fetch<false>(i);
                 z_ahead.fetch<false>(i);
                 grad_ahead.fetch<true>(i);
@@ -177,11 +180,8 @@ void rows(const NoisyL2 &p, std::int64_t begin, std::int64_t end) {
         select(p, noise, keys, first, count, selected);
         const float *shared =
             p.shared_xi ? p.shared_xi + student * padded_classes(p.classes) : nullptr;
-        for (std::int64_t i = 0; i < count; ++i) {
-            const RowBlocks blocks(keys, static_cast<std::uint32_t>(row_of(p, first + i)),
-                                   noise.step, NOISE + 256 * p.teacher_id);
-            p.row_loss[begin + i] = one_row(p, student, first + i, selected[i], &blocks, noise.sigma, shared);
-        }
+        for (std::int64_t i = 0; i < count; ++i)
+            p.row_loss[begin + i] = one_row(p, noise, keys, student, first + i, selected[i], shared);
         begin += count;
     }
 }

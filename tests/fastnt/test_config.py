@@ -71,6 +71,9 @@ def test_every_value_can_be_set_as_text(field: Any) -> None:
         ({"epochs": True}, ["epochs", "a whole number"]),
         ({"mirror": "maybe"}, ["mirror", "true or false"]),
         ({"lr": 0}, ["lr is 0", "above 0"]),
+        ({"lr": 1e300}, ["lr is 1e+300", "finite"]),
+        ({"lr_decay": 1.5}, ["lr_decay is 1.5", "at most 1"]),
+        ({"epochs": float("inf")}, ["epochs", "a whole number"]),
         ({"noise": "pink"}, ["noise is 'pink'", "one of logit, shared"]),
         ({"teacher": 3}, ["teacher", "text"]),
     ],
@@ -99,6 +102,27 @@ def test_bad_config_files_are_named(tmp_path: Path, name: str, text: str, words:
         load_recipe(None, path)
 
 
+def test_large_seeds_are_taken_whole() -> None:
+    assert load_recipe("mnist", None, {"seed": str(2**63 - 1)}).seed == 2**63 - 1
+    assert load_recipe("mnist", None, {"seed": 2**53 + 1}).seed == 2**53 + 1
+
+
+def test_the_data_set_chooses_the_recipe_wherever_it_is_said() -> None:
+    assert load_recipe(None, None, {"dataset": "mnist"}) == load_recipe("mnist")
+
+
+def test_a_folder_of_a_run_is_a_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"dataset": "mnist", "alpha": 0.75}')
+    assert load_recipe(None, tmp_path).alpha == 0.75
+
+
+def test_held_out_images_are_counted_in_one_way() -> None:
+    with pytest.raises(UserError, match="both set"):
+        load_recipe("svhn", None, {"validation": 500})
+    other = load_recipe("svhn", None, {"validation": 500, "validation_per_class": ""})
+    assert (other.validation, other.validation_per_class) == (500, ())
+
+
 def test_missing_config_file_and_another_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         load_recipe(None, tmp_path / "none.toml")
@@ -108,7 +132,7 @@ def test_missing_config_file_and_another_data_set(tmp_path: Path) -> None:
         load_recipe("cifar10", config)
 
 
-def test_recipes_hold_only_known_keys_and_no_default_twice() -> None:
+def test_recipes_hold_only_known_keys() -> None:
     known = {field.name for field in dataclasses.fields(Recipe)}
     for dataset in DATASETS:
         text = resources.files("fastnt").joinpath("recipes", f"{dataset}.toml").read_text("utf-8")

@@ -73,7 +73,9 @@ def test_counting_leaves_the_network_in_training_mode() -> None:
         ("FC800", "end it with FC10"),
         ("MP2(S2)", "end it with FC10"),
         ("C9(S1P0)@4-C40(S1P0)@4-FC10", "does not fit what comes before it"),
-        ("C3(S0P1)@4-FC10", "does not fit what comes before it"),
+        ("C3(S0P1)@4-FC10", "cannot read 'C3(S0P1)@4'"),
+        ("FC0-FC10", "cannot read 'FC0'"),
+        ("FC99999999999-FC10", "cannot read 'FC99999999999'"),
         ("", "cannot read ''"),
     ],
 )

@@ -144,6 +144,11 @@ def test_a_full_disk_while_training_leaves_whole_files_only(
         (["--config", "none.toml"], "cannot read the recipe none.toml"),
         (["--data-dir", "."], "leave --data-dir out"),
         (["--seed", "-1"], "seed is -1"),
+        (["--sigma", "1e39"], "sigma is 1e+39"),
+        (["--student", "FC99999999999-FC10"], "cannot read 'FC99999999999'"),
+        (["--run", "../x"], "must be the name of a folder"),
+        (["--run", ""], "must be the name of a folder"),
+        (["--run", "x" * 300], "File name too long"),
     ],
 )
 def test_bad_options_of_train(refused: Fastnt, arguments: list[str], words: str) -> None:
@@ -178,7 +183,10 @@ def test_a_run_folder_that_holds_another_run(refused: Fastnt, tmp_path: Path) ->
     assert {p: p.read_bytes() for p in (tmp_path / "runs" / "a").iterdir()} == before
 
 
-def test_a_logits_table_of_another_teacher(refused: Fastnt, cache: Path) -> None:
+def test_a_logits_table_of_another_teacher(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     tables = []
     for seed in ("1", "2"):
         with pytest.raises(SystemExit, match="0"):
@@ -188,6 +196,9 @@ def test_a_logits_table_of_another_teacher(refused: Fastnt, cache: Path) -> None
     before = set(Path("runs").rglob("*"))
     with pytest.raises(SystemExit, match="2"):
         main(["train", "--run", "3", "--seed", "2", *TINY])
+    sentence = capfd.readouterr().err
+    assert sentence.startswith("fastnt: error: ")
+    assert "is of another teacher" in sentence
     new = {p.name for p in set(Path("runs").rglob("*")) - before}
     assert new == {"3", "config.json", "environment.json", "teacher.safetensors"}
 

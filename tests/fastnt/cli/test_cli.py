@@ -34,6 +34,7 @@ def test_train_ends_with_a_table_and_a_folder(capsys: pytest.CaptureFixture[str]
     for words in ("teacher", "student, clean", "student, noisy", "test error", str(folder)):
         assert words in output.out
     assert "student, noisy: epoch 1/1, held-out error" in output.err
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_json_prints_the_summary_alone(capsys: pytest.CaptureFixture[str]) -> None:

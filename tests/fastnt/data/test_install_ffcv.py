@@ -28,7 +28,7 @@ int main(int count, char **) {
 def test_installed_ffcv_is_left_alone(monkeypatch, capsys):
     monkeypatch.setattr(install_ffcv.platform, "system", lambda: "Linux")
     monkeypatch.setattr(install_ffcv.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(install_ffcv, "_import_error", lambda: "")
+    monkeypatch.setattr(install_ffcv, "import_error", lambda: "")
     monkeypatch.setattr(install_ffcv, "_pip", lambda *_: pytest.fail("nothing is to be installed"))
     monkeypatch.setattr(sys, "argv", ["install_ffcv"])
     assert install_ffcv.main() == 0

@@ -1,6 +1,7 @@
 """Real MNIST and CIFAR-10, where they are at hand: the same command learns."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,12 @@ from fastnt.cli import main
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "unpack.py"
-    if not root.is_file():
+    here = Path(__file__).resolve().parents[3]
+    unpack = Path(os.environ.get("FASTNT_SHARED", here.parent / "shared")) / "data" / "unpack.py"
+    if not unpack.is_file():
         pytest.skip("no real data")
     folder = tmp_path_factory.mktemp("real")
-    subprocess.run([sys.executable, str(root), str(folder)], check=True)
+    subprocess.run([sys.executable, str(unpack), str(folder)], check=True)
     return folder
 
 

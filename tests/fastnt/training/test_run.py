@@ -28,7 +28,6 @@ FILES = {
     "clean.safetensors",
     "noisy.safetensors",
     "timings.json",
-    "curves.png",
     "summary.json",
 }
 
@@ -52,7 +51,6 @@ def test_the_folder_holds_what_the_run_made(tmp_path: Path) -> None:
     assert [(r["phase"], r["epoch"]) for r in records] == [
         (phase, epoch) for phase in ("teacher", "clean", "noisy") for epoch in (1, 2)
     ]
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     timings = json.loads((folder / "timings.json").read_text())
     assert {f"{phase}_images_per_second" for phase in ("teacher", "clean", "noisy")} <= set(timings)
 
@@ -90,17 +88,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Pat
 
 
 def test_a_teacher_trained_before_is_used_again_with_the_same_result(tmp_path: Path) -> None:
-    first, a = _run(tmp_path, _recipe(seed=3), "a")
-    second, b = _run(tmp_path, _recipe(seed=3), "b")
+    dropout = {"seed": 3, "student_network": "FC32-D0.5-FC10"}
+    first, a = _run(tmp_path, _recipe(**dropout), "a")
+    second, b = _run(tmp_path, _recipe(**dropout), "b")
     assert first == second
+    assert (a / "clean.safetensors").read_bytes() == (b / "clean.safetensors").read_bytes()
     phases = [json.loads(x)["phase"] for x in (b / "metrics.jsonl").read_text().splitlines()]
     assert phases == ["clean", "clean", "noisy", "noisy"]
-    given, _ = _run(tmp_path, _recipe(seed=3, teacher=str(a / "teacher.safetensors")), "c")
+    given, _ = _run(tmp_path, _recipe(**dropout, teacher=str(a / "teacher.safetensors")), "c")
     assert given == first
 
 
 def test_without_noise_the_two_students_are_one(tmp_path: Path) -> None:
-    for name, values in {"alpha": {"alpha": 0}, "sigma": {"sigma": 0}}.items():
+    dropout = {"alpha": 0, "student_network": "FC32-D0.5-FC10"}
+    for name, values in {"alpha": {"alpha": 0}, "sigma": {"sigma": 0}, "d": dropout}.items():
         _, folder = _run(tmp_path, _recipe(**values), name)
         noisy = (folder / "noisy.safetensors").read_bytes()
         assert noisy == (folder / "clean.safetensors").read_bytes()
@@ -183,9 +184,32 @@ def test_stored_logits_are_the_teachers_own(tmp_path: Path) -> None:
 def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="already holds another run"):
+    with pytest.raises(UserError, match="already holds other files"):
         _run(tmp_path, _recipe())
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["notes.txt"]
+
+
+def test_two_runs_of_the_same_second_have_two_folders(tmp_path: Path) -> None:
+    runs = []
+    for _ in range(2):
+        run = Run(_recipe(), Place(CPU, runs_dir=tmp_path), Silent())
+        run.folder.mkdir(parents=True)
+        runs.append(run.folder)
+    assert runs[0] != runs[1]
+
+
+def test_a_training_that_diverges_is_stopped(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training of teacher diverged in epoch 1.*lower the"):
+        _run(tmp_path, _recipe(teacher_lr=1e30))
+
+
+def test_a_run_is_not_evaluated_on_other_data(tmp_path: Path, mnist_folder: Path) -> None:
+    _, folder = _run(tmp_path, _recipe())
+    environment = folder / "environment.json"
+    other = json.loads(environment.read_text()) | {"source_sha256": "0" * 64}
+    environment.write_text(json.dumps(other))
+    with pytest.raises(UserError, match="other files of digits"):
+        evaluate_run(folder, None, CPU)
 
 
 def test_a_teacher_of_other_images_is_refused_before_anything_is_written(tmp_path: Path) -> None:
