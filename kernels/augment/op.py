@@ -1,5 +1,8 @@
 """Augmentation: which version runs. All of them give the same bits."""
 
+import importlib.util
+import os
+
 import torch
 from torch import Tensor
 
@@ -34,16 +37,22 @@ def augment(
         mean: what to subtract from the pixels in [0, 1], (C,) or (H, W, C) float32; None for 0.
         std: what to divide by afterwards, (C,) or (H, W, C) float32; None for 1.
         dtype: float32, bfloat16 or float16.
-        impl: "auto", or the version to use: "native", "eager".
+        impl: "auto", or the version to use: "triton", "native", "eager".
 
     Raises:
         TypeError: images, index, flipped, mean, std or dtype has the wrong dtype.
         ValueError: a shape does not match, a tensor is on another device, pad is negative,
             or ``impl`` cannot run here.
     """
-    if _choose(impl, images) == "native":
+    chosen = _choose(impl, images)
+    if chosen != "eager":
         eager.check(images, index, pad, flipped, mean, std, dtype)
-        return native.augment(images, index, seed, epoch, pad, mirror, flipped, mean, std, dtype)
+        given = images, index, seed, epoch, pad, mirror, flipped, mean, std, dtype
+        if chosen == "native":
+            return native.augment(*given)
+        from fastnt.kernels.augment import triton  # imported when it is first used
+
+        return triton.augment(*given)
     return eager.augment(
         images,
         index=index,
@@ -58,18 +67,45 @@ def augment(
     )
 
 
+_TRITON = importlib.util.find_spec("triton") is not None
+# What "auto" takes on a device, if it can run; eager elsewhere. ROCm's devices are "cuda" too.
+_BEST = {"cpu": "native", "cuda": "triton"}
+
+
 def _choose(impl: str, images: Tensor) -> str:
-    if impl not in ("auto", "native", "eager"):
-        raise ValueError(f"impl must be one of 'auto', 'native', 'eager', got {impl!r}")
-    why = None
-    if not PRESENT:
-        why = MISSING
-    elif torch.compiler.is_compiling():
-        why = "torch.compile does not see into it"
-    elif images.device.type != "cpu":
-        why = f"it is for the CPU, and images are on {images.device}"
-    elif images.dim() == 4 and images.shape[3] > native.MAX_CHANNELS:
-        why = f"it takes up to {native.MAX_CHANNELS} channels, and images have {images.shape[3]}"
-    if impl == "native" and why is not None:
-        raise ValueError(f"impl='native' cannot run here: {why}; use impl='auto'")
-    return "eager" if impl == "eager" or why is not None else "native"
+    """Return the version that ``impl`` means for these images."""
+    if impl == "auto":
+        best = _BEST.get(images.device.type, "eager")
+        return best if _misfit(best, images) is None else "eager"
+    if impl not in ("triton", "native", "eager"):
+        raise ValueError(f"impl must be one of 'auto', 'triton', 'native', 'eager', got {impl!r}")
+    why = _misfit(impl, images)
+    if why is not None:
+        raise ValueError(f"impl={impl!r} cannot run here: {why}; use impl='auto'")
+    return impl
+
+
+def _misfit(impl: str, images: Tensor) -> str | None:
+    """Return why a version cannot take these images."""
+    if impl == "native":
+        if not PRESENT:
+            return MISSING
+        if torch.compiler.is_compiling():
+            return "torch.compile does not see into it"
+        if images.device.type != "cpu":
+            return f"it is for the CPU, and images are on {images.device}"
+        if images.dim() == 4 and images.shape[3] > native.MAX_CHANNELS:
+            most = native.MAX_CHANNELS
+            return f"it takes up to {most} channels, and images have {images.shape[3]}"
+    if impl == "triton":
+        if not _TRITON:
+            return "Triton is not installed"
+        interpreted = images.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+        if images.device.type != "cuda" and not interpreted:
+            return (
+                f"it is for CUDA and ROCm, and images are on {images.device}"
+                " (with TRITON_INTERPRET=1 in the environment it takes CPU tensors, slowly)"
+            )
+        if images.shape[1:].numel() >= 2**30:
+            return "it takes images of less than 2^30 values"
+    return None
