@@ -70,9 +70,7 @@ def augment_kernel(
         row = tl.load(index + image * index_n) if HAS_INDEX else image
         zero = tl.full([], 0, tl.uint32)
         counter = tl.load(epoch).to(tl.uint32)
-        w0, w1, w2, _ = philox4x32(
-            zero, row.to(tl.uint32), counter, zero + AUGMENT, tl.load(seed)
-        )
+        w0, w1, w2, _ = philox4x32(zero, row.to(tl.uint32), counter, zero + AUGMENT, tl.load(seed))
         if CROP:
             dy, dx = _shift(w0, pad.to(tl.int64), HEIGHT), _shift(w1, pad.to(tl.int64), WIDTH)
         if MIRROR:

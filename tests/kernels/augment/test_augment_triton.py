@@ -16,7 +16,7 @@ def build(compile_for):
     from fastnt.kernels.augment.triton import augment_kernel, launch_options
 
     def build(target, shape, dtype, **options):
-        count, height, width, channels = shape
+        _count, height, width, channels = shape
         launch = launch_options(*shape)
         warps = launch.pop("num_warps")
         sizes = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "images_c": 1}
