@@ -23,7 +23,7 @@ demo: setup
 	$(BIN)/fastnt train --runs-dir runs
 
 test: setup
-	$(BIN)/python -m pytest -m "$(QUICK)"
+	$(BIN)/python -m pytest -n 2 -m "$(QUICK)"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _train(*arguments: str) -> tuple[dict[str, object], list[dict[str, float]]]:
+def _train(*arguments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--run", "a", "--quiet", "--loader", "ffcv", *arguments])
     lines = Path("runs/a/metrics.jsonl").read_text().splitlines()
@@ -30,17 +31,21 @@ def _train(*arguments: str) -> tuple[dict[str, object], list[dict[str, float]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_mnist_through_ffcv(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ffcv")
     monkeypatch.chdir(tmp_path)
     arguments = ("--dataset", "mnist", "--data-dir", str(real))
-    summary, records = _train(*arguments, "--teacher-epochs", "1", "--epochs", "2")
+    summary, _ = _train(*arguments, "--teacher-epochs", "2", "--epochs", "3")
     assert summary["official"]
-    # After 1 and 2 of 8 and 12 epochs; the whole recipe reaches 0.7 and 1.3 %.
-    assert [r["validation_error"] < 0.03 for r in records] == [True] * 5
+    # After 2 of 8 and 3 of 12 epochs; the whole recipe reaches 0.73, 1.05 and 1.21 %.
+    assert summary["teacher"]["test_error"] < 0.02
+    assert summary["clean"]["test_error"] < 0.03
+    assert summary["noisy"]["test_error"] < 0.03
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_cifar10_through_ffcv_gets_better_from_epoch_to_epoch(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,7 +54,9 @@ def test_cifar10_through_ffcv_gets_better_from_epoch_to_epoch(
     network = "teacher_network=[C5(S1P2)@32-MP2(S2)]-[C3(S1P1)@64-MP2(S2)]-FC128-FC10"
     arguments = ("--dataset", "cifar10", "--data-dir", str(real), "--set", network)
     summary, records = _train(
-        *arguments, "--teacher-epochs", "3", "--epochs", "3", "--train-samples", "2000"
+        *arguments,
+        *("--student", "cifar10-student3"),
+        *("--teacher-epochs", "3", "--epochs", "3", "--train-samples", "2000"),
     )
     assert not summary["official"]
     for phase in ("teacher", "clean", "noisy"):
