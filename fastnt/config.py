@@ -32,6 +32,8 @@ class Recipe:
     student_network: str
     preprocess: Preprocessing = "none"
     mirror: bool = False  # mirror images join the training list (section 4)
+    crop: int = 0  # each epoch shifts each image by up to so many pixels each way, at random
+    random_mirror: bool = False  # and mirrors it with probability 1/2
     validation: int = 0  # images held out from the end of the training split
     validation_per_class: tuple[int, ...] = ()  # instead: per class, from each source file
     train_samples: int = 0  # only the first so many of the training split; 0 is all
@@ -75,7 +77,7 @@ class Recipe:
             checks[name] = (getattr(self, name) in choices, f"one of {', '.join(choices)}")
         for name in ("batch_size", "epochs", "teacher_epochs"):
             checks[name] = (getattr(self, name) >= 1, "at least 1")
-        for name in ("validation", "train_samples"):
+        for name in ("validation", "train_samples", "crop"):
             checks[name] = (getattr(self, name) >= 0, "at least 0")
         for name in ("lr", "teacher_lr"):
             checks[name] = (0 < getattr(self, name) < FLOAT_MAX, "a finite number above 0")

@@ -20,7 +20,7 @@ def evaluate(
     """Evaluate the saved networks of RUN on the test set again."""
     from fastnt.cli.progress import NAMES
     from fastnt.training.environment import choose_device
-    from fastnt.training.evaluate import evaluate_run
+    from fastnt.training.saved_run import evaluate_run
 
     errors = evaluate_run(run, data_dir, choose_device(device))
     if json_:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from fastnt.training.loop import EpochRecord, Progress
+from fastnt.training.progress import EpochRecord, Progress
 
 NAMES = {"teacher": "teacher", "clean": "student, clean", "noisy": "student, noisy"}
 

@@ -39,6 +39,22 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = "auto",
+    amp: Annotated[
+        bool | None,
+        typer.Option(
+            "--amp/--no-amp",
+            help="Mixed precision; by default where the device has it.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    compile_: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="torch.compile the networks; by default on a GPU.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="A recipe (.toml) or the config.json of a run.", rich_help_panel=_RECIPE),
@@ -144,7 +160,16 @@ def train(
     }
     overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
     recipe = load_recipe(dataset, config, overrides)
-    place = Place(choose_device(device), loader, data_dir, runs_dir, run, quiet or json_)
+    place = Place(
+        choose_device(device),
+        loader,
+        data_dir,
+        runs_dir,
+        run,
+        quiet=quiet or json_,
+        amp=amp,
+        compile=compile_,
+    )
     with choose_progress(quiet=quiet or json_) as progress:
         current = Run(recipe, place, progress)
         summary = current.execute()

@@ -109,23 +109,23 @@ class FfcvLoader:
     """Streams the training list through FFCV; see :func:`fastnt.data.loaders.make_loader`."""
 
     def __init__(self, split: Split, rows: Rows, batch_size: int, device: torch.device) -> None:
-        self.rows = rows.count
-        self._rows, self._batch_size, self._device = rows, batch_size, device
+        self.rows, self.batch_size = rows.count, batch_size
+        self._rows, self._device = rows, device
         self._stream = _stream(split.path, split.sha256)
 
     def __len__(self) -> int:
-        return -(-self.rows // self._batch_size)
+        return -(-self.rows // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield every row once, in the order of this epoch.
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield every row once, in the order of this epoch, from batch ``start`` on.
 
         Raises:
             RuntimeError: FFCV's thread failed.
         """
-        order = self._rows.order(epoch)
-        running = self._stream.start(self._rows.places(order), self._batch_size)
+        order = self._rows.order(epoch)[start * self.batch_size :]
+        running = self._stream.start(self._rows.places(order), self.batch_size)
         try:
-            for index in batches(order, self._batch_size, self._device):
+            for index in batches(order, self.batch_size, self._device):
                 images, labels = running.take()
                 yield Batch(self._copy(images), self._copy(labels.squeeze(1)), index)
         finally:

@@ -38,12 +38,13 @@ class Loader(Protocol):
     """What both implementations offer."""
 
     rows: int
+    batch_size: int
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the last ragged one included."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield every row once, in the order of this epoch."""
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield every row once, in the order of this epoch, from batch ``start`` on."""
 
 
 class Rows:

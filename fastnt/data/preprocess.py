@@ -6,7 +6,7 @@ lcn         SVHN: local contrast normalisation (Jarrett et al. 2009, section 2)
 """
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,20 @@ from fastnt.kernels.augment import augment
 
 Preprocessing = Literal["none", "pixel_mean", "lcn"]
 LCN_SIZE, LCN_SIGMA = 9, 2.0  # window of Jarrett et al.; the paper names none
+
+
+class View(NamedTuple):
+    """How the images of a batch are seen: which are mirrored, and how they are cropped at random.
+
+    Crops and random mirror images are keyed by (seed, epoch, row).
+    """
+
+    flipped: Tensor | None = None  # (N,) bool, the images to mirror whatever the epoch
+    index: Tensor | None = None  # type: ignore[assignment]  # (N,) int64, rows; hides tuple.index
+    seed: int = 0
+    epoch: Tensor | int = 0
+    pad: int = 0  # a crop is shifted by up to so many pixels each way
+    mirror: bool = False  # mirror with probability 1/2
 
 
 class Preprocess(nn.Module):
@@ -36,25 +50,25 @@ class Preprocess(nn.Module):
         if kind == "pixel_mean":
             self.register_buffer("mean", torch.zeros(shape))
 
-    def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """Fit on the training list: (images (B, H, W, C) uint8, flipped (B,) bool or None) a batch.
+    def fit(self, batches: Iterable[tuple[Tensor, View | None]]) -> None:
+        """Fit on the training list: images (B, H, W, C) uint8 and their view, a batch at a time.
 
         The list is read only when there is something to fit.
         """
         if self.kind != "pixel_mean":
             return
         total, count = torch.zeros_like(self.mean, dtype=torch.int64), 0
-        for images, flipped in batches:
-            if flipped is not None:
+        for images, view in batches:
+            if view is not None and (flipped := view.flipped) is not None:
                 images = torch.where(flipped[:, None, None, None], images.flip(2), images)
             total += images.sum(0, dtype=torch.int64).to(total.device)
             count += len(images)
         self.mean.copy_(total / (255.0 * max(count, 1)))
 
-    def forward(self, images: Tensor, flipped: Tensor | None = None) -> Tensor:
-        """Normalise ``images``; rows where ``flipped`` (N,) is true are mirrored first."""
+    def forward(self, images: Tensor, view: View | None = None) -> Tensor:
+        """Normalise ``images`` as ``view`` shows them; None shows them as they are."""
         mean = self.mean if self.kind == "pixel_mean" else None
-        pixels = augment(images, flipped=flipped, mean=mean)
+        pixels = augment(images, mean=mean, **(view or View())._asdict())
         return local_contrast_normalise(pixels) if self.kind == "lcn" else pixels
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.files import atomic_path
-from fastnt.training.loop import EpochRecord
+from fastnt.training.progress import EpochRecord
 
 COLOURS = {"teacher": "#6b7280", "clean": "#1d6fb8", "noisy": "#c2410c"}
 

@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fastnt.data.loaders import Loader
+from fastnt.data.loaders import Batch, Loader
+from fastnt.data.preprocess import View
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, cache_dir
 from fastnt.training.model import Model
@@ -45,7 +46,7 @@ def teacher_logits(teacher: Model, data: TrainingData) -> TeacherLogits:
     }
     if not path.exists():
         tables = {
-            "train": compute_logits(teacher, data.ordered, data.flipped).cpu(),
+            "train": compute_logits(teacher, data.ordered, data.list_view).cpu(),
             "validation": compute_logits(teacher, data.validation).cpu(),
         }
         payload = safetensors.torch.save(tables, {"fastnt": json.dumps(expected)})
@@ -57,16 +58,15 @@ def teacher_logits(teacher: Model, data: TrainingData) -> TeacherLogits:
 
 @torch.inference_mode()
 def compute_logits(
-    teacher: Model, loader: Loader, flipped: Callable[[Tensor], Tensor | None] | None = None
+    teacher: Model, loader: Loader, views: Callable[[Batch], View | None] = lambda batch: None
 ) -> Tensor:
-    """Logits (rows, C), float32, by row; ``flipped`` tells which rows are mirror images."""
+    """Logits (rows, C), float32, by row, of the images as ``views`` shows them."""
     was_training = teacher.training
     teacher.eval()
     device = next(teacher.parameters()).device
     table = torch.empty((loader.rows, teacher.classes), device=device)
     for batch in loader.epoch(0):
-        mirrored = flipped(batch.index) if flipped else None
-        table[batch.index] = teacher(batch.images, mirrored)
+        table[batch.index] = teacher(batch.images, views(batch))
     teacher.train(was_training)
     return table
 

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from fastnt.data.preprocess import Preprocess
+from fastnt.data.preprocess import Preprocess, View
 from fastnt.errors import UserError
 from fastnt.files import atomic_path
 from fastnt.networks import build_network, count_multiplies, count_parameters
@@ -31,9 +31,9 @@ class Model(nn.Module):
         self.preprocess = copy.deepcopy(preprocess)
         self.network = build_network(notation, (channels, height, width), classes)
 
-    def forward(self, images: Tensor, flipped: Tensor | None = None) -> Tensor:
-        """Return logits; rows where ``flipped`` (N,) is true are mirrored first."""
-        logits: Tensor = self.network(self.preprocess(images, flipped))
+    def forward(self, images: Tensor, view: View | None = None) -> Tensor:
+        """Return the logits of ``images`` as ``view`` shows them; None shows them as they are."""
+        logits: Tensor = self.network(self.preprocess(images, view))
         return logits
 
     @property

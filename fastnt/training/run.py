@@ -22,20 +22,30 @@ from fastnt.errors import UserError
 from fastnt.files import cache_dir, write_error, write_json
 from fastnt.networks import NETWORKS
 from fastnt.training.environment import describe_environment
-from fastnt.training.logits import TeacherLogits, teacher_logits
-from fastnt.training.loop import EpochRecord, Evaluation, Progress, evaluate, fit
+from fastnt.training.evaluation import (
+    Evaluation,
+    SampleLoss,
+    clean_l2_loss,
+    evaluate,
+    label_loss,
+)
+from fastnt.training.logits import teacher_logits
 from fastnt.training.model import Model, load_model, save_model
-from fastnt.training.step import clean_l2_loss, label_loss, student_step, teacher_step
+from fastnt.training.objectives import Objective, label_objective, noisy_l2_objective
+from fastnt.training.precision import Precision, choose_precision
+from fastnt.training.progress import EpochRecord, Progress
+from fastnt.training.step import TrainStep
+from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
 
 # Raised when the same recipe would train another teacher than the release before.
-TEACHER_FORMAT = 1
+TEACHER_FORMAT = 2
 PHASES = ("teacher", "clean", "noisy")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run computes, reads and writes: nothing here changes what it computes on a CPU."""
+    """Where and how a run computes, reads and writes; nothing here changes the experiment."""
 
     device: torch.device
     loader: Kind = "auto"  # auto, ffcv or resident
@@ -43,6 +53,8 @@ class Place:
     runs_dir: Path = Path("runs")
     name: str | None = None  # of the run's folder; by default <data set>-<time>
     quiet: bool = False  # show nothing while the data are prepared
+    amp: bool | None = None  # mixed precision; None: where the device has it
+    compile: bool | None = None  # torch.compile; None: on a GPU
 
 
 @dataclass
@@ -53,16 +65,18 @@ class Run:
     place: Place
     progress: Progress
     folder: Path = field(init=False)
+    precision: Precision = field(init=False)
     teacher_error: float = field(init=False)  # held-out, a fraction
     records: list[EpochRecord] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Choose the folder.
+        """Choose the folder and the precision.
 
         Raises:
             UserError: the folder holds another run already, or its name is not a name.
         """
+        self.precision = choose_precision(self.place.device, self.place.amp)
         name = self.place.name
         if name is None:
             stem = self.place.runs_dir / f"{self.recipe.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -110,7 +124,15 @@ class Run:
             targets = teacher_logits(teacher, data)
         for phase, student, alpha in (("clean", clean, 0.0), ("noisy", noisy, recipe.alpha)):
             with self._timed(phase):
-                self._train_student(phase, student, data, targets, alpha)
+                torch.manual_seed(recipe.seed)  # dropout: the same for both, whatever ran before
+                self._train(
+                    student,
+                    data,
+                    noisy_l2_objective(targets.train, recipe, alpha=alpha),
+                    clean_l2_loss(targets.validation),
+                    Schedule(phase, recipe.epochs, recipe.lr, recipe.lr_decay),
+                )
+                save_model(student, self.folder / f"{phase}.safetensors")
         models = {"teacher": teacher, "clean": clean, "noisy": noisy}
         with self._timed("evaluation"):
             self.teacher_error = evaluate(teacher, data.validation, label_loss).error
@@ -130,10 +152,13 @@ class Run:
             "format": TEACHER_FORMAT,
             "network": NETWORKS.get(recipe.teacher_network, recipe.teacher_network),
             "preprocess": recipe.preprocess,
+            "crop": recipe.crop,
+            "random_mirror": recipe.random_mirror,
             "epochs": recipe.teacher_epochs,
             "lr": recipe.teacher_lr,
             "lr_decay": recipe.teacher_lr_decay,
             "batch_size": recipe.batch_size,
+            "precision": str(self.precision.dtype),
             "seed": recipe.seed,
             "list": data.digest,
             "device": self.place.device.type,
@@ -147,41 +172,38 @@ class Run:
                 raise UserError(f"{error} Or delete {kept}: it is trained again") from error
         torch.manual_seed(recipe.seed)
         teacher = Model(recipe.teacher_network, preprocess, classes).to(self.place.device)
-        self._record(
-            fit(
-                teacher,
-                data.train,
-                teacher_step(teacher, data),
-                lambda: evaluate(teacher, data.validation, label_loss),
-                phase="teacher",
-                epochs=recipe.teacher_epochs,
-                lr=recipe.teacher_lr,
-                lr_decay=recipe.teacher_lr_decay,
-                progress=self.progress,
-            )
+        schedule = Schedule(
+            "teacher", recipe.teacher_epochs, recipe.teacher_lr, recipe.teacher_lr_decay
         )
+        self._train(teacher, data, label_objective, label_loss, schedule)
         save_model(teacher, kept)
         return teacher
 
-    def _train_student(
-        self, phase: str, student: Model, data: TrainingData, targets: TeacherLogits, alpha: float
+    def _train(
+        self,
+        model: Model,
+        data: TrainingData,
+        objective: Objective,
+        validation_loss: SampleLoss,
+        schedule: Schedule,
     ) -> None:
-        recipe = self.recipe
-        torch.manual_seed(recipe.seed)  # dropout: the same for both students, whatever ran before
-        self._record(
-            fit(
-                student,
-                data.train,
-                student_step(student, data, targets.train, recipe, alpha=alpha),
-                lambda: evaluate(student, data.validation, clean_l2_loss(targets.validation)),
-                phase=phase,
-                epochs=recipe.epochs,
-                lr=recipe.lr,
-                lr_decay=recipe.lr_decay,
-                progress=self.progress,
-            )
+        on_gpu = self.place.device.type == "cuda"
+        step = TrainStep(
+            model,
+            objective,
+            data.train_view,
+            lr=schedule.lr,
+            precision=self.precision,
+            compile=on_gpu if self.place.compile is None else self.place.compile,
         )
-        save_model(student, self.folder / f"{phase}.safetensors")
+        trainer = Trainer(
+            step,
+            data.train,
+            lambda: evaluate(model, data.validation, validation_loss, self.precision),
+            schedule,
+            self.progress,
+        )
+        self._record(trainer.train())
 
     def _begin_folder(self, dataset: Dataset) -> None:
         try:
@@ -194,7 +216,11 @@ class Run:
         write_json(self.folder / "environment.json", self._environment(dataset))
 
     def _environment(self, dataset: Dataset) -> dict[str, Any]:
-        data = {"loader": self.place.loader, "source_sha256": dataset.source_sha256}
+        data = {
+            "loader": self.place.loader,
+            "precision": str(self.precision.dtype).removeprefix("torch."),
+            "source_sha256": dataset.source_sha256,
+        }
         return describe_environment(self.place.device) | data
 
     def _record(self, records: Iterable[EpochRecord]) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fastnt.config import Recipe
 from fastnt.data.holdout import Holdout, Positions, hold_out
-from fastnt.data.loaders import Kind, Loader, make_loader
+from fastnt.data.loaders import Batch, Kind, Loader, make_loader
 from fastnt.data.prepare import Dataset
-from fastnt.data.preprocess import Preprocess
+from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.split import Split
 
 EVALUATION_BATCH = 512
@@ -82,14 +82,27 @@ class TrainingData:
         every = np.arange(self._dataset.test.count)
         return self._loader(self._dataset.test, every, EVALUATION_BATCH)
 
-    def flipped(self, index: Tensor) -> Tensor | None:
-        """Which rows (B,) of the training list are mirror images, bool; None when there are none."""
-        return index >= self.images if self.views == 2 else None
+    def list_view(self, batch: Batch) -> View | None:
+        """The rows of a batch as the training list shows them: mirrored or not."""
+        return View(flipped=batch.index >= self.images) if self.views == 2 else None
+
+    def train_view(self, batch: Batch, epoch: Tensor) -> View | None:
+        """The rows of a batch as an epoch, 0-D int64, shows them: with the recipe's random crops."""
+        recipe, view = self._recipe, self.list_view(batch)
+        if not (recipe.crop or recipe.random_mirror):
+            return view
+        return (view or View())._replace(
+            index=batch.index,
+            seed=recipe.seed,
+            epoch=epoch,
+            pad=recipe.crop,
+            mirror=recipe.random_mirror,
+        )
 
     def fitted_preprocess(self) -> Preprocess:
         """The recipe's preprocessing, fitted on the training list."""
         preprocess = Preprocess(self._recipe.preprocess, self._dataset.shape)
-        preprocess.fit((b.images, self.flipped(b.index)) for b in self.ordered.epoch(0))
+        preprocess.fit((b.images, self.list_view(b)) for b in self.ordered.epoch(0))
         return preprocess
 
     def _loader(

@@ -15,9 +15,9 @@ from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
-from fastnt.training.evaluate import evaluate_run
 from fastnt.training.model import Model, load_model, save_model
 from fastnt.training.run import Place, Run
+from fastnt.training.saved_run import evaluate_run
 
 CPU = torch.device("cpu")
 FILES = {

@@ -8,10 +8,9 @@ import torch
 from fastnt.config import load_recipe
 from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
 from fastnt.errors import UserError
-from fastnt.training.loop import evaluate
+from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import load_model
 from fastnt.training.run import PHASES, check_fits
-from fastnt.training.step import label_loss
 from fastnt.training.training_data import TrainingData
 
 
