@@ -33,6 +33,7 @@ class Preprocess(nn.Module):
         if kind not in kinds:
             raise ValueError(f"preprocess is {kind!r}; it must be one of {', '.join(kinds)}")
         self.kind, self.shape = kind, shape
+        self.impl = "auto"  # of augment; "eager" is plain torch, which an exporter sees into
         if kind == "pixel_mean":
             self.register_buffer("mean", torch.zeros(shape))
 
@@ -54,7 +55,7 @@ class Preprocess(nn.Module):
     def forward(self, images: Tensor, flipped: Tensor | None = None) -> Tensor:
         """Normalise ``images``; rows where ``flipped`` (N,) is true are mirrored first."""
         mean = self.mean if self.kind == "pixel_mean" else None
-        pixels = augment(images, flipped=flipped, mean=mean)
+        pixels = augment(images, flipped=flipped, mean=mean, impl=self.impl)
         return local_contrast_normalise(pixels) if self.kind == "lcn" else pixels
 
 
