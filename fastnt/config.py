@@ -150,13 +150,12 @@ def _dataset(name: Any) -> str:
     """Return a data set's name as it is, and the path of the user's own data made absolute."""
     if name in DATASETS:
         return str(name)
-    path = Path(str(name))
-    if not own.looks_like_data(path):
+    if not own.is_path(str(name)):
         raise UserError(
             f"data set {name!r} is unknown, and no folder or .beton file; "
             f"{_nearest(str(name), DATASETS)}"
         )
-    return str(path.resolve())
+    return str(Path(str(name)).resolve())
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -144,7 +144,9 @@ def _import(text: str) -> Any:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module)
+        # A module may draw numbers while it is imported; what is drawn after must not depend on it.
+        with torch.random.fork_rng(devices=[]):
+            found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module and not module.startswith(f"{error.name}."):
             raise UserError(f"{module}, of {text}, needs {error.name}; install it") from error

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastnt.errors import UserError
@@ -201,9 +202,13 @@ def count_multiplies(network: nn.Module, shape: Shape) -> int:
     weight = next(network.parameters())
     image = torch.zeros((1, *shape), dtype=weight.dtype, device=weight.device)
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into it
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter sees into no fused attention
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
             network.eval()(image)
     finally:
         network.train(was_training)

@@ -11,6 +11,7 @@ of this file alone. Images are uint8, (n, H, W, C) or (n, H, W); labels are whol
 Without test files the last tenth of the samples, rounded, is the test set.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,11 @@ class OwnData:
         return digest_files("own", {path.name: path for path in kept})
 
 
-def looks_like_data(path: Path) -> bool:
-    """Tell whether a ``--dataset`` that is no known name means a path."""
-    return path.exists() or path.suffix == ".beton" or len(path.parts) > 1
+def is_path(name: str) -> bool:
+    """Tell whether the name of a data set is the path of the user's own."""
+    if name in SOURCES:
+        return False
+    return any(mark in name for mark in ("/", os.sep, ".beton")) or Path(name).exists()
 
 
 def name_of(path: Path) -> str:

@@ -67,11 +67,10 @@ def prepare(
     Raises:
         UserError: unknown name, files missing or damaged, a download or a write that failed.
     """
-    path = Path(name)
-    if name not in SOURCES and own.looks_like_data(path):
+    if own.is_path(name):
         if data_dir is not None or extra is not None:
             raise UserError(f"{name} is data of your own; leave --data-dir and --extra out")
-        return _prepare_own(path, progress=progress)
+        return _prepare_own(Path(name), progress=progress)
     source = get_source(name)
     if extra is not None and not source.optional:
         raise UserError(f"{name} has no extra images; leave --extra and --no-extra out")

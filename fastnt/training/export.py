@@ -80,6 +80,8 @@ def export_run(
             raise UserError(
                 f"exporting ONNX needs {', '.join(missing)}; run `pip install 'fastnt[export]'`"
             )
+    if run.is_file():
+        raise UserError(f"{run} holds no run; give a folder that fastnt train wrote")
     original = load_student(run, which)
     images, real = _images(run, original.shape)
     stem = f"{which}-export" if format_ == "safetensors" else which
@@ -160,17 +162,29 @@ def _difference(original: Logits, exported: Logits, images: Tensor, target: Path
     """Return the largest difference of a logit, of the same images in batches of several sizes."""
     largest = 0.0
     for size in BATCHES:
-        batches = torch.split(images, size)
-        wanted, found = (torch.cat([f(batch) for batch in batches]) for f in (original, exported))
-        allowed = TOLERANCE * wanted.abs().max().item()
-        difference = (found - wanted).abs().max().item()
-        if found.shape != wanted.shape or not difference <= allowed:  # NaN fails too
-            raise UserError(
-                f"{target} was not kept: in batches of {size} its logits differ from the original's "
-                f"by {difference:.2g}, and {allowed:.2g} is allowed; try another --format"
-            )
-        largest = max(largest, difference)
+        for batch in torch.split(images, size):
+            wanted = original(batch)
+            try:
+                difference = _distance(exported(batch), wanted)
+            except Exception as error:
+                raise UserError(
+                    f"{target} was not kept: a batch of {len(batch)} fails ({in_short(error)}); "
+                    "try another --format"
+                ) from error
+            allowed = TOLERANCE * wanted.abs().max().item()
+            if not difference <= allowed:  # NaN fails too
+                raise UserError(
+                    f"{target} was not kept: in a batch of {len(batch)} its logits differ from the "
+                    f"original's by {difference:.2g}, and {allowed:.2g} is allowed; try another --format"
+                )
+            largest = max(largest, difference)
     return largest
+
+
+def _distance(found: Tensor, wanted: Tensor) -> float:
+    if found.shape != wanted.shape:
+        raise ValueError(f"logits of shape {tuple(found.shape)}, not {tuple(wanted.shape)}")
+    return (found - wanted).abs().max().item()
 
 
 def _images(run: Path, shape: tuple[int, int, int]) -> tuple[Tensor, bool]:

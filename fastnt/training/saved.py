@@ -31,7 +31,7 @@ def load_student(
     if which not in WHICH:
         raise UserError(f"which is {which!r}; it must be one of {', '.join(WHICH)}")
     path = Path(run)
-    if path.is_dir():
+    if not path.is_file():
         if not (path / "config.json").is_file():
             raise UserError(f"{path} holds no run; give a folder that fastnt train wrote")
         path /= f"{which}.safetensors"
