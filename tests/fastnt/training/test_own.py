@@ -1,5 +1,6 @@
 """The user's own networks and data, end to end."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -78,7 +79,9 @@ def test_own_networks_train_on_own_data(
         # Evaluation counts images one by one, whatever statistics a batch has.
     assert torch.allclose(student(test_images[:1]), student(test_images)[:1], atol=1e-5)
 
-    _run("train", "--run", "b", "--quiet", "--config", "runs/a/config.json")
+    # Again, through the other loader.
+    loader = "ffcv" if importlib.util.find_spec("ffcv") else "resident"
+    _run("train", "--run", "b", "--quiet", "--config", "runs/a/config.json", "--loader", loader)
     assert _summary("b") == summary
     for name in ("teacher", "clean", "noisy"):
         a, b = (Path("runs", run, f"{name}.safetensors").read_bytes() for run in "ab")
