@@ -1,7 +1,7 @@
 """The recipe: one flat, typed record of everything that decides what a run computes.
 
-A recipe is read from ``recipes/<data set>.toml``, then from ``--config`` (a .toml file or the
-config.json of an earlier run), then from flags; what comes later wins.
+A recipe is read from ``recipes/<data set>.toml`` (``folder.toml`` for the user's own data), then from
+``--config`` (a .toml file or the config.json of an earlier run), then from flags; what comes later wins.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
+from fastnt.data import own
 from fastnt.data.preprocess import Preprocessing
 from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
@@ -27,14 +28,14 @@ FLOAT_MAX = 3.4e38  # float32's
 class Recipe:
     """A run's recipe; the defaults are the paper's, or the field's where the paper is silent."""
 
-    dataset: str
-    teacher_network: str  # a name in fastnt.networks.NETWORKS or the paper's notation
+    dataset: str  # one of DATASETS, or the absolute path of the user's own: see fastnt.data.own
+    teacher_network: str  # a name in fastnt.networks.NETWORKS, the paper's notation, module:factory
     student_network: str
     preprocess: Preprocessing = "none"
     mirror: bool = False  # mirror images join the training list (section 4)
     crop: int = 0  # each epoch shifts each image by up to so many pixels each way, at random
     random_mirror: bool = False  # and mirrors it with probability 1/2
-    validation: int = 0  # images held out from the end of the training split
+    validation: int = 0  # images held out from the end of the training split; 0: a tenth, by class
     validation_per_class: tuple[int, ...] = ()  # instead: per class, from each source file
     train_samples: int = 0  # only the first so many of the training split; 0 is all
     seed: int = 0
@@ -49,7 +50,7 @@ class Recipe:
     lr: float = 1e-3
     lr_decay: float = 0.75  # factor on the learning rate after each epoch
 
-    teacher: str = ""  # a teacher's .safetensors file; empty: train one
+    teacher: str = ""  # a .safetensors file, or module:factory, used as it is; empty: train one
     teacher_epochs: int = 8
     teacher_lr: float = 1e-3
     teacher_lr_decay: float = 0.6
@@ -62,7 +63,10 @@ class Recipe:
         """
         low, high = self.sigma_range
         checks: dict[str, tuple[bool, str]] = {
-            "dataset": (self.dataset in DATASETS, f"one of {', '.join(DATASETS)}"),
+            "dataset": (
+                self.dataset in DATASETS or Path(self.dataset).is_absolute(),
+                f"one of {', '.join(DATASETS)}, or an absolute path",
+            ),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
             "sigma": (0 <= low <= high < FLOAT_MAX, "a finite number >= 0, or a range LOW:HIGH"),
             "seed": (0 <= self.seed < 2**63, "between 0 and 2^63 - 1"),
@@ -91,6 +95,11 @@ class Recipe:
                 "validation and validation_per_class are both set; set validation=0 or "
                 "validation_per_class= (empty)"
             )
+
+    @property
+    def dataset_name(self) -> str:
+        """What files and folders of the data set are named after."""
+        return self.dataset if self.dataset in DATASETS else own.name_of(Path(self.dataset))
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -123,22 +132,32 @@ def load_recipe(
     dataset = given.pop("dataset", dataset)
     chosen = _read_config(config) if config else {}
     origin = str(config)
-    if dataset and chosen.get("dataset", dataset) != dataset:
-        raise UserError(
-            f"{origin} is for {chosen['dataset']}, not {dataset}; drop --dataset or the config"
-        )
-    name = dataset or chosen.get("dataset") or "digits"
-    if name not in DATASETS:
-        raise UserError(f"data set {name!r} is unknown; {_nearest(str(name), DATASETS)}")
-    text = resources.files("fastnt").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+    theirs = _dataset(chosen.pop("dataset", None) or dataset or "digits")
+    name = _dataset(dataset or theirs)
+    if name != theirs:
+        raise UserError(f"{origin} is for {theirs}, not {name}; drop --dataset or the config")
+    file = f"{name if name in DATASETS else 'folder'}.toml"
+    text = resources.files("fastnt").joinpath("recipes", file).read_text("utf-8")
     values: dict[str, Any] = {"dataset": name}
     for source, layer in (
-        (f"recipes/{name}.toml", tomllib.loads(text)),
+        (f"recipes/{file}", tomllib.loads(text)),
         (origin, chosen),
         ("the command line", given),
     ):
         values |= {key: _typed(key, value, source) for key, value in layer.items()}
     return Recipe(**values)
+
+
+def _dataset(name: Any) -> str:
+    """Return a data set's name as it is, and the path of the user's own data made absolute."""
+    if name in DATASETS:
+        return str(name)
+    if not own.is_path(str(name)):
+        raise UserError(
+            f"data set {name!r} is unknown, and no folder or .beton file; "
+            f"{_nearest(str(name), DATASETS)}"
+        )
+    return str(Path(str(name)).resolve())
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fastnt.cli.progress import NAMES
+from fastnt.data.sources import SOURCES
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
     """Print the three networks, the improvement, where the time went and where the run lies."""
     console = Console(highlight=False)
-    official = "" if summary["official"] else " (not the official files)"
+    own = summary["dataset"] not in SOURCES
+    official = "" if summary["official"] or own else " (not the official files)"
     table = Table(
         title=f"{summary['dataset']}{official}, seed {summary['seed']}", title_justify="left"
     )

@@ -13,7 +13,11 @@ _PLACE, _RECIPE = "Where to compute, read and write", "What to compute (over the
 
 def train(
     dataset: Annotated[
-        str | None, typer.Option(help="digits, mnist, svhn or cifar10.", show_default="digits")
+        str | None,
+        typer.Option(
+            help="digits, mnist, svhn, cifar10, or your own: a folder of .npy files or a .beton file.",
+            show_default="digits",
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None,
@@ -108,15 +112,16 @@ def train(
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="Take this teacher instead of training one.",
+            help="Take this teacher, as it is, instead of training one.",
             rich_help_panel=_RECIPE,
-            metavar="FILE.safetensors",
+            metavar="FILE.safetensors|MODULE:FACTORY",
         ),
     ] = None,
     student: Annotated[
         str | None,
         typer.Option(
-            help="Student network: a name or the paper's notation, such as FC800-FC10.",
+            help="Student network: a name, the paper's notation, such as FC800-FC10, or "
+            "module:factory, your own.",
             rich_help_panel=_RECIPE,
         ),
     ] = None,
@@ -141,8 +146,11 @@ def train(
     from fastnt.config import load_recipe
     from fastnt.report.curves import draw_curves
     from fastnt.training.environment import choose_device
+    from fastnt.training.model import is_own_teacher
     from fastnt.training.run import Place, Run
 
+    if teacher is not None and not is_own_teacher(teacher):
+        teacher = str(Path(teacher).absolute())
     flags: dict[str, Any] = {
         "alpha": alpha,
         "sigma": sigma,
@@ -155,7 +163,7 @@ def train(
         "lr": lr,
         "train_samples": train_samples,
         "seed": seed,
-        "teacher": None if teacher is None else str(Path(teacher).absolute()),
+        "teacher": teacher,
         "student_network": student,
     }
     overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}

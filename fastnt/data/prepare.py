@@ -1,4 +1,4 @@
-"""Prepared data sets: find one in the cache folder, or make it from official files."""
+"""Prepared data sets: find one in the cache folder, or make it from official files or the user's own."""
 
 import shutil
 import time
@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fastnt.data import own
 from fastnt.data.sources import (
     SOURCES,
+    Arrays,
     Source,
     get_source,
     installed_sha256,
@@ -54,7 +56,8 @@ def prepare(
     prepared last; only when there is none are the official files downloaded.
 
     Args:
-        name: "digits", "mnist", "svhn" or "cifar10".
+        name: "digits", "mnist", "svhn" or "cifar10", or the path of the user's own data (see
+            ``fastnt.data.own``), which are read again each time: what changed is prepared anew.
         data_dir: where official files lie: the folder itself, its subfolder ``name``, or the
             archive in either. Nothing is downloaded then.
         extra: SVHN's extra images: True wants them, False leaves them out, None takes what is
@@ -64,6 +67,10 @@ def prepare(
     Raises:
         UserError: unknown name, files missing or damaged, a download or a write that failed.
     """
+    if own.is_path(name):
+        if data_dir is not None or extra is not None:
+            raise UserError(f"{name} is data of your own; leave --data-dir and --extra out")
+        return _prepare_own(Path(name), progress=progress)
     source = get_source(name)
     if extra is not None and not source.optional:
         raise UserError(f"{name} has no extra images; leave --extra and --no-extra out")
@@ -126,19 +133,58 @@ def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
         sha256 = source_sha256(source, files)
     else:
         files, sha256 = {}, installed_sha256()
-    folder = cache_dir() / "data" / f"{source.name}-{sha256[:12]}"
-    if _listed(folder):
-        with suppress(OSError):  # the cache may be somebody else's
-            sidecar(folder / "train.beton").touch()  # from now on the one prepared last
-        return open_dataset(folder)
-    arrays, official = read_source(source, files), is_official(source, files)
+    folder = _folder(source.name, sha256)
+    return _found(folder) or _write(
+        folder,
+        read_source(source, files),
+        source.classes,
+        official=is_official(source, files),
+        sha256=sha256,
+    )
+
+
+def _prepare_own(path: Path, *, progress: bool) -> Dataset:
+    """Write the .beton files of the user's own data, or open those written before."""
+    data = own.find(path)
+    console = Console(stderr=True, highlight=False)
+    with console.status(f"reading {data.name}") if progress else nullcontext():
+        sha256 = data.sha256
+        folder = _folder(data.name, sha256)
+        made = _found(folder)
+        if made is None:
+            arrays, classes = own.read(data)
+            made = _write(folder, arrays, classes, official=False, sha256=sha256)
+    if progress and not data.test:
+        console.print(
+            f"{data.name} has no test files: its last {made.test.count:,} samples are the test set",
+            soft_wrap=True,
+        )
+    return made
+
+
+def _folder(name: str, sha256: str) -> Path:
+    return cache_dir() / "data" / f"{name}-{sha256[:12]}"
+
+
+def _found(folder: Path) -> Dataset | None:
+    """Open the data set in ``folder`` when it was finished."""
+    if not _listed(folder):
+        return None
+    with suppress(OSError):  # the cache may be somebody else's
+        sidecar(folder / "train.beton").touch()  # from now on the one prepared last
+    return open_dataset(folder)
+
+
+def _write(
+    folder: Path, arrays: Arrays, classes: tuple[str, ...], *, official: bool, sha256: str
+) -> Dataset:
     _sweep(folder)
     test, train = (
         write_split(
             folder / f"{name}.beton",
-            dataset=source.name,
+            dataset=folder.name.rpartition("-")[0],
             official=official,
-            classes=source.classes,
+            classes=classes,
             parts=arrays[name],
             source_sha256=sha256,
         )

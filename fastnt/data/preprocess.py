@@ -47,6 +47,7 @@ class Preprocess(nn.Module):
         if kind not in kinds:
             raise ValueError(f"preprocess is {kind!r}; it must be one of {', '.join(kinds)}")
         self.kind, self.shape = kind, shape
+        self.impl = "auto"  # of augment; "eager" is plain torch, which an exporter sees into
         if kind == "pixel_mean":
             self.register_buffer("mean", torch.zeros(shape))
 
@@ -68,7 +69,7 @@ class Preprocess(nn.Module):
     def forward(self, images: Tensor, view: View | None = None) -> Tensor:
         """Normalise ``images`` as ``view`` shows them; None shows them as they are."""
         mean = self.mean if self.kind == "pixel_mean" else None
-        pixels = augment(images, mean=mean, **(view or View())._asdict())
+        pixels = augment(images, mean=mean, impl=self.impl, **(view or View())._asdict())
         return local_contrast_normalise(pixels) if self.kind == "lcn" else pixels
 
 

@@ -20,7 +20,6 @@ from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir, write_error, write_json
-from fastnt.networks import NETWORKS
 from fastnt.training.environment import describe_environment
 from fastnt.training.evaluation import (
     Evaluation,
@@ -30,7 +29,7 @@ from fastnt.training.evaluation import (
     label_loss,
 )
 from fastnt.training.logits import teacher_logits
-from fastnt.training.model import Model, load_model, save_model
+from fastnt.training.model import Model, is_own_teacher, load_model, save_model
 from fastnt.training.objectives import Objective, label_objective, noisy_l2_objective
 from fastnt.training.precision import Precision, choose_precision
 from fastnt.training.progress import EpochRecord, Progress
@@ -79,7 +78,8 @@ class Run:
         self.precision = choose_precision(self.place.device, self.place.amp)
         name = self.place.name
         if name is None:
-            stem = self.place.runs_dir / f"{self.recipe.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+            now = time.strftime("%Y%m%d-%H%M%S")
+            stem = self.place.runs_dir / f"{self.recipe.dataset_name}-{now}"
             several = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
             self.folder = next(f for f in itertools.chain([stem], several) if not f.exists())
         elif not name or Path(name).name != name:
@@ -104,16 +104,24 @@ class Run:
             UserError: bad data, a teacher that does not fit, or a folder that cannot be written.
         """
         recipe, device = self.recipe, self.place.device
-        given_teacher = load_model(Path(recipe.teacher)) if recipe.teacher else None
+        own_teacher = is_own_teacher(recipe.teacher)
+        given_teacher = None
+        if recipe.teacher and not own_teacher:
+            given_teacher = load_model(Path(recipe.teacher))
         with self._timed("prepare"):
             dataset = prepare(recipe.dataset, self.place.data_dir, progress=not self.place.quiet)
             if given_teacher is not None:
                 check_fits(given_teacher, dataset, recipe.teacher)
             data = TrainingData(dataset, recipe, self.place.loader, device)
             preprocess = data.fitted_preprocess()
+            if own_teacher:  # with the weights it comes with; random ones follow the seed
+                torch.manual_seed(recipe.seed)
+                given_teacher = Model(recipe.teacher, preprocess, len(dataset.classes)).eval()
             # Both students start from the same weights: what differs is the noise alone.
             torch.manual_seed(recipe.seed)
-            clean = Model(recipe.student_network, preprocess, len(dataset.classes)).to(device)
+            clean = Model(recipe.student_network, preprocess, len(dataset.classes))
+            clean.check_training(data.last_batch)
+            clean.to(device)
             noisy = copy.deepcopy(clean)
         self._begin_folder(dataset)
         with self._timed("teacher"):
@@ -148,9 +156,11 @@ class Run:
     def _teacher(self, data: TrainingData, preprocess: Preprocess, classes: int) -> Model:
         """Find the teacher trained before for the same data, network, recipe and seed, or train it."""
         recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        teacher = Model(recipe.teacher_network, preprocess, classes)
         deciding = {
             "format": TEACHER_FORMAT,
-            "network": NETWORKS.get(recipe.teacher_network, recipe.teacher_network),
+            "untrained": teacher.digest(),  # a factory's network may change while its name stays
             "preprocess": recipe.preprocess,
             "crop": recipe.crop,
             "random_mirror": recipe.random_mirror,
@@ -164,14 +174,14 @@ class Run:
             "device": self.place.device.type,
         }
         key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
-        kept = cache_dir() / "teachers" / f"{recipe.dataset}-{key[:16]}.safetensors"
+        kept = cache_dir() / "teachers" / f"{recipe.dataset_name}-{key[:16]}.safetensors"
         if kept.exists():
             try:
                 return load_model(kept)
             except UserError as error:
                 raise UserError(f"{error} Or delete {kept}: it is trained again") from error
-        torch.manual_seed(recipe.seed)
-        teacher = Model(recipe.teacher_network, preprocess, classes).to(self.place.device)
+        teacher.check_training(data.last_batch)
+        teacher.to(self.place.device)
         schedule = Schedule(
             "teacher", recipe.teacher_epochs, recipe.teacher_lr, recipe.teacher_lr_decay
         )

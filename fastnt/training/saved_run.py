@@ -7,6 +7,7 @@ import torch
 
 from fastnt.config import load_recipe
 from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
+from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import load_model
@@ -44,6 +45,8 @@ def _same_data(folder: Path, name: str, data_dir: Path | None) -> Dataset:
         for prepared in list_prepared():
             if prepared.source_sha256 == wanted:
                 return open_dataset(prepared.folder)
+    if name not in SOURCES and data_dir is not None:  # the user's own, wherever they lie now
+        name, data_dir = str(data_dir), None
     dataset = prepare(name, data_dir)
     if dataset.source_sha256 != wanted:
         raise UserError(

@@ -64,6 +64,11 @@ class TrainingData:
             seed=self._recipe.seed,
         )
 
+    @property
+    def last_batch(self) -> int:
+        """Samples in the last batch of an epoch."""
+        return (self.views * self.images - 1) % self._recipe.batch_size + 1
+
     @cached_property
     def ordered(self) -> Loader:
         """The training list in list order, in large batches."""
