@@ -1,4 +1,4 @@
-"""The command line: ``fastnt prepare | train | evaluate | bench | doctor``, one file a subcommand."""
+"""The command line: ``fastnt train``, ``fastnt report`` and so on, one file a subcommand."""
 
 import sys
 from typing import Annotated
@@ -11,6 +11,7 @@ from fastnt.cli.bench import bench
 from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
 from fastnt.cli.prepare import prepare
+from fastnt.cli.report import report
 from fastnt.cli.train import train
 from fastnt.errors import UserError
 
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, prepare, evaluate, bench, doctor):
+for command in (train, prepare, evaluate, report, bench, doctor):
     app.command()(command)
 
 
