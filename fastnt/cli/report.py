@@ -47,8 +47,11 @@ def report(
     console.print(_table(table))
     if output is None:
         output = (found[0].folder if len(found) == 1 else Path()) / "report.png"
-    draw_runs(output, found)
-    console.print(f"The curves are in {output}", soft_wrap=True)
+    if any(run.has_curves for run in found):
+        draw_runs(output, found)
+        console.print(f"The curves are in {output}", soft_wrap=True)
+    else:
+        console.print("No student has ended an epoch yet: there are no curves to draw")
 
 
 def _table(runs: "list[list[Row]]") -> Table:

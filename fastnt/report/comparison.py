@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.errors import UserError
-from fastnt.report.runs import SavedRun
+from fastnt.report.runs import STUDENTS, SavedRun
 from fastnt.report.style import (
     COLOURS,
     RUN_COLOURS,
@@ -18,7 +18,6 @@ from fastnt.report.style import (
 )
 from fastnt.training.loop import EpochRecord
 
-_STUDENTS = ("clean", "noisy")
 _LINES: dict[str, Any] = {"clean": (0, (4, 2)), "noisy": "-"}  # where colours stand for runs
 _MARKED = 16  # markers a line at most
 
@@ -35,7 +34,7 @@ def draw_runs(path: Path, runs: Sequence[SavedRun]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    if not any(run.of_phase(phase) for run in runs for phase in _STUDENTS):
+    if not any(run.has_curves for run in runs):
         raise UserError("no student has ended an epoch yet: there are no curves to draw")
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.04)
     figure = Figure(figsize=(11, 4.6 + 0.13 * len(runs)), dpi=160, layout=layout)
@@ -68,7 +67,7 @@ def _draw(
     """Draw one line a student a run; return the finite values drawn."""
     drawn = []
     for number, run in enumerate(runs):
-        for phase in _STUDENTS:
+        for phase in STUDENTS:
             records = run.of_phase(phase)
             values = [value(record) for record in records]
             epochs = [record.epoch for record in records]

@@ -11,6 +11,8 @@ from fastnt.errors import UserError
 from fastnt.training.loop import EpochRecord
 from fastnt.training.run import PHASES
 
+STUDENTS = ("clean", "noisy")
+
 
 @dataclass(frozen=True)
 class SavedRun:
@@ -25,6 +27,11 @@ class SavedRun:
     def of_phase(self, phase: str) -> list[EpochRecord]:
         """The epochs of one network, in order."""
         return [record for record in self.records if record.phase == phase]
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether a student has ended an epoch."""
+        return any(self.of_phase(phase) for phase in STUDENTS)
 
     @property
     def phases(self) -> list[str]:

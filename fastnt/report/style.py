@@ -29,7 +29,8 @@ def dress(axes: Any, title: str, ylabel: str) -> None:
     axes.set_title(title, loc="left", fontweight="bold")
     axes.set_xlabel("epoch")
     axes.set_ylabel(ylabel)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.02)  # epochs count from 1: no room for a zero
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color="#e5e7eb")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -43,7 +44,8 @@ def scale(axes: Any, values: Sequence[float]) -> None:
         axes.set_ylim(bottom=0)
     elif max(values) >= _LOGARITHMIC * min(values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        few = max(values) >= 30 * min(values)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1, 2, 3, 5, 7)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
 
