@@ -1,4 +1,4 @@
-"""The command line, ``fastnt prepare | train | evaluate | export | bench | doctor``: a file each."""
+"""The command line: ``fastnt train``, ``fastnt report`` and so on, one file a subcommand."""
 
 import sys
 from typing import Annotated
@@ -12,6 +12,7 @@ from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
 from fastnt.cli.export import export
 from fastnt.cli.prepare import prepare
+from fastnt.cli.report import report
 from fastnt.cli.train import train
 from fastnt.errors import UserError
 
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, prepare, evaluate, export, bench, doctor):
+for command in (train, prepare, evaluate, report, export, bench, doctor):
     app.command()(command)
 
 

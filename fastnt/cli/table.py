@@ -1,5 +1,6 @@
-"""The table at the end of a run."""
+"""The tables of a run: its networks at the end, and where a step's time goes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from fastnt.cli.progress import NAMES
 from fastnt.data.sources import SOURCES
+from fastnt.training.profile import Section
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
@@ -45,3 +47,15 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
         f"Besides: {others}. The run is in {folder}, its picture {folder / 'curves.png'}",
         soft_wrap=True,
     )
+
+
+def print_profile(sections: Sequence[Section], title: str) -> None:
+    """Print what each part of a step takes, milliseconds and share, and the whole."""
+    table = Table(title=title, title_justify="left", show_footer=True)
+    whole = sum(section.milliseconds for section in sections)
+    table.add_column("part of the step", footer="whole step", no_wrap=True)
+    table.add_column("ms", footer=f"{whole:,.2f}", justify="right")
+    table.add_column("share", footer="100.0 %", justify="right")
+    for section in sections:
+        table.add_row(section.name, f"{section.milliseconds:,.2f}", f"{100 * section.share:.1f} %")
+    Console(highlight=False).print(table)

@@ -134,6 +134,10 @@ def train(
             metavar="KEY=VALUE",
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Also write each epoch for TensorBoard, in the run."),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
 ) -> None:
@@ -141,10 +145,11 @@ def train(
 
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
-    from fastnt.cli.progress import choose_progress
+    from fastnt.cli.progress import Several, choose_progress
     from fastnt.cli.table import print_summary
     from fastnt.config import load_recipe
     from fastnt.report.curves import draw_curves
+    from fastnt.report.tensorboard import TensorBoard
     from fastnt.training.environment import choose_device
     from fastnt.training.model import is_own_teacher
     from fastnt.training.run import Place, Run
@@ -180,6 +185,8 @@ def train(
     )
     with choose_progress(quiet=quiet or json_) as progress:
         current = Run(recipe, place, progress)
+        if tensorboard:
+            current.progress = Several(progress, TensorBoard(current.folder / "tensorboard"))
         summary = current.execute()
     draw_curves(current.folder / "curves.png", current.records, current.teacher_error, summary)
     if json_:

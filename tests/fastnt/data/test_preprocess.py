@@ -80,6 +80,14 @@ def test_lcn_does_not_see_brightness_or_contrast() -> None:
     assert torch.equal(local_contrast_normalise(torch.zeros(1, 1, 8, 8)), torch.zeros(1, 1, 8, 8))
 
 
+def test_lcn_is_as_exact_under_autocast() -> None:
+    images = _images(2, (16, 16, 3))
+    preprocess = Preprocess("lcn", (16, 16, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = preprocess(images)
+    assert torch.equal(found, preprocess(images))
+
+
 def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(ValueError, match="preprocess is 'zca'"):
         Preprocess("zca", SHAPE)
