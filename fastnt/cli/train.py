@@ -106,9 +106,9 @@ def train(
         int | None, typer.Option(help="Seed of everything random.", rich_help_panel=_RECIPE)
     ] = None,
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Take this teacher instead of training one.",
+            help="Take this teacher instead of training one; given more than once, their mean.",
             rich_help_panel=_RECIPE,
             metavar="FILE.safetensors",
         ),
@@ -155,7 +155,7 @@ def train(
         "lr": lr,
         "train_samples": train_samples,
         "seed": seed,
-        "teacher": None if teacher is None else str(Path(teacher).absolute()),
+        "teacher": [str(Path(file).absolute()) for file in teacher] if teacher else None,
         "student_network": student,
     }
     overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
