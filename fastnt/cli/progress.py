@@ -9,7 +9,17 @@ from rich.progress import Progress as RichProgress
 
 from fastnt.training.progress import EpochRecord, Progress
 
-NAMES = {"teacher": "teacher", "clean": "student, clean", "noisy": "student, noisy"}
+NAMES = {
+    "teacher": "teacher",
+    "logits": "teacher's logits",
+    "clean": "student, clean",
+    "noisy": "student, noisy",
+}
+
+
+def name_phase(phase: str) -> str:
+    """What a phase, or a network of a run, is called; ``teacher-2`` is teacher 2."""
+    return NAMES.get(phase, phase.replace("-", " "))
 
 
 class Silent:
@@ -33,16 +43,18 @@ class Lines(Silent):
         self._epochs = 0
 
     def begin(self, phase: str, epochs: int, images: int) -> None:
-        """Remember how many epochs there are."""
+        """Remember how many epochs there are; a pass without epochs has its line here."""
         self._epochs = epochs
+        if phase == "logits":
+            self._print(f"{NAMES[phase]}: one pass over {images:,} images")
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Print the epoch's figures."""
-        self._console.print(
-            f"{NAMES[record.phase]}: epoch {record.epoch}/{self._epochs}, {_figures(record)}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        place = f"epoch {record.epoch}/{self._epochs}"
+        self._print(f"{NAMES[record.phase]}: {place}, {_figures(record)}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False)
 
 
 class Bars(Silent):
@@ -57,7 +69,8 @@ class Bars(Silent):
         """Start the phase's bar."""
         self._bars.start()  # not before: data may be prepared with a display of their own
         self._total = epochs
-        self._task = self._bars.add_task(NAMES[phase], total=epochs * images, figures=f"0/{epochs}")
+        figures = f"{images:,} images" if phase == "logits" else f"0/{epochs}"
+        self._task = self._bars.add_task(NAMES[phase], total=epochs * images, figures=figures)
 
     def advance(self, images: int) -> None:
         """Move the bar."""
@@ -86,7 +99,7 @@ def choose_progress(*, quiet: bool) -> Iterator[Progress]:
         yield Lines(console)
     else:
         columns = (
-            TextColumn("{task.description:<14}"),
+            TextColumn("{task.description:<16}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(elapsed_when_finished=True),

@@ -29,10 +29,11 @@ def draw_curves(
 
     figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
     axes = figure.subplots()
-    noisy = summary["noisy"]
+    noisy, several = summary["noisy"], "s" if "teachers" in summary else ""
     names = {
-        "clean": "student, clean teacher",
-        "noisy": f"student, noisy teacher (α {noisy['alpha']:g}, σ {_sigma(noisy['sigma'])})",
+        "clean": f"student, clean teacher{several}",
+        "noisy": f"student, noisy teacher{several} "
+        f"(α {_several(noisy['alpha'], ', ')}, σ {_several(noisy['sigma'])})",
     }
     for phase, name in names.items():
         epochs = [r for r in records if r.phase == phase]
@@ -50,10 +51,13 @@ def draw_curves(
         color=COLOURS["teacher"],
         linestyle="--",
         linewidth=1.5,
-        label=f"teacher: test {100 * summary['teacher']['test_error']:.2f} %",
+        label=f"teacher{several}: test {100 * summary['teacher']['test_error']:.2f} %",
     )
     axes.set_title(
-        f"{summary['dataset']}: two students of one teacher", loc="left", fontweight="bold"
+        f"{summary['dataset']}: two students of {len(summary.get('teachers', [])) or 'one'} "
+        f"teacher{several}",
+        loc="left",
+        fontweight="bold",
     )
     axes.set_xlabel("epoch")
     axes.set_ylabel("held-out error, %")
@@ -67,5 +71,6 @@ def draw_curves(
         figure.savefig(temporary, format="png")
 
 
-def _sigma(sigma: float | Sequence[float]) -> str:
-    return f"{sigma:g}" if isinstance(sigma, (int, float)) else f"{sigma[0]:g} to {sigma[1]:g}"
+def _several(value: float | Sequence[float], between: str = " to ") -> str:
+    values = [value] if isinstance(value, (int, float)) else value
+    return between.join(f"{number:g}" for number in values)

@@ -31,9 +31,9 @@ def evaluate_run(folder: Path, data_dir: Path | None, device: torch.device) -> d
     dataset = _same_data(folder, recipe.dataset, data_dir)
     for name, model in saved.items():
         check_fits(model, dataset, str(files[name]))
-    models: Networks = dict(saved)
-    if "teacher" not in models:
-        models["teacher"] = Ensemble([saved[name] for name in teachers], recipe.combine)
+    models: Networks = {name: saved[name] for name in teachers}
+    models.setdefault("teacher", Ensemble([saved[name] for name in teachers], recipe.combine))
+    models |= {phase: saved[phase] for phase in ("clean", "noisy")}
     test = TrainingData(dataset, recipe, "auto", device).test
     return {name: evaluate(model, test, label_loss).error for name, model in models.items()}
 
