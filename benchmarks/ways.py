@@ -28,6 +28,7 @@ from fastnt.training.model import Model
 from fastnt.training.objectives import noisy_l2_objective
 from fastnt.training.precision import Precision
 from fastnt.training.step import TrainStep
+from fastnt.training.targets import stored_targets
 from fastnt.training.trainer import Schedule, Trainer
 
 SHAPE, CLASSES, LR, ALPHA = (32, 32, 3), 10, 1e-3, 0.5
@@ -170,7 +171,7 @@ def fastnt(work: Work, *, bf16: bool) -> tuple[Epoch, nn.Module]:
     )
     step = TrainStep(
         model,
-        noisy_l2_objective(work.logits, recipe, alpha=ALPHA),
+        noisy_l2_objective(stored_targets(work.logits), recipe, alpha=ALPHA),
         lambda batch, epoch: None,
         lr=LR,
         precision=Precision(torch.bfloat16 if bf16 else torch.float32),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from fastnt.data import own
 from fastnt.data.preprocess import Preprocessing
@@ -21,6 +21,7 @@ from fastnt.errors import UserError
 from fastnt.loss import Noise, Perturb
 
 DATASETS = tuple(SOURCES)
+Combine = Literal["mean", "geometric"]
 FLOAT_MAX = 3.4e38  # float32's
 
 
@@ -50,7 +51,10 @@ class Recipe:
     lr: float = 1e-3
     lr_decay: float = 0.75  # factor on the learning rate after each epoch
 
-    teacher: str = ""  # a .safetensors file, or module:factory, used as it is; empty: train one
+    # A .safetensors file, or module:factory, used as it is; or several; empty: train one.
+    teacher: str | tuple[str, ...] = ""
+    combine: Combine = "mean"  # several teachers' logits; geometric where their signs agree (5.4)
+    teacher_alphas: tuple[float, ...] = ()  # instead of alpha: each teacher has its own noise
     teacher_epochs: int = 8
     teacher_lr: float = 1e-3
     teacher_lr_decay: float = 0.6
@@ -71,11 +75,13 @@ class Recipe:
             "sigma": (0 <= low <= high < FLOAT_MAX, "a finite number >= 0, or a range LOW:HIGH"),
             "seed": (0 <= self.seed < 2**63, "between 0 and 2^63 - 1"),
             "validation_per_class": (min(self.validation_per_class, default=0) >= 0, "at least 0"),
+            "teacher_alphas": (all(0 <= a <= 1 for a in self.teacher_alphas), "between 0 and 1"),
         }
         for name, words in {
             "preprocess": Preprocessing,
             "noise": Noise,
             "perturb": Perturb,
+            "combine": Combine,
         }.items():
             choices = get_args(words)
             checks[name] = (getattr(self, name) in choices, f"one of {', '.join(choices)}")
@@ -95,6 +101,33 @@ class Recipe:
                 "validation and validation_per_class are both set; set validation=0 or "
                 "validation_per_class= (empty)"
             )
+        if self.teacher_alphas:
+            self._check_teacher_alphas()
+
+    def _check_teacher_alphas(self) -> None:
+        alphas, teachers = len(self.teacher_alphas), len(self.teachers)
+        if teachers < 2:
+            raise UserError(
+                "teacher_alphas gives each of several teachers its own noise, but there is one "
+                "teacher; give more with --teacher, or set alpha instead"
+            )
+        if alphas != teachers:
+            raise UserError(
+                f"teacher_alphas has {alphas} values for {teachers} teachers; give one a teacher"
+            )
+        if self.perturb != "teacher" or self.combine != "mean":
+            # Noise may change a logit's sign, where there is no geometric mean.
+            raise UserError(
+                "teacher_alphas puts noise on each teacher before their mean: it goes with "
+                "perturb=teacher and combine=mean only; set these, or alpha instead"
+            )
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The given teachers' files; none when one is to be trained."""
+        if isinstance(self.teacher, tuple):
+            return self.teacher
+        return (self.teacher,) if self.teacher else ()
 
     @property
     def dataset_name(self) -> str:
@@ -112,7 +145,9 @@ _EXPECTED: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
+    str | tuple[str, ...]: "text, or a list of texts",
     tuple[int, ...]: "whole numbers, such as 400,200",
+    tuple[float, ...]: "numbers, such as 0,0.5",
     float | tuple[float, float]: "a number or a range LOW:HIGH",
 }
 
@@ -192,12 +227,16 @@ def _typed(key: str, value: Any, source: str) -> Any:
         if kind is bool:
             return {"true": True, "false": False}[str(value).lower()]
         if kind is int or kind is float:
-            if isinstance(value, bool):
-                raise ValueError
-            return _integer(value) if kind is int else float(value)
-        if key == "validation_per_class":
+            return _integer(value) if kind is int else _number(value)
+        if kind in (tuple[int, ...], tuple[float, ...]):
             parts = filter(None, value.split(",")) if isinstance(value, str) else value
-            return tuple(_integer(part) for part in parts)
+            return tuple(
+                _integer(part) if kind == tuple[int, ...] else _number(part) for part in parts
+            )
+        if key == "teacher" and isinstance(value, (list, tuple)):
+            if not all(isinstance(text, str) and text for text in value):
+                raise ValueError
+            return tuple(value) if len(value) > 1 else "".join(value)
         if not isinstance(value, str):
             raise ValueError
         return value
@@ -207,9 +246,15 @@ def _typed(key: str, value: Any, source: str) -> Any:
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, float) and not value.is_integer():
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError(value)
     return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return float(value)
 
 
 def _sigma(value: Any) -> float | tuple[float, float]:

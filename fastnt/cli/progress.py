@@ -11,7 +11,17 @@ from rich.text import Text
 
 from fastnt.training.progress import EpochRecord, Progress
 
-NAMES = {"teacher": "teacher", "clean": "student, clean", "noisy": "student, noisy"}
+NAMES = {
+    "teacher": "teacher",
+    "logits": "teacher's logits",
+    "clean": "student, clean",
+    "noisy": "student, noisy",
+}
+
+
+def name_phase(phase: str) -> str:
+    """What a phase, or a network of a run, is called; ``teacher-2`` is teacher 2."""
+    return NAMES.get(phase, phase.replace("-", " "))
 
 
 class Silent:
@@ -35,18 +45,20 @@ class Lines(Silent):
         self._epochs = 0
 
     def begin(self, phase: str, epochs: int, images: int) -> None:
-        """Remember how many epochs there are."""
+        """Remember how many epochs there are; a pass without epochs has its line here."""
         self._epochs = epochs
+        if phase == "logits":
+            self._print(f"{NAMES[phase]}: one pass over {images:,} images")
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Print the epoch's figures."""
-        self._console.print(
-            f"{NAMES[record.phase]}: epoch {record.epoch}/{self._epochs}, "
-            f"held-out error {100 * record.validation_error:.2f} %, "
-            f"{record.images_per_second:,.0f} images/s",
-            soft_wrap=True,
-            highlight=False,
-        )
+        error = f"held-out error {100 * record.validation_error:.2f} %"
+        speed = f"{record.images_per_second:,.0f} images/s"
+        place = f"epoch {record.epoch}/{self._epochs}"
+        self._print(f"{NAMES[record.phase]}: {place}, {error}, {speed}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False)
 
 
 class Bars(Silent):

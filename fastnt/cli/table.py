@@ -7,13 +7,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fastnt.cli.progress import NAMES
+from fastnt.cli.progress import name_phase
 from fastnt.data.sources import SOURCES
 from fastnt.training.profile import Section
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
-    """Print the three networks, the improvement, where the time went and where the run lies."""
+    """Print the networks, the improvement, where the time went and where the run lies."""
     console = Console(highlight=False)
     own = summary["dataset"] not in SOURCES
     official = "" if summary["official"] or own else " (not the official files)"
@@ -23,16 +23,17 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     table.add_column("network", no_wrap=True)
     for column in ("test error", "parameters", "multiplies", "images/s", "seconds"):
         table.add_column(column, justify="right")
-    for phase, name in NAMES.items():
-        row = summary[phase]
+    several = {f"teacher-{i}": row for i, row in enumerate(summary.get("teachers", []), start=1)}
+    for phase, row in (several | {p: summary[p] for p in ("teacher", "clean", "noisy")}).items():
         speed = timings.get(f"{phase}_images_per_second")
+        seconds = timings.get(f"{phase}_seconds")
         table.add_row(
-            name,
+            "all teachers" if "combine" in row else name_phase(phase),
             f"{100 * row['test_error']:.2f} %",
             f"{row['parameters']:,}",
             f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",
-            f"{timings[f'{phase}_seconds']:.1f}",
+            "" if seconds is None else f"{seconds:.1f}",
         )
     console.print(table)
     improvement = summary["relative_improvement"]

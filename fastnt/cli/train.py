@@ -110,9 +110,9 @@ def train(
         int | None, typer.Option(help="Seed of everything random.", rich_help_panel=_RECIPE)
     ] = None,
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Take this teacher, as it is, instead of training one.",
+            help="Take this teacher, as it is; given more than once, their mean.",
             rich_help_panel=_RECIPE,
             metavar="FILE.safetensors|MODULE:FACTORY",
         ),
@@ -154,8 +154,8 @@ def train(
     from fastnt.training.model import is_own_teacher
     from fastnt.training.run import Place, Run
 
-    if teacher is not None and not is_own_teacher(teacher):
-        teacher = str(Path(teacher).absolute())
+    if teacher is not None:
+        teacher = [t if is_own_teacher(t) else str(Path(t).absolute()) for t in teacher]
     flags: dict[str, Any] = {
         "alpha": alpha,
         "sigma": sigma,

@@ -26,10 +26,10 @@ def draw_curves(
 
     figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
     axes = figure.subplots()
-    noisy = summary["noisy"]
+    noisy, several = summary["noisy"], "s" if "teachers" in summary else ""
     names = {
-        "clean": "student, clean teacher",
-        "noisy": f"student, noisy teacher ({noise_text(noisy['alpha'], noisy['sigma'])})",
+        "clean": f"student, clean teacher{several}",
+        "noisy": f"student, noisy teacher{several} ({noise_text(noisy['alpha'], noisy['sigma'])})",
     }
     for phase, name in names.items():
         epochs = [r for r in records if r.phase == phase]
@@ -47,9 +47,11 @@ def draw_curves(
         color=COLOURS["teacher"],
         linestyle="--",
         linewidth=1.5,
-        label=f"teacher: test {100 * summary['teacher']['test_error']:.2f} %",
+        label=f"teacher{several}: test {100 * summary['teacher']['test_error']:.2f} %",
     )
-    dress(axes, f"{summary['dataset']}: two students of one teacher", "held-out error, %")
+    count = len(summary.get("teachers", [])) or "one"
+    title = f"{summary['dataset']}: two students of {count} teacher{several}"
+    dress(axes, title, "held-out error, %")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     save(figure, path)

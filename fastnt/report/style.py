@@ -51,9 +51,9 @@ def scale(axes: Any, values: Sequence[float]) -> None:
 
 
 def noise_text(alpha: Any, sigma: Any) -> str:
-    """``α 0.5, σ 0.6``; a range of sigma as ``σ 0.01 to 1``."""
-    ends = sigma if isinstance(sigma, (list, tuple)) else [sigma]
-    return f"α {alpha:g}, σ {' to '.join(f'{end:g}' for end in ends)}"
+    """``α 0.5, σ 0.6``; each teacher's own alpha as ``α 0, 0.5``, a range of sigma as ``σ 0.01 to 1``."""
+    alphas, ends = (v if isinstance(v, (list, tuple)) else [v] for v in (alpha, sigma))
+    return f"α {', '.join(f'{a:g}' for a in alphas)}, σ {' to '.join(f'{end:g}' for end in ends)}"
 
 
 def save(figure: Any, path: Path) -> None:

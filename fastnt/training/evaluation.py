@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastnt.data.loaders import Batch, Loader
 from fastnt.loss import noisy_l2_loss
-from fastnt.training.model import Model
 from fastnt.training.precision import FLOAT32, Precision
 
 # Loss of each sample of a batch, (B,), from its logits (B, C).
@@ -26,7 +25,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: Model, loader: Loader, sample_loss: SampleLoss, precision: Precision = FLOAT32
+    model: nn.Module, loader: Loader, sample_loss: SampleLoss, precision: Precision = FLOAT32
 ) -> Evaluation:
     """Error and mean loss of ``model`` in eval mode over ``loader``."""
     was_training = model.training
@@ -53,7 +52,12 @@ def clean_l2_loss(targets: Tensor) -> SampleLoss:
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return noisy_l2_loss(
-            logits, targets[batch.index], alpha=0.0, sigma=0.0, seed=0, reduction="none"
+            logits,
+            targets.index_select(0, batch.index),
+            alpha=0.0,
+            sigma=0.0,
+            seed=0,
+            reduction="none",
         )
 
     return loss

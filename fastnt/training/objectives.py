@@ -9,22 +9,24 @@ from torch import Tensor
 from fastnt.config import Recipe
 from fastnt.data.loaders import Batch
 from fastnt.loss import noisy_l2_value_and_grad
+from fastnt.training.targets import Targets
 
 
 class Objective(Protocol):
     """A loss whose gradient in the logits comes with it."""
 
     def __call__(
-        self, logits: Tensor, batch: Batch, step: Tensor, scale: Tensor | None
+        self, logits: Tensor, batch: Batch, epoch: Tensor, step: Tensor, scale: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the mean loss, 0-D float32, and its gradient in ``logits`` (B, C) times ``scale``.
 
-        ``step`` is the number of this step, 0-D int64; all tensors are on the device.
+        ``epoch`` and ``step`` are the numbers of this epoch and this step, 0-D int64; all tensors
+        are on the device.
         """
 
 
 def label_objective(
-    logits: Tensor, batch: Batch, step: Tensor, scale: Tensor | None
+    logits: Tensor, batch: Batch, epoch: Tensor, step: Tensor, scale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy on the labels."""
     leaf = logits.detach().requires_grad_()
@@ -34,21 +36,21 @@ def label_objective(
     return loss.detach(), grad
 
 
-def noisy_l2_objective(targets: Tensor, recipe: Recipe, *, alpha: float) -> Objective:
+def noisy_l2_objective(targets: Targets, recipe: Recipe, *, alpha: float) -> Objective:
     """L2 regression on the perturbed logits of the teacher (paper, Algorithm 1).
 
     Args:
-        targets: (rows, C) the teacher's logits, by row of the training list, on the device.
+        targets: gives the teacher's logits of a batch.
         recipe: gives sigma and the noise's options; its seed keys the noise.
-        alpha: probability that a sample is perturbed; 0 trains on the clean logits.
+        alpha: probability that a sample is perturbed; 0 leaves the targets as they are.
     """
 
     def objective(
-        logits: Tensor, batch: Batch, step: Tensor, scale: Tensor | None
+        logits: Tensor, batch: Batch, epoch: Tensor, step: Tensor, scale: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         return noisy_l2_value_and_grad(
             logits,
-            targets[batch.index],
+            targets(batch, epoch, step),
             alpha=alpha,
             sigma=recipe.sigma,
             seed=recipe.seed,

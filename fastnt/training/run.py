@@ -20,6 +20,7 @@ from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir, write_error, write_json
+from fastnt.training.ensemble import Ensemble
 from fastnt.training.environment import describe_environment
 from fastnt.training.evaluation import (
     Evaluation,
@@ -28,18 +29,19 @@ from fastnt.training.evaluation import (
     evaluate,
     label_loss,
 )
-from fastnt.training.logits import teacher_logits
 from fastnt.training.model import Model, is_own_teacher, load_model, save_model
 from fastnt.training.objectives import Objective, label_objective, noisy_l2_objective
 from fastnt.training.precision import Precision, choose_precision
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
+from fastnt.training.targets import prepare_teaching
 from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
 
 # Raised when the same recipe would train another teacher than the release before.
 TEACHER_FORMAT = 2
 PHASES = ("teacher", "clean", "noisy")
+Networks = dict[str, Model | Ensemble]
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,17 @@ class Run:
             UserError: bad data, a teacher that does not fit, or a folder that cannot be written.
         """
         recipe, device = self.recipe, self.place.device
-        own_teacher = is_own_teacher(recipe.teacher)
-        given_teacher = None
-        if recipe.teacher and not own_teacher:
-            given_teacher = load_model(Path(recipe.teacher))
+        own = [teacher for teacher in recipe.teachers if is_own_teacher(teacher)]
+        given = {file: load_model(Path(file)) for file in recipe.teachers if file not in own}
         with self._timed("prepare"):
             dataset = prepare(recipe.dataset, self.place.data_dir, progress=not self.place.quiet)
-            if given_teacher is not None:
-                check_fits(given_teacher, dataset, recipe.teacher)
+            for file, model in given.items():
+                check_fits(model, dataset, file)
             data = TrainingData(dataset, recipe, self.place.loader, device)
             preprocess = data.fitted_preprocess()
-            if own_teacher:  # with the weights it comes with; random ones follow the seed
+            for factory in own:  # with the weights it comes with; random ones follow the seed
                 torch.manual_seed(recipe.seed)
-                given_teacher = Model(recipe.teacher, preprocess, len(dataset.classes)).eval()
+                given[factory] = Model(factory, preprocess, len(dataset.classes)).eval()
             # Both students start from the same weights: what differs is the noise alone.
             torch.manual_seed(recipe.seed)
             clean = Model(recipe.student_network, preprocess, len(dataset.classes))
@@ -125,29 +125,38 @@ class Run:
             noisy = copy.deepcopy(clean)
         self._begin_folder(dataset)
         with self._timed("teacher"):
-            teacher = given_teacher or self._teacher(data, preprocess, len(dataset.classes))
-            teacher.to(device)
-            save_model(teacher, self.folder / "teacher.safetensors")
+            teachers = [given[file].to(device) for file in recipe.teachers] or [
+                self._teacher(data, preprocess, len(dataset.classes)).to(device)
+            ]
+            for name, model in zip(teacher_names(recipe), teachers, strict=True):
+                save_model(model, self.folder / f"{name}.safetensors")
         with self._timed("logits"):
-            targets = teacher_logits(teacher, data)
-        for phase, student, alpha in (("clean", clean, 0.0), ("noisy", noisy, recipe.alpha)):
+            teaching = prepare_teaching(
+                teachers, data, recipe, self.precision, self.progress, compile=self._compile
+            )
+        for phase, student, targets, alpha in (
+            ("clean", clean, teaching.clean, 0.0),
+            ("noisy", noisy, teaching.noisy, teaching.alpha),
+        ):
             with self._timed(phase):
                 torch.manual_seed(recipe.seed)  # dropout: the same for both, whatever ran before
                 self._train(
                     student,
                     data,
-                    noisy_l2_objective(targets.train, recipe, alpha=alpha),
-                    clean_l2_loss(targets.validation),
+                    noisy_l2_objective(targets, recipe, alpha=alpha),
+                    clean_l2_loss(teaching.validation),
                     Schedule(phase, recipe.epochs, recipe.lr, recipe.lr_decay),
                 )
                 save_model(student, self.folder / f"{phase}.safetensors")
-        models = {"teacher": teacher, "clean": clean, "noisy": noisy}
+        models: Networks = dict(zip(teacher_names(recipe), teachers, strict=True))
+        teacher = models.setdefault("teacher", Ensemble(teachers, recipe.combine))
+        models |= {"clean": clean, "noisy": noisy}
         with self._timed("evaluation"):
             self.teacher_error = evaluate(teacher, data.validation, label_loss).error
             results = {
                 phase: evaluate(model, data.test, label_loss) for phase, model in models.items()
             }
-        summary = summarise(recipe, dataset, models, results)
+        summary = summarise(recipe, dataset, models, results, teaching.signs_agree)
         self.timings |= self._speeds()
         write_json(self.folder / "timings.json", self.timings)
         write_json(self.folder / "summary.json", summary)
@@ -189,6 +198,11 @@ class Run:
         save_model(teacher, kept)
         return teacher
 
+    @property
+    def _compile(self) -> bool:
+        chosen = self.place.compile
+        return self.place.device.type == "cuda" if chosen is None else chosen
+
     def _train(
         self,
         model: Model,
@@ -197,14 +211,13 @@ class Run:
         validation_loss: SampleLoss,
         schedule: Schedule,
     ) -> None:
-        on_gpu = self.place.device.type == "cuda"
         step = TrainStep(
             model,
             objective,
             data.train_view,
             lr=schedule.lr,
             precision=self.precision,
-            compile=on_gpu if self.place.compile is None else self.place.compile,
+            compile=self._compile,
         )
         trainer = Trainer(
             step,
@@ -261,6 +274,12 @@ class Run:
         self.timings[f"{phase}_seconds"] = time.perf_counter() - start
 
 
+def teacher_names(recipe: Recipe) -> list[str]:
+    """What the teachers are called in a run's folder: teacher, or teacher-1, teacher-2 ..."""
+    count = len(recipe.teachers)
+    return [f"teacher-{i + 1}" for i in range(count)] if count > 1 else ["teacher"]
+
+
 def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
     """Refuse a model that was trained on images or classes of another kind than the data set's.
 
@@ -278,22 +297,34 @@ def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
 def summarise(
     recipe: Recipe,
     dataset: Dataset,
-    models: dict[str, Model],
+    models: Networks,
     results: dict[str, Evaluation],
+    signs_agree: float = 1.0,
 ) -> dict[str, Any]:
-    """What a run found, errors as fractions and no times: the same seed gives the same summary."""
+    """What a run found, errors as fractions and no times: the same seed gives the same summary.
+
+    Of several teachers "teacher" speaks of their combined logits, "teachers" of each.
+    """
     summary: dict[str, Any] = {
         "dataset": dataset.name,
         "official": dataset.official,
         "seed": recipe.seed,
     }
-    for phase in PHASES:
-        summary[phase] = {
-            "test_error": results[phase].error,
-            "parameters": models[phase].parameter_count,
-            "multiplies": models[phase].multiply_count,
+    found = {
+        name: {
+            "test_error": results[name].error,
+            "parameters": model.parameter_count,
+            "multiplies": model.multiply_count,
         }
-    summary["noisy"] |= {"alpha": recipe.alpha, "sigma": recipe.sigma}
+        for name, model in models.items()
+    }
+    summary["teacher"] = found["teacher"]
+    if len(recipe.teachers) > 1:
+        summary["teacher"] |= {"combine": recipe.combine, "signs_agree": signs_agree}
+        summary["teachers"] = [found[name] for name in teacher_names(recipe)]
+    summary |= {phase: found[phase] for phase in ("clean", "noisy")}
+    alpha = list(recipe.teacher_alphas) or recipe.alpha
+    summary["noisy"] |= {"alpha": alpha, "sigma": recipe.sigma}
     clean, noisy = results["clean"].error, results["noisy"].error
     # (base - noisy) / base, as the paper's tables; undefined when the base makes no error.
     summary["relative_improvement"] = (clean - noisy) / clean if clean else None

@@ -9,14 +9,15 @@ from fastnt.config import load_recipe
 from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
 from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
+from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import load_model
-from fastnt.training.run import PHASES, check_fits
+from fastnt.training.run import Networks, check_fits, teacher_names
 from fastnt.training.training_data import TrainingData
 
 
 def evaluate_run(folder: Path, data_dir: Path | None, device: torch.device) -> dict[str, float]:
-    """Test error, a fraction, of the teacher and the two students that a run's folder holds.
+    """Test error, a fraction, of each network in a run's folder; "teacher" is several's together.
 
     Raises:
         UserError: the folder holds no run, a network is damaged, or the run's data cannot be had.
@@ -25,12 +26,17 @@ def evaluate_run(folder: Path, data_dir: Path | None, device: torch.device) -> d
     if not config.is_file():
         raise UserError(f"{folder} holds no run; give a folder that fastnt train wrote")
     recipe = load_recipe(None, config)
-    models = {phase: load_model(folder / f"{phase}.safetensors").to(device) for phase in PHASES}
+    teachers = teacher_names(recipe)
+    files = {name: folder / f"{name}.safetensors" for name in (*teachers, "clean", "noisy")}
+    saved = {name: load_model(file).to(device) for name, file in files.items()}
     dataset = _same_data(folder, recipe.dataset, data_dir)
-    for phase, model in models.items():
-        check_fits(model, dataset, str(folder / f"{phase}.safetensors"))
+    for name, model in saved.items():
+        check_fits(model, dataset, str(files[name]))
+    models: Networks = {name: saved[name] for name in teachers}
+    models.setdefault("teacher", Ensemble([saved[name] for name in teachers], recipe.combine))
+    models |= {phase: saved[phase] for phase in ("clean", "noisy")}
     test = TrainingData(dataset, recipe, "auto", device).test
-    return {phase: evaluate(model, test, label_loss).error for phase, model in models.items()}
+    return {name: evaluate(model, test, label_loss).error for name, model in models.items()}
 
 
 def _same_data(folder: Path, name: str, data_dir: Path | None) -> Dataset:

@@ -63,7 +63,7 @@ class TrainStep:
         with self._precision.autocast(self.device):
             logits = self._forward(batch.images, self._views(batch, self.epoch))
         scale = self.scaler.scale(self._one) if self._precision.scales else None
-        loss, grad = self._objective(logits, batch, self.number, scale)
+        loss, grad = self._objective(logits, batch, self.epoch, self.number, scale)
         logits.backward(grad)
         self.scaler.step(self.optimizer)  # skips, on the device, a step that overflowed
         self.scaler.update()

@@ -91,10 +91,15 @@ class TrainingData:
         """The rows of a batch as the training list shows them: mirrored or not."""
         return View(flipped=batch.index >= self.images) if self.views == 2 else None
 
+    @property
+    def random_views(self) -> bool:
+        """Whether each epoch shows the images anew: cropped or mirrored at random."""
+        return bool(self._recipe.crop or self._recipe.random_mirror)
+
     def train_view(self, batch: Batch, epoch: Tensor) -> View | None:
         """The rows of a batch as an epoch, 0-D int64, shows them: with the recipe's random crops."""
         recipe, view = self._recipe, self.list_view(batch)
-        if not (recipe.crop or recipe.random_mirror):
+        if not self.random_views:
             return view
         return (view or View())._replace(
             index=batch.index,
