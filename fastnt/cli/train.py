@@ -140,7 +140,7 @@ def train(
     from fastnt.cli.table import print_summary
     from fastnt.config import load_recipe
     from fastnt.report.curves import draw_curves
-    from fastnt.training.environment import choose_device
+    from fastnt.training.ranks import join_ranks
     from fastnt.training.run import Place, Run
 
     flags: dict[str, Any] = {
@@ -158,21 +158,26 @@ def train(
         "teacher": None if teacher is None else str(Path(teacher).absolute()),
         "student_network": student,
     }
-    overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
-    recipe = load_recipe(dataset, config, overrides)
-    place = Place(
-        choose_device(device),
-        loader,
-        data_dir,
-        runs_dir,
-        run,
-        quiet=quiet or json_,
-        amp=amp,
-        compile=compile_,
-    )
-    with choose_progress(quiet=quiet or json_) as progress:
-        current = Run(recipe, place, progress)
-        summary = current.execute()
+    with join_ranks(device) as (ranks, own_device):
+        overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
+        recipe = load_recipe(dataset, config, overrides)
+        silent = quiet or json_ or not ranks.is_writer
+        place = Place(
+            own_device,
+            loader,
+            data_dir,
+            runs_dir,
+            run,
+            quiet=silent,
+            amp=amp,
+            compile=compile_,
+            ranks=ranks,
+        )
+        with choose_progress(quiet=silent) as progress:
+            current = Run(recipe, place, progress)
+            summary = current.execute()
+    if not ranks.is_writer:
+        return
     draw_curves(current.folder / "curves.png", current.records, current.teacher_error, summary)
     if json_:
         typer.echo(json.dumps(summary, indent=2))
