@@ -91,7 +91,8 @@ def train(
         int | None, typer.Option(help="Epochs of the teacher.", rich_help_panel=_RECIPE)
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Samples in a mini-batch.", rich_help_panel=_RECIPE)
+        int | None,
+        typer.Option(help="Samples in a mini-batch, of all ranks.", rich_help_panel=_RECIPE),
     ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate of the students.", rich_help_panel=_RECIPE)

@@ -88,7 +88,7 @@ class Ranks:
             dist.all_reduce(tensor, dist.ReduceOp.MIN)
 
     def replicate(self, model: nn.Module) -> nn.Module:
-        """Return ``model``, made equal on all ranks, such that backward averages gradients over them."""
+        """Return ``model``, made equal on all ranks, with gradients averaged over them; alone itself."""
         if self.world == 1:
             return model
         if self.is_writer and any(
@@ -134,18 +134,16 @@ def join_ranks(
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
         yield Ranks(rank, world, local_rank, waiting), own
     except BaseException as error:
-        another_failed = (
-            store.add("fastnt/failures", 1) > 1
-        )  # told before this rank's connections break
+        silent = _another_failed(store, error)  # asked before this rank's connections break
         _leave()
-        if another_failed and isinstance(error, Exception):
+        if silent:
             time.sleep(GRACE)  # torchrun ends all when one has left: the first has yet to speak
             sys.exit(2)
         raise
     _leave()
 
 
-def _another_failed(store: dist.Store, error: BaseException) -> bool:
+def _another_failed(store: Any, error: BaseException) -> bool:
     try:
         return store.add("fastnt/failures", 1) > 1 and isinstance(error, Exception)
     except RuntimeError:  # the store is gone, with the machine that kept it: so are connections
@@ -172,7 +170,8 @@ def _own_device(device: torch.device, local_rank: int) -> torch.device:
     count = torch.cuda.device_count()
     if local_rank >= count:
         raise UserError(
-            f"torch sees {count} GPUs here and more ranks; start torchrun with --nproc-per-node {count}"
+            f"there are more ranks here than the {count} GPUs that torch sees; start torchrun with "
+            f"--nproc-per-node {count}, or use --device cpu"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

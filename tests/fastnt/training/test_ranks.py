@@ -17,7 +17,7 @@ from fastnt.data.preprocess import Preprocess, View
 from fastnt.errors import UserError
 from fastnt.networks import NETWORKS
 from fastnt.training.model import Model
-from fastnt.training.ranks import ALONE, join_ranks
+from fastnt.training.ranks import ALONE, _own_device, join_ranks
 from fastnt.training.run import Place, Run
 
 CPU = torch.device("cpu")
@@ -193,6 +193,13 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
         raise UserError("mine")
 
 
+def test_a_rank_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"the 2 GPUs that torch sees.* --nproc-per-node 2"):
+        _own_device(torch.device("cuda"), 2)
+    assert _own_device(CPU, 2) == CPU
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_rows_give_zero_gradients(name: str) -> None:
     """A rank without a row goes through forward and backward all the same."""
@@ -251,3 +258,21 @@ def test_torchrun_ends_with_one_sentence(wrong: list[str], sentence: str, tmp_pa
     assert result.stdout == ""
     assert result.stderr.count("fastnt: error: ") == 1
     assert result.stderr.count(sentence) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < WORLD, reason="needs two GPUs")
+def test_two_gpus_train_as_one_process_does(tmp_path: Path) -> None:
+    arguments = ["train", "--runs-dir", str(tmp_path), "--no-amp", "--quiet", "--device", "cuda"]
+    for key, value in (PLAIN | {"batch_size": 43}).items():
+        arguments += ["--set", f"{key}={value}"]
+    alone = [sys.executable, "-m", "fastnt", *arguments, "--run", "alone"]
+    subprocess.run(alone, capture_output=True, check=True)
+    together = _torchrun(*arguments, "--run", "together")
+    assert together.returncode == 0, together.stderr
+    records = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("alone", "together")
+    ]
+    for a, b in zip(*records, strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-2)
