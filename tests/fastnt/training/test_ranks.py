@@ -120,6 +120,7 @@ def _together(*command: str) -> list[tuple[int, str, str]]:
     return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
 
 
+@pytest.mark.slow
 def test_ranks_train_the_networks_that_one_process_trains_and_fail_as_one(tmp_path: Path) -> None:
     """One test: it starts processes once."""
     results = _together("-c", WORKER, str(tmp_path), json.dumps(CASES))
