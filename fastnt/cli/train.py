@@ -95,7 +95,8 @@ def train(
         int | None, typer.Option(help="Epochs of the teacher.", rich_help_panel=_RECIPE)
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Samples in a mini-batch.", rich_help_panel=_RECIPE)
+        int | None,
+        typer.Option(help="Samples in a mini-batch, of all ranks.", rich_help_panel=_RECIPE),
     ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate of the students.", rich_help_panel=_RECIPE)
@@ -150,8 +151,8 @@ def train(
     from fastnt.config import load_recipe
     from fastnt.report.curves import draw_curves
     from fastnt.report.tensorboard import TensorBoard
-    from fastnt.training.environment import choose_device
     from fastnt.training.model import is_own_teacher
+    from fastnt.training.ranks import join_ranks
     from fastnt.training.run import Place, Run
 
     if teacher is not None:
@@ -171,23 +172,28 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
-    overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
-    recipe = load_recipe(dataset, config, overrides)
-    place = Place(
-        choose_device(device),
-        loader,
-        data_dir,
-        runs_dir,
-        run,
-        quiet=quiet or json_,
-        amp=amp,
-        compile=compile_,
-    )
-    with choose_progress(quiet=quiet or json_) as progress:
-        current = Run(recipe, place, progress)
-        if tensorboard:
-            current.progress = Several(progress, TensorBoard(current.folder / "tensorboard"))
-        summary = current.execute()
+    with join_ranks(device) as (ranks, own_device):
+        overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
+        recipe = load_recipe(dataset, config, overrides)
+        silent = quiet or json_ or not ranks.is_writer
+        place = Place(
+            own_device,
+            loader,
+            data_dir,
+            runs_dir,
+            run,
+            quiet=silent,
+            amp=amp,
+            compile=compile_,
+            ranks=ranks,
+        )
+        with choose_progress(quiet=silent) as progress:
+            current = Run(recipe, place, progress)
+            if tensorboard and ranks.is_writer:
+                current.progress = Several(progress, TensorBoard(current.folder / "tensorboard"))
+            summary = current.execute()
+    if not ranks.is_writer:
+        return
     draw_curves(current.folder / "curves.png", current.records, current.teacher_error, summary)
     if json_:
         typer.echo(json.dumps(summary, indent=2))

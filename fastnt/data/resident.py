@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastnt.data import beton
-from fastnt.data.loaders import Batch, Rows, batches
+from fastnt.data.loaders import Batch, Rows, to_device
 from fastnt.data.split import Split
 
 
@@ -32,9 +32,9 @@ class ResidentLoader:
         return -(-self.rows // self.batch_size)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """Yield every row once, in the order of this epoch, from batch ``start`` on."""
-        order = self._rows.order(epoch)[start * self.batch_size :]
-        for index in batches(order, self.batch_size, self._device):
+        """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on."""
+        batches = self._rows.batches(epoch, self.batch_size, start)
+        for index in to_device(batches, self._device):
             place = self._positions[index % len(self._positions)]
             yield Batch(
                 self._images.index_select(0, place), self._labels.index_select(0, place), index

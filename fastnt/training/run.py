@@ -33,6 +33,7 @@ from fastnt.training.model import Model, is_own_teacher, load_model, save_model
 from fastnt.training.objectives import Objective, label_objective, noisy_l2_objective
 from fastnt.training.precision import Precision, choose_precision
 from fastnt.training.progress import EpochRecord, Progress
+from fastnt.training.ranks import ALONE, Ranks
 from fastnt.training.step import TrainStep
 from fastnt.training.targets import prepare_teaching
 from fastnt.training.trainer import Schedule, Trainer
@@ -56,6 +57,7 @@ class Place:
     quiet: bool = False  # show nothing while the data are prepared
     amp: bool | None = None  # mixed precision; None: where the device has it
     compile: bool | None = None  # torch.compile; None: on a GPU
+    ranks: Ranks = ALONE  # this process among those that train together
 
 
 @dataclass
@@ -78,26 +80,21 @@ class Run:
             UserError: the folder holds another run already, or its name is not a name.
         """
         self.precision = choose_precision(self.place.device, self.place.amp)
+        ranks = self.place.ranks
+        self.folder = Path(ranks.tell(str(self._choose_folder()) if ranks.is_writer else ""))
+
+    def _choose_folder(self) -> Path:
         name = self.place.name
         if name is None:
             now = time.strftime("%Y%m%d-%H%M%S")
             stem = self.place.runs_dir / f"{self.recipe.dataset_name}-{now}"
             several = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
-            self.folder = next(f for f in itertools.chain([stem], several) if not f.exists())
-        elif not name or Path(name).name != name:
+            return next(f for f in itertools.chain([stem], several) if not f.exists())
+        if not name or Path(name).name != name:
             raise UserError(f"--run is {name!r}; it must be the name of a folder in --runs-dir")
-        else:
-            self.folder = self.place.runs_dir / name
-            self._refuse_other_run()
-
-    def _refuse_other_run(self) -> None:
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            what = "other files"
-            if (self.folder / "summary.json").exists():
-                what = "another run"
-            elif (self.folder / "config.json").exists():
-                what = "a run that did not finish"
-            raise UserError(f"{self.folder} already holds {what}; choose another name with --run")
+        folder = self.place.runs_dir / name
+        _refuse_other_run(folder)
+        return folder
 
     def execute(self) -> dict[str, Any]:
         """Train the three networks, evaluate them on the test set and write the run folder.
@@ -105,14 +102,18 @@ class Run:
         Raises:
             UserError: bad data, a teacher that does not fit, or a folder that cannot be written.
         """
-        recipe, device = self.recipe, self.place.device
+        recipe, device, ranks = self.recipe, self.place.device, self.place.ranks
         own = [teacher for teacher in recipe.teachers if is_own_teacher(teacher)]
         given = {file: load_model(Path(file)) for file in recipe.teachers if file not in own}
         with self._timed("prepare"):
-            dataset = prepare(recipe.dataset, self.place.data_dir, progress=not self.place.quiet)
+            with ranks.local_first():
+                dataset = prepare(
+                    recipe.dataset, self.place.data_dir, progress=not self.place.quiet
+                )
+            check_same_data(dataset, ranks)
             for file, model in given.items():
                 check_fits(model, dataset, file)
-            data = TrainingData(dataset, recipe, self.place.loader, device)
+            data = TrainingData(dataset, recipe, self.place.loader, device, ranks)
             preprocess = data.fitted_preprocess()
             for factory in own:  # with the weights it comes with; random ones follow the seed
                 torch.manual_seed(recipe.seed)
@@ -129,8 +130,9 @@ class Run:
                 self._teacher(data, preprocess, len(dataset.classes)).to(device)
             ]
             for name, model in zip(teacher_names(recipe), teachers, strict=True):
-                save_model(model, self.folder / f"{name}.safetensors")
-        with self._timed("logits"):
+                ranks.share(model.state_dict().values())
+                self._save(model, name)
+        with self._timed("logits"), ranks.local_first():
             teaching = prepare_teaching(
                 teachers, data, recipe, self.precision, self.progress, compile=self._compile
             )
@@ -147,7 +149,7 @@ class Run:
                     clean_l2_loss(teaching.validation),
                     Schedule(phase, recipe.epochs, recipe.lr, recipe.lr_decay),
                 )
-                save_model(student, self.folder / f"{phase}.safetensors")
+                self._save(student, phase)
         models: Networks = dict(zip(teacher_names(recipe), teachers, strict=True))
         teacher = models.setdefault("teacher", Ensemble(teachers, recipe.combine))
         models |= {"clean": clean, "noisy": noisy}
@@ -158,13 +160,14 @@ class Run:
             }
         summary = summarise(recipe, dataset, models, results, teaching.signs_agree)
         self.timings |= self._speeds()
-        write_json(self.folder / "timings.json", self.timings)
-        write_json(self.folder / "summary.json", summary)
+        if ranks.is_writer:
+            write_json(self.folder / "timings.json", self.timings)
+            write_json(self.folder / "summary.json", summary)
         return summary
 
     def _teacher(self, data: TrainingData, preprocess: Preprocess, classes: int) -> Model:
         """Find the teacher trained before for the same data, network, recipe and seed, or train it."""
-        recipe = self.recipe
+        recipe, ranks = self.recipe, self.place.ranks
         torch.manual_seed(recipe.seed)
         teacher = Model(recipe.teacher_network, preprocess, classes)
         deciding = {
@@ -182,20 +185,26 @@ class Run:
             "list": data.digest,
             "device": self.place.device.type,
         }
+        if ranks.world > 1:  # sums round in another order, and dropout is another
+            deciding["ranks"] = ranks.world
         key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
         kept = cache_dir() / "teachers" / f"{recipe.dataset_name}-{key[:16]}.safetensors"
-        if kept.exists():
+        found = ranks.tell(kept.exists())
+        if found and ranks.is_writer:
             try:
                 return load_model(kept)
             except UserError as error:
                 raise UserError(f"{error} Or delete {kept}: it is trained again") from error
+        if found:
+            return teacher  # the writer's weights come into it
         teacher.check_training(data.last_batch)
         teacher.to(self.place.device)
         schedule = Schedule(
             "teacher", recipe.teacher_epochs, recipe.teacher_lr, recipe.teacher_lr_decay
         )
         self._train(teacher, data, label_objective, label_loss, schedule)
-        save_model(teacher, kept)
+        if ranks.is_writer:
+            save_model(teacher, kept)
         return teacher
 
     @property
@@ -211,6 +220,9 @@ class Run:
         validation_loss: SampleLoss,
         schedule: Schedule,
     ) -> None:
+        ranks = self.place.ranks
+        if not ranks.is_writer:  # each rank drops other units
+            torch.manual_seed(ranks.seed(self.recipe.seed))
         step = TrainStep(
             model,
             objective,
@@ -218,6 +230,7 @@ class Run:
             lr=schedule.lr,
             precision=self.precision,
             compile=self._compile,
+            ranks=ranks,
         )
         trainer = Trainer(
             step,
@@ -228,11 +241,17 @@ class Run:
         )
         self._record(trainer.train())
 
+    def _save(self, model: Model, phase: str) -> None:
+        if self.place.ranks.is_writer:
+            save_model(model, self.folder / f"{phase}.safetensors")
+
     def _begin_folder(self, dataset: Dataset) -> None:
+        if not self.place.ranks.is_writer:
+            return
         try:
             self.folder.mkdir(parents=True)
         except FileExistsError:  # made for it, or by a run that began at the same time
-            self._refuse_other_run()
+            _refuse_other_run(self.folder)
         except OSError as error:
             raise write_error(self.folder, error) from error
         write_json(self.folder / "config.json", dataclasses.asdict(self.recipe))
@@ -240,6 +259,7 @@ class Run:
 
     def _environment(self, dataset: Dataset) -> dict[str, Any]:
         data = {
+            "ranks": self.place.ranks.world,
             "loader": self.place.loader,
             "precision": str(self.precision.dtype).removeprefix("torch."),
             "source_sha256": dataset.source_sha256,
@@ -251,6 +271,8 @@ class Run:
         path = self.folder / "metrics.jsonl"
         for record in records:
             self.records.append(record)
+            if not self.place.ranks.is_writer:
+                continue
             try:
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(dataclasses.asdict(record)) + "\n")
@@ -278,6 +300,29 @@ def teacher_names(recipe: Recipe) -> list[str]:
     """What the teachers are called in a run's folder: teacher, or teacher-1, teacher-2 ..."""
     count = len(recipe.teachers)
     return [f"teacher-{i + 1}" for i in range(count)] if count > 1 else ["teacher"]
+
+
+def _refuse_other_run(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "other files"
+        if (folder / "summary.json").exists():
+            what = "another run"
+        elif (folder / "config.json").exists():
+            what = "a run that did not finish"
+        raise UserError(f"{folder} already holds {what}; choose another name with --run")
+
+
+def check_same_data(dataset: Dataset, ranks: Ranks) -> None:
+    """Refuse to train on other files than the first rank, which may be on another machine.
+
+    Raises:
+        UserError: naming the data set.
+    """
+    if ranks.tell(dataset.source_sha256) != dataset.source_sha256:
+        raise UserError(
+            f"rank {ranks.rank} found other files of {dataset.name} than rank 0; give each machine "
+            "the same with --data-dir"
+        )
 
 
 def check_fits(model: Model, dataset: Dataset, origin: str) -> None:

@@ -11,16 +11,17 @@ from fastnt.data.preprocess import View
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective
 from fastnt.training.precision import Precision
+from fastnt.training.ranks import ALONE, Ranks
 
 Views = Callable[[Batch, Tensor], View | None]
 
 
 class TrainStep:
-    """Forward, backward and Adam on one batch.
+    """Forward, backward and Adam on one batch, of which each of several ranks has a part.
 
     All state is tensors on the device: ``rate``, the learning rate; ``number``, steps taken;
     ``epoch``; ``loss``, the sum over this epoch's samples; ``finite``, steps of this epoch up to
-    the first whose loss was not finite.
+    the first whose loss was not finite. These two are of this rank until ``end_epoch``.
     """
 
     def __init__(
@@ -32,11 +33,14 @@ class TrainStep:
         lr: float,
         precision: Precision,
         compile: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         """``views`` tells how the images of a batch are seen in an epoch."""
         self.device = next(model.parameters()).device
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._forward: Any = torch.compile(model) if compile else model
+        replica = ranks.replicate(self.model)
+        self._forward: Any = torch.compile(replica) if compile else replica
+        self._ranks = ranks
         self._objective, self._views, self._precision = objective, views, precision
         on_cuda = self.device.type == "cuda"
         self.rate = torch.full((), lr, dtype=torch.float32, device=self.device)
@@ -52,18 +56,29 @@ class TrainStep:
         )
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self._one = torch.ones((), device=self.device)
-        self._run = GraphedStep(self._eager) if on_cuda else self._eager
+        # With several ranks no graph: a replay would pass by what DistributedDataParallel does on
+        # the host, and a ragged batch has the graph's shape on some ranks only.
+        graphed = on_cuda and ranks.world == 1
+        self._run = GraphedStep(self._eager) if graphed else self._eager
 
-    def __call__(self, batch: Batch) -> None:
-        """Train on one batch, as step ``number``."""
-        self._run(batch)
+    def __call__(self, batch: Batch, rows: int) -> None:
+        """Train as step ``number`` on this rank's part of a batch of ``rows``; it may be empty."""
+        if self._ranks.world == 1:
+            self._run(batch)
+        else:
+            self._eager(batch, self._ranks.world * len(batch.labels) / rows)
 
-    def _eager(self, batch: Batch) -> None:
+    def _eager(self, batch: Batch, share: float = 1.0) -> None:
+        """``share`` turns the mean over the part into one that, averaged over ranks, is the batch's."""
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision.autocast(self.device):
             logits = self._forward(batch.images, self._views(batch, self.epoch))
-        scale = self.scaler.scale(self._one) if self._precision.scales else None
-        loss, grad = self._objective(logits, batch, self.epoch, self.number, scale)
+        if len(batch.labels):
+            loss, grad = self._objective(
+                logits, batch, self.epoch, self.number, self._grad_scale(share)
+            )
+        else:  # no mean, but the other ranks wait for this one's gradient
+            loss, grad = torch.zeros_like(self.loss), torch.zeros_like(logits)
         logits.backward(grad)
         self.scaler.step(self.optimizer)  # skips, on the device, a step that overflowed
         self.scaler.update()
@@ -71,11 +86,23 @@ class TrainStep:
         self.finite += self.loss.isfinite()
         self.number += 1
 
+    def _grad_scale(self, share: float) -> Tensor | None:
+        scale = None if share == 1 else torch.full_like(self._one, share)
+        if self._precision.scales:
+            scale = self.scaler.scale(self._one if scale is None else scale)
+        return scale
+
     def begin_epoch(self, epoch: int) -> None:
         """Set the epoch's counters."""
         self.epoch.fill_(epoch)
         self.loss.zero_()
         self.finite.zero_()
+
+    def end_epoch(self) -> None:
+        """Make the epoch's counters those of all ranks, and the model's buffers the writer's."""
+        self._ranks.add_up(self.loss)
+        self._ranks.least(self.finite)
+        self._ranks.share(self.model.buffers())
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, and the generators of dropout, by name."""

@@ -58,11 +58,13 @@ class Trainer:
             step.begin_epoch(self.epoch)
         earlier, start = self.seconds, time.perf_counter()
         for batch in self._loader.epoch(self.epoch, start=self.batch):
-            step(batch)
+            size = min(self._loader.batch_size, rows - self.batch * self._loader.batch_size)
+            step(batch, size)
             self.batch += 1
             self.seconds = earlier + time.perf_counter() - start
-            self._progress.advance(len(batch.labels))
+            self._progress.advance(size)
             after_step()
+        step.end_epoch()
         train_loss = step.loss.item() / rows  # waits for the device
         self.seconds = earlier + time.perf_counter() - start
         self.check_finite()

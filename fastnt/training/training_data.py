@@ -13,6 +13,7 @@ from fastnt.data.loaders import Batch, Kind, Loader, make_loader
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.split import Split
+from fastnt.training.ranks import ALONE, Ranks
 
 EVALUATION_BATCH = 512
 
@@ -20,8 +21,17 @@ EVALUATION_BATCH = 512
 class TrainingData:
     """The training list has ``views * images`` rows; rows from ``images`` on are mirror images."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        kind: Kind,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """With several ranks, ``train`` gives this one's part of each batch; the rest is read whole."""
         self._dataset, self._recipe, self._kind, self._device = dataset, recipe, kind, device
+        self._ranks = ranks
         self.views = 2 if recipe.mirror else 1
 
     @cached_property
@@ -62,6 +72,7 @@ class TrainingData:
             self._recipe.batch_size,
             views=self.views,
             seed=self._recipe.seed,
+            ranks=self._ranks,
         )
 
     @property
@@ -123,6 +134,7 @@ class TrainingData:
         *,
         views: int = 1,
         seed: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> Loader:
         return make_loader(
             self._kind,
@@ -132,4 +144,6 @@ class TrainingData:
             batch_size=batch_size,
             order_seed=seed,
             device=self._device,
+            rank=ranks.rank,
+            world=ranks.world,
         )

@@ -88,7 +88,7 @@ def test_crops_are_seen_by_teacher_and_student_alike() -> None:
         step = TrainStep(student, objective, data.train_view, lr=1e-9, precision=FLOAT32)
         student.train()
         step.begin_epoch(3)
-        step(_first(data, 3))
+        step(_first(data, 3), len(_first(data, 3).labels))
         assert (step.loss.item() == 0) is same
 
 
@@ -302,5 +302,5 @@ def test_a_live_teacher_runs_inside_the_captured_step() -> None:
     for epoch in range(4):
         step.begin_epoch(epoch)
         for batch in data.train.epoch(epoch):
-            step(batch)
+            step(batch, len(batch.labels))
         assert step.loss.item() < 1e-6
