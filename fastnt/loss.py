@@ -165,7 +165,6 @@ def noisy_logits(
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, "teacher", "sum")
-    options["teacher_id"] = teacher_id
     kernel = choose(impl, logits)
     zeros = torch.zeros_like(logits)
     tensors = prepare(
@@ -173,7 +172,7 @@ def noisy_logits(
         plain=takes_plain(kernel),
     )
     with torch.no_grad():
-        _, grad = kernel(*tensors, None, grad_dtype=logits.dtype, **options)
+        _, grad = kernel(*tensors, None, grad_dtype=logits.dtype, teacher_id=teacher_id, **options)
     assert grad is not None
     return grad.neg_().view(logits.shape)
 

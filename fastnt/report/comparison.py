@@ -133,7 +133,8 @@ def _legend(runs: Sequence[SavedRun]) -> list[Any]:
 
 
 def _noise(run: SavedRun) -> str:
-    return noise_text(run.recipe.get("alpha", math.nan), run.recipe.get("sigma", math.nan))
+    alpha = run.recipe.get("teacher_alphas") or run.recipe.get("alpha", math.nan)
+    return noise_text(alpha, run.recipe.get("sigma", math.nan))
 
 
 def _with_test(run: SavedRun, phase: str, name: str) -> str:

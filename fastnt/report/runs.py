@@ -48,7 +48,7 @@ class Row:
     dataset: str
     seed: int
     network: str  # teacher, clean or noisy
-    alpha: float | None  # of the noisy student
+    alpha: float | list[float] | None  # of the noisy student; each teacher's where it has its own
     sigma: float | list[float] | None
     test_error: float | None
     held_out_error: float | None  # after its last epoch
@@ -158,7 +158,7 @@ def _row(run: SavedRun, phase: str) -> Row:
         dataset=str(recipe.get("dataset", "?")),
         seed=int(recipe.get("seed", 0)),
         network=phase,
-        alpha=recipe.get("alpha") if noisy else None,
+        alpha=(recipe.get("teacher_alphas") or recipe.get("alpha")) if noisy else None,
         sigma=recipe.get("sigma") if noisy else None,
         test_error=result.get("test_error"),
         held_out_error=records[-1].validation_error if records else None,

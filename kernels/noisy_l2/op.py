@@ -7,7 +7,7 @@ gradient come out of one pass, so the forward keeps the gradient and the backwar
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any, NotRequired, Protocol, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -25,7 +25,6 @@ class Options(TypedDict):
     shared: bool
     perturb_student: bool
     reduction: str
-    teacher_id: NotRequired[int]  # 0 unless several teachers have noise, each its own
 
 
 class ValueAndGrad(Protocol):
@@ -44,6 +43,7 @@ class ValueAndGrad(Protocol):
         grad_scale: Tensor | None,
         *,
         grad_dtype: torch.dtype | None,
+        teacher_id: int = 0,  # several teachers, each with its own noise: which
         **options: Unpack[Options],
     ) -> tuple[Tensor, Tensor | None]: ...
 

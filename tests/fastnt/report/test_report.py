@@ -13,6 +13,7 @@ from fastnt.cli import main
 from fastnt.config import load_recipe
 from fastnt.errors import UserError
 from fastnt.report.runs import read_metrics, read_runs, rows
+from fastnt.report.style import noise_text
 
 MakeRun = Callable[..., Path]
 
@@ -208,3 +209,15 @@ def test_a_damaged_summary_is_named(make_run: MakeRun, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit, match="2"):
         main(["report", str(folder)])
     assert "summary.json is damaged" in capsys.readouterr().err
+
+
+def test_teachers_with_their_own_noise_are_reported_with_each_alpha(make_run: MakeRun) -> None:
+    folder = make_run("own")
+    config = folder / "config.json"
+    recipe = json.loads(config.read_text()) | {"teacher": ["a", "b"], "teacher_alphas": [0, 0.25]}
+    config.write_text(json.dumps(recipe))
+    (run,) = read_runs([folder])
+    noisy = rows(run)[-1]
+    assert noisy.alpha == [0, 0.25]
+    assert noise_text(noisy.alpha, noisy.sigma) == "α 0, 0.25, σ 0.6"
+    _report(folder)  # its picture too
