@@ -12,7 +12,7 @@ from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
 from fastnt.cli.prepare import prepare
 from fastnt.cli.train import train
-from fastnt.errors import UserError
+from fastnt.errors import Interrupted, UserError
 
 app = typer.Typer(
     name="fastnt",
@@ -54,8 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
         if error.filename is None:  # no file of the user's: a bug
             raise
         _fail(f"{error.filename}: {error.strerror}; check the path and who may read or write it")
-    except (KeyboardInterrupt, Abort):
-        print("fastnt: interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, Abort) as stop:
+        sentence = f": {stop}" if isinstance(stop, Interrupted) else ""
+        print(f"fastnt: interrupted{sentence}", file=sys.stderr)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 

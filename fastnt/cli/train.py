@@ -129,6 +129,14 @@ def train(
             metavar="KEY=VALUE",
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run NAME, or with the newest that did not finish.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
 ) -> None:
@@ -141,7 +149,9 @@ def train(
     from fastnt.config import load_recipe
     from fastnt.report.curves import draw_curves
     from fastnt.training.environment import choose_device
+    from fastnt.training.resume import refuse_other_recipe, same_device
     from fastnt.training.run import Place, Run
+    from fastnt.training.run_folder import find_run
 
     flags: dict[str, Any] = {
         "alpha": alpha,
@@ -159,21 +169,30 @@ def train(
         "student_network": student,
     }
     overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
-    recipe = load_recipe(dataset, config, overrides)
+    if resume:
+        found = find_run(runs_dir, run)
+        run, device = found.path.name, same_device(found, device)
+        recipe = load_recipe(None, found.config)
+        asked = load_recipe(dataset, config or found.config, overrides)
+        refuse_other_recipe(found, recipe, asked)
+        if found.finished:
+            typer.echo(f"{found.path} is finished; this is what it found", err=True)
+    else:
+        recipe = load_recipe(dataset, config, overrides)
     place = Place(
         choose_device(device),
         loader,
         data_dir,
         runs_dir,
         run,
+        resume,
         quiet=quiet or json_,
         amp=amp,
         compile=compile_,
     )
     with choose_progress(quiet=quiet or json_) as progress:
         current = Run(recipe, place, progress)
-        summary = current.execute()
-    draw_curves(current.folder / "curves.png", current.records, current.teacher_error, summary)
+        summary = current.execute(draw_curves)
     if json_:
         typer.echo(json.dumps(summary, indent=2))
     else:

@@ -1,12 +1,9 @@
 """A run: a teacher, a student on its clean logits, a student on its noisy logits, and their folder."""
 
 import copy
-import dataclasses
 import hashlib
-import itertools
 import json
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,29 +15,35 @@ from fastnt.config import Recipe
 from fastnt.data.loaders import Kind
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess
-from fastnt.errors import UserError
-from fastnt.files import cache_dir, write_error, write_json
+from fastnt.errors import Interrupted, UserError
+from fastnt.files import cache_dir, read_json, write_json
 from fastnt.networks import NETWORKS
 from fastnt.training.environment import describe_environment
 from fastnt.training.evaluation import (
-    Evaluation,
     SampleLoss,
     clean_l2_loss,
     evaluate,
     label_loss,
 )
+from fastnt.training.interruption import Interruption
+from fastnt.training.journal import Journal
 from fastnt.training.logits import teacher_logits
 from fastnt.training.model import Model, load_model, save_model
 from fastnt.training.objectives import Objective, label_objective, noisy_l2_objective
 from fastnt.training.precision import Precision, choose_precision
 from fastnt.training.progress import EpochRecord, Progress
+from fastnt.training.resume import resume_command, same_arithmetic, same_data
+from fastnt.training.run_folder import RunFolder, named_path, new_path
 from fastnt.training.step import TrainStep
+from fastnt.training.summary import check_fits, summarise
 from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
 
 # Raised when the same recipe would train another teacher than the release before.
 TEACHER_FORMAT = 2
-PHASES = ("teacher", "clean", "noisy")
+
+# Draws a run's picture from its epochs, the teacher's held-out error and its summary.
+Draw = Callable[[Path, Sequence[EpochRecord], float, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Place:
     data_dir: Path | None = None
     runs_dir: Path = Path("runs")
     name: str | None = None  # of the run's folder; by default <data set>-<time>
+    resume: bool = False  # go on with that run
     quiet: bool = False  # show nothing while the data are prepared
     amp: bool | None = None  # mixed precision; None: where the device has it
     compile: bool | None = None  # torch.compile; None: on a GPU
@@ -66,47 +70,72 @@ class Run:
     progress: Progress
     folder: Path = field(init=False)
     precision: Precision = field(init=False)
+    compile: bool = field(init=False)
     teacher_error: float = field(init=False)  # held-out, a fraction
-    records: list[EpochRecord] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Choose the folder and the precision.
+        """Choose the folder, the precision and whether to compile.
 
         Raises:
-            UserError: the folder holds another run already, or its name is not a name.
+            UserError: the folder holds another run already, or its name is not a name; or the run to
+                go on with was begun on another device or in another precision.
         """
-        self.precision = choose_precision(self.place.device, self.place.amp)
-        name = self.place.name
-        if name is None:
-            stem = self.place.runs_dir / f"{self.recipe.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
-            several = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
-            self.folder = next(f for f in itertools.chain([stem], several) if not f.exists())
-        elif not name or Path(name).name != name:
-            raise UserError(f"--run is {name!r}; it must be the name of a folder in --runs-dir")
+        place = self.place
+        if place.name is None:
+            self.folder = new_path(place.runs_dir, self.recipe.dataset)
         else:
-            self.folder = self.place.runs_dir / name
-            self._refuse_other_run()
+            self.folder = named_path(place.runs_dir, place.name)
+        self._files = RunFolder(self.folder)
+        self.precision = choose_precision(place.device, place.amp)
+        self.compile = place.device.type == "cuda" if place.compile is None else place.compile
+        if place.resume:
+            asked = None if place.amp is None else self.precision
+            before = same_arithmetic(self._files, place.device, asked, place.compile)
+            self.precision, self.compile = before or (self.precision, self.compile)
+        else:
+            self._files.refuse_used()
+        self._command = resume_command(self.folder, place.data_dir)
+        self._journal = Journal(self._files, self._command)
 
-    def _refuse_other_run(self) -> None:
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            what = "other files"
-            if (self.folder / "summary.json").exists():
-                what = "another run"
-            elif (self.folder / "config.json").exists():
-                what = "a run that did not finish"
-            raise UserError(f"{self.folder} already holds {what}; choose another name with --run")
+    @property
+    def records(self) -> list[EpochRecord]:
+        """The epochs so far."""
+        return self._journal.records
 
-    def execute(self) -> dict[str, Any]:
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of each part, and at the end each phase's images/s."""
+        return self._journal.timings
+
+    def execute(self, draw: Draw | None = None) -> dict[str, Any]:
         """Train the three networks, evaluate them on the test set and write the run folder.
 
+        A resumed run goes on from its newest checkpoint; of a finished one the summary is read.
+        ``draw`` draws its picture, before the summary is written.
+
         Raises:
-            UserError: bad data, a teacher that does not fit, or a folder that cannot be written.
+            UserError: bad data, a teacher that does not fit, a training that diverged, a damaged
+                checkpoint, or a folder that cannot be written or is being trained in.
+            Interrupted: SIGINT or SIGTERM; in a training the checkpoint was saved first.
         """
+        with Interruption() as self._interruption, self._files.held():
+            try:
+                if self.place.resume and self._files.finished:
+                    self.timings.update(read_json(self.folder / "timings.json"))
+                    summary: dict[str, Any] = read_json(self.folder / "summary.json")
+                    return summary
+                return self._execute(draw)
+            except KeyboardInterrupt as stop:
+                how = str(stop) or "stopped at once"
+                raise Interrupted(f"{how}; go on with {self._command}") from None
+
+    def _execute(self, draw: Draw | None) -> dict[str, Any]:
         recipe, device = self.recipe, self.place.device
-        given_teacher = load_model(Path(recipe.teacher)) if recipe.teacher else None
-        with self._timed("prepare"):
-            dataset = prepare(recipe.dataset, self.place.data_dir, progress=not self.place.quiet)
+        with self._journal.timed("prepare"), self._begin():
+            given_teacher = None
+            if recipe.teacher and not self._journal.finished("teacher"):
+                given_teacher = load_model(Path(recipe.teacher))
+            dataset = self._dataset()
             if given_teacher is not None:
                 check_fits(given_teacher, dataset, recipe.teacher)
             data = TrainingData(dataset, recipe, self.place.loader, device)
@@ -115,15 +144,20 @@ class Run:
             torch.manual_seed(recipe.seed)
             clean = Model(recipe.student_network, preprocess, len(dataset.classes)).to(device)
             noisy = copy.deepcopy(clean)
-        self._begin_folder(dataset)
-        with self._timed("teacher"):
-            teacher = given_teacher or self._teacher(data, preprocess, len(dataset.classes))
-            teacher.to(device)
-            save_model(teacher, self.folder / "teacher.safetensors")
-        with self._timed("logits"):
+        with self._journal.timed("teacher"):
+            teacher = self._done("teacher")
+            if teacher is None:
+                teacher = given_teacher or self._teacher(data, preprocess, len(dataset.classes))
+                teacher.to(device)
+                save_model(teacher, self.folder / "teacher.safetensors")
+        with self._journal.timed("logits"):
             targets = teacher_logits(teacher, data)
+        models = {"teacher": teacher}
         for phase, student, alpha in (("clean", clean, 0.0), ("noisy", noisy, recipe.alpha)):
-            with self._timed(phase):
+            with self._journal.timed(phase):
+                models[phase] = self._done(phase) or student
+                if models[phase] is not student:
+                    continue
                 torch.manual_seed(recipe.seed)  # dropout: the same for both, whatever ran before
                 self._train(
                     student,
@@ -133,15 +167,16 @@ class Run:
                     Schedule(phase, recipe.epochs, recipe.lr, recipe.lr_decay),
                 )
                 save_model(student, self.folder / f"{phase}.safetensors")
-        models = {"teacher": teacher, "clean": clean, "noisy": noisy}
-        with self._timed("evaluation"):
+        with self._journal.timed("evaluation"):
             self.teacher_error = evaluate(teacher, data.validation, label_loss).error
             results = {
                 phase: evaluate(model, data.test, label_loss) for phase, model in models.items()
             }
         summary = summarise(recipe, dataset, models, results)
-        self.timings |= self._speeds()
+        self.timings.update(self._journal.speeds())
         write_json(self.folder / "timings.json", self.timings)
+        if draw is not None:
+            draw(self.folder / "curves.png", self.records, self.teacher_error, summary)
         write_json(self.folder / "summary.json", summary)
         return summary
 
@@ -165,7 +200,7 @@ class Run:
         }
         key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
         kept = cache_dir() / "teachers" / f"{recipe.dataset}-{key[:16]}.safetensors"
-        if kept.exists():
+        if kept.exists() and not self._journal.began("teacher"):
             try:
                 return load_model(kept)
             except UserError as error:
@@ -187,14 +222,13 @@ class Run:
         validation_loss: SampleLoss,
         schedule: Schedule,
     ) -> None:
-        on_gpu = self.place.device.type == "cuda"
         step = TrainStep(
             model,
             objective,
             data.train_view,
             lr=schedule.lr,
             precision=self.precision,
-            compile=on_gpu if self.place.compile is None else self.place.compile,
+            compile=self.compile,
         )
         trainer = Trainer(
             step,
@@ -203,88 +237,39 @@ class Run:
             schedule,
             self.progress,
         )
-        self._record(trainer.train())
-
-    def _begin_folder(self, dataset: Dataset) -> None:
-        try:
-            self.folder.mkdir(parents=True)
-        except FileExistsError:  # made for it, or by a run that began at the same time
-            self._refuse_other_run()
-        except OSError as error:
-            raise write_error(self.folder, error) from error
-        write_json(self.folder / "config.json", dataclasses.asdict(self.recipe))
-        write_json(self.folder / "environment.json", self._environment(dataset))
-
-    def _environment(self, dataset: Dataset) -> dict[str, Any]:
-        data = {
-            "loader": self.place.loader,
-            "precision": str(self.precision.dtype).removeprefix("torch."),
-            "source_sha256": dataset.source_sha256,
-        }
-        return describe_environment(self.place.device) | data
-
-    def _record(self, records: Iterable[EpochRecord]) -> None:
-        """Append each epoch to metrics.jsonl as it ends."""
-        path = self.folder / "metrics.jsonl"
-        for record in records:
-            self.records.append(record)
-            try:
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(dataclasses.asdict(record)) + "\n")
-            except OSError as error:
-                raise write_error(path, error) from error
-
-    def _speeds(self) -> dict[str, float]:
-        """Images/s of each phase that was trained, over all its epochs."""
-        speeds = {}
-        for phase in PHASES:
-            records = [r for r in self.records if r.phase == phase]
-            if records:
-                images = sum(r.images_per_second * r.seconds for r in records)
-                speeds[f"{phase}_images_per_second"] = images / sum(r.seconds for r in records)
-        return speeds
+        self._journal.train(trainer, self._interruption)
 
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.timings[f"{phase}_seconds"] = time.perf_counter() - start
-
-
-def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
-    """Refuse a model that was trained on images or classes of another kind than the data set's.
-
-    Raises:
-        UserError: naming ``origin``, where the model came from.
-    """
-    classes = len(dataset.classes)
-    if (model.shape, model.classes) != (dataset.shape, classes):
-        raise UserError(
-            f"the model in {origin} takes {model.shape} images of {model.classes} classes, but "
-            f"{dataset.name} has {dataset.shape} and {classes}; give one of this data set"
-        )
-
-
-def summarise(
-    recipe: Recipe,
-    dataset: Dataset,
-    models: dict[str, Model],
-    results: dict[str, Evaluation],
-) -> dict[str, Any]:
-    """What a run found, errors as fractions and no times: the same seed gives the same summary."""
-    summary: dict[str, Any] = {
-        "dataset": dataset.name,
-        "official": dataset.official,
-        "seed": recipe.seed,
-    }
-    for phase in PHASES:
-        summary[phase] = {
-            "test_error": results[phase].error,
-            "parameters": models[phase].parameter_count,
-            "multiplies": models[phase].multiply_count,
+    def _begin(self) -> Iterator[None]:
+        """Begin the folder or take up its newest checkpoint; a new run refused leaves no trace."""
+        environment = describe_environment(self.place.device) | {
+            "loader": self.place.loader,
+            "precision": str(self.precision.dtype).removeprefix("torch."),
+            "compile": self.compile,
         }
-    summary["noisy"] |= {"alpha": recipe.alpha, "sigma": recipe.sigma}
-    clean, noisy = results["clean"].error, results["noisy"].error
-    # (base - noisy) / base, as the paper's tables; undefined when the base makes no error.
-    summary["relative_improvement"] = (clean - noisy) / clean if clean else None
-    return summary
+        if not self.place.resume:
+            with self._files.begun(self.recipe, environment):
+                yield
+            return
+        if not self._files.environment():
+            self._files.describe(environment)
+        self._journal.take_up()
+        yield
+
+    def _dataset(self) -> Dataset:
+        """The data that the run was begun with, or those of the recipe."""
+        name, data_dir, progress = self.recipe.dataset, self.place.data_dir, not self.place.quiet
+        environment = self._files.environment()
+        if "source_sha256" in environment:
+            return same_data(self._files, name, data_dir, progress=progress)
+        dataset = prepare(name, data_dir, progress=progress)
+        self._files.describe(environment | {"source_sha256": dataset.source_sha256})
+        return dataset
+
+    def _done(self, phase: str) -> Model | None:
+        """The network of a phase that was finished before the run was resumed."""
+        if not self._journal.finished(phase):
+            return None
+        model = load_model(self.folder / f"{phase}.safetensors").to(self.place.device)
+        # As it was trained: other strides may take other kernels, with other bits.
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,16 +1,17 @@
 """Evaluate a finished run's networks again."""
 
-import json
 from pathlib import Path
 
 import torch
 
 from fastnt.config import load_recipe
-from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
 from fastnt.errors import UserError
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import load_model
-from fastnt.training.run import PHASES, check_fits
+from fastnt.training.progress import PHASES
+from fastnt.training.resume import same_data
+from fastnt.training.run_folder import RunFolder
+from fastnt.training.summary import check_fits
 from fastnt.training.training_data import TrainingData
 
 
@@ -25,29 +26,8 @@ def evaluate_run(folder: Path, data_dir: Path | None, device: torch.device) -> d
         raise UserError(f"{folder} holds no run; give a folder that fastnt train wrote")
     recipe = load_recipe(None, config)
     models = {phase: load_model(folder / f"{phase}.safetensors").to(device) for phase in PHASES}
-    dataset = _same_data(folder, recipe.dataset, data_dir)
+    dataset = same_data(RunFolder(folder), recipe.dataset, data_dir)
     for phase, model in models.items():
         check_fits(model, dataset, str(folder / f"{phase}.safetensors"))
     test = TrainingData(dataset, recipe, "auto", device).test
     return {phase: evaluate(model, test, label_loss).error for phase, model in models.items()}
-
-
-def _same_data(folder: Path, name: str, data_dir: Path | None) -> Dataset:
-    """Open the data that the run was made with; other files of the same name would not do."""
-    try:
-        wanted = json.loads((folder / "environment.json").read_text("utf-8"))["source_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / 'environment.json'} does not say which data the run used; train it again"
-        ) from error
-    if data_dir is None:
-        for prepared in list_prepared():
-            if prepared.source_sha256 == wanted:
-                return open_dataset(prepared.folder)
-    dataset = prepare(name, data_dir)
-    if dataset.source_sha256 != wanted:
-        raise UserError(
-            f"{folder} was made with other files of {name} than those found; "
-            "give theirs with --data-dir"
-        )
-    return dataset
