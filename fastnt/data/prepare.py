@@ -1,7 +1,6 @@
 """Prepared data sets: find one in the cache folder, or make it from official files."""
 
 import shutil
-import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ from fastnt.data.sources import (
 )
 from fastnt.data.split import Split, open_split, read_sidecar, sidecar, write_split
 from fastnt.errors import UserError
-from fastnt.files import cache_dir
+from fastnt.files import cache_dir, locked, sweep
 
 # What fastnt keeps in its cache folder, as patterns: `clean` removes these and nothing else.
 KEPT = ("data/*-????????????", *(f"downloads/{name}" for name in SOURCES), "logits/*", "teachers/*")
-_STALE = 3600  # seconds after which a temporary file belongs to a run that was killed
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,8 @@ def prepare(
         if source.files:
             from fastnt.data.download import download
 
-            download(source, data_dir, extra=extra is not False, progress=progress)
+            with locked(data_dir / ".lock"):
+                download(source, data_dir, extra=extra is not False, progress=progress)
     status = Console(stderr=True).status(f"reading {name}") if progress else nullcontext()
     with status:
         return _make(source, data_dir.expanduser(), extra)
@@ -127,12 +126,18 @@ def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
     else:
         files, sha256 = {}, installed_sha256()
     folder = cache_dir() / "data" / f"{source.name}-{sha256[:12]}"
-    if _listed(folder):
-        with suppress(OSError):  # the cache may be somebody else's
-            sidecar(folder / "train.beton").touch()  # from now on the one prepared last
-        return open_dataset(folder)
+    if not _listed(folder):
+        with locked(folder / ".lock"):
+            if not _listed(folder):  # it may have been made while we waited
+                return _write(folder, source, files, sha256)
+    with suppress(OSError):  # the cache may be somebody else's
+        sidecar(folder / "train.beton").touch()  # from now on the one prepared last
+    return open_dataset(folder)
+
+
+def _write(folder: Path, source: Source, files: dict[str, Path], sha256: str) -> Dataset:
     arrays, official = read_source(source, files), is_official(source, files)
-    _sweep(folder)
+    sweep(folder)
     test, train = (
         write_split(
             folder / f"{name}.beton",
@@ -172,10 +177,3 @@ def _has_extra(dataset: Dataset, extra: bool | None) -> bool:
 
 def _written(dataset: Dataset) -> int:
     return sidecar(dataset.train.path).stat().st_mtime_ns
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the temporary files of runs that were killed long ago."""
-    for path in folder.glob(".*.part"):
-        if time.time() - path.stat().st_mtime > _STALE:
-            path.unlink(missing_ok=True)

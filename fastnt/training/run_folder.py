@@ -78,6 +78,7 @@ class RunFolder:
             UserError: another process holds it, or it cannot be made.
         """
         busy = f"{self.path} is being trained by another process; give another name with --run"
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             with locked(self.checkpoints.folder / ".lock", busy):
                 for folder in (self.path, self.checkpoints.folder):
@@ -86,8 +87,9 @@ class RunFolder:
         finally:
             if self.finished or not self.config.exists():
                 self.checkpoints.clear()
-                with suppress(OSError):  # only an empty folder: nothing was begun
-                    self.path.rmdir()
+                with suppress(OSError):  # only empty folders: nothing was begun
+                    for folder in made:
+                        folder.rmdir()
 
     def refuse_used(self) -> None:
         """Refuse to begin a run in a folder that holds anything already.
