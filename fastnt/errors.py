@@ -8,8 +8,9 @@ class UserError(Exception):
     """
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(BaseException):
     """A run was stopped by SIGINT or SIGTERM; the sentence says how to go on with it.
 
+    As KeyboardInterrupt it is no Exception, so that nothing takes it for a failure and goes on.
     The command line prints it as ``fastnt: interrupted: <sentence>`` and exits with code 130.
     """

@@ -73,16 +73,19 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock file ``path``; the system lets go of it when the process dies.
 
     Args:
-        path: the file, removed again at the end.
+        path: the file, removed again at the end, and so are the folders made for it that are empty.
         busy: what to refuse with when another process holds it; None waits for that one.
 
     Raises:
         UserError: ``busy``, or the file cannot be made.
     """
     lock = filelock.FileLock(path)
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if busy is None else 0)
+        while not lock.is_locked:
+            with suppress(FileNotFoundError):  # whoever held it removed the folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=-1 if busy is None else 0)
     except filelock.Timeout as error:
         raise UserError(busy or str(error)) from error
     except OSError as error:
@@ -93,6 +96,9 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
         with suppress(OSError):  # where an open file cannot be removed it stays
             path.unlink()
         lock.release()
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
 
 
 def sweep(folder: Path) -> None:

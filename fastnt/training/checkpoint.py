@@ -58,9 +58,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})["fastnt"])
+            text = (file.metadata() or {})["fastnt"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if description.pop("sha256") != _digest(description, tensors):
+        description = json.loads(text)
+        whole = json.dumps(description) == text  # no digit that a float does not show
+        if description.pop("sha256") != _digest(description, tensors) or not whole:
             raise ValueError("its SHA-256 is another")
         if description.pop("format") != FORMAT:
             raise ValueError(f"it is not of the format {FORMAT}")

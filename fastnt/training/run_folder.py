@@ -43,14 +43,14 @@ def find_run(runs_dir: Path, name: str | None) -> "RunFolder":
     """
     if name is None:
         runs = [RunFolder(config.parent) for config in runs_dir.glob("*/config.json")]
-        unfinished = [run for run in runs if run.checkpoints.folder.is_dir() and not run.finished]
+        unfinished = [run for run in runs if not run.finished and not run.without_checkpoints]
         if not unfinished:
             raise UserError(f"{runs_dir} holds no unfinished run; leave --resume out to begin one")
         return max(unfinished, key=lambda run: (run.config.stat().st_mtime_ns, run.path.name))
     run = RunFolder(named_path(runs_dir, name))
     if not run.config.is_file():
         raise UserError(f"{run.path} holds no run to go on with; leave --resume out to begin one")
-    if not run.finished and not run.checkpoints.folder.is_dir():
+    if not run.finished and run.without_checkpoints:
         raise UserError(
             f"{run.path} was begun by a release that kept no checkpoints; start it again with "
             f"--config {run.config} and another --run"
@@ -59,7 +59,7 @@ def find_run(runs_dir: Path, name: str | None) -> "RunFolder":
 
 
 class RunFolder:
-    """A run's folder; ``checkpoint/`` is in it from the run's beginning until it is finished."""
+    """A run's folder; ``checkpoint/`` is in it until the run is finished."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.config = path, path / "config.json"
@@ -70,6 +70,12 @@ class RunFolder:
         """Whether all is written; the summary comes last."""
         return (self.path / "summary.json").exists()
 
+    @property
+    def without_checkpoints(self) -> bool:
+        """Whether a release began it that did not say enough to go on with it."""
+        environment = self.environment()
+        return bool(environment) and "compile" not in environment
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the folder against other processes; at the end of a finished run tidy up.
@@ -78,18 +84,12 @@ class RunFolder:
             UserError: another process holds it, or it cannot be made.
         """
         busy = f"{self.path} is being trained by another process; give another name with --run"
-        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        try:
-            with locked(self.checkpoints.folder / ".lock", busy):
-                for folder in (self.path, self.checkpoints.folder):
-                    sweep(folder)
-                yield
-        finally:
-            if self.finished or not self.config.exists():
-                self.checkpoints.clear()
-                with suppress(OSError):  # only empty folders: nothing was begun
-                    for folder in made:
-                        folder.rmdir()
+        with locked(self.checkpoints.folder / ".lock", busy):
+            for folder in (self.path, self.checkpoints.folder):
+                sweep(folder)
+            yield
+        if self.finished:
+            self.checkpoints.clear()
 
     def refuse_used(self) -> None:
         """Refuse to begin a run in a folder that holds anything already.

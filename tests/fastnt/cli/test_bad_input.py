@@ -124,7 +124,7 @@ def test_a_full_disk_while_training_leaves_whole_files_only(
         main(["train", "--runs-dir", str(tmp_path / "runs"), "--run", "a", *TINY])
     assert "cannot write" in capfd.readouterr().err
     left = {path.name for path in (tmp_path / "runs" / "a").iterdir()}
-    assert left == {"config.json", "environment.json", "metrics.jsonl", "checkpoint"}
+    assert left == {"config.json", "environment.json", "metrics.jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_logits_table_of_another_teacher(
     assert sentence.startswith("fastnt: error: ")
     assert "is of another teacher" in sentence
     new = {p.name for p in set(Path("runs").rglob("*")) - before}
-    assert new == {"3", "config.json", "environment.json", "teacher.safetensors", "checkpoint"}
+    assert new == {"3", "config.json", "environment.json", "teacher.safetensors"}
 
 
 def test_evaluate_wants_a_run(refused: Fastnt, tmp_path: Path) -> None:

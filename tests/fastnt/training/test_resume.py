@@ -406,6 +406,9 @@ def test_the_newest_unfinished_run_is_found(tmp_path: Path) -> None:
 def test_a_run_of_a_release_without_checkpoints_is_named_so(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.json").write_text(json.dumps({"dataset": "digits"}))
+    (tmp_path / "a" / "environment.json").write_text(json.dumps({"precision": "float32"}))
+    with pytest.raises(UserError, match="holds no unfinished run"):
+        find_run(tmp_path, None)
     with pytest.raises(UserError, match=r"kept no checkpoints; start it again with --config"):
         find_run(tmp_path, "a")
 
@@ -426,7 +429,7 @@ def test_other_arithmetic_than_before_is_refused(stopped: Path) -> None:
         Run(_recipe(), replace(place, amp=other), Silent())
     with pytest.raises(UserError, match="begun with another compile"):
         Run(_recipe(), replace(place, compile=not before["compile"]), Silent())
-    with pytest.raises(UserError, match="another device .*--device cpu"):
+    with pytest.raises(UserError, match=r"another device .*--device cpu"):
         Run(_recipe(), replace(place, device=torch.device("cuda")), Silent())
     (stopped / "environment.json").write_text(json.dumps(before | {"precision": "bfloat16"}))
     assert Run(_recipe(), place, Silent()).precision.dtype == torch.bfloat16
@@ -440,7 +443,7 @@ def test_other_data_than_before_are_refused(stopped: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
-    stopped: Path, undisturbed: dict[str, Any]
+    undisturbed: dict[str, Any], stopped: Path
 ) -> None:
     older, newest = sorted((stopped / "checkpoint").glob("*.safetensors"))
     whole = newest.read_bytes()
@@ -456,10 +459,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
 
 
 def test_without_any_checkpoint_it_starts_from_the_beginning(
-    stopped: Path, undisturbed: dict[str, Any]
+    undisturbed: dict[str, Any], stopped: Path
 ) -> None:
     for path in (stopped / "checkpoint").glob("*.safetensors"):
         path.unlink()
+    _forget_what_is_cached()
     _run(stopped, resume=True).execute()
     assert _result(stopped) == undisturbed
 
