@@ -7,6 +7,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from fastnt.data.preprocess import Preprocess, View
@@ -111,4 +112,5 @@ def load_model(path: Path) -> Model:
             f"the weights in {path} do not fit its own description ({str(error).splitlines()[0]}); "
             "train or save it again"
         ) from error
-    return model.eval()
+    # Strided as it was trained: other strides may take other kernels, with other bits.
+    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -33,7 +33,7 @@ from fastnt.training.objectives import Objective, label_objective, noisy_l2_obje
 from fastnt.training.precision import Precision, choose_precision
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.resume import resume_command, same_arithmetic, same_data
-from fastnt.training.run_folder import RunFolder, named_path, new_path
+from fastnt.training.run_folder import RunFolder, find_run, named_path, new_path
 from fastnt.training.step import TrainStep
 from fastnt.training.summary import check_fits, summarise
 from fastnt.training.trainer import Schedule, Trainer
@@ -55,7 +55,7 @@ class Place:
     data_dir: Path | None = None
     runs_dir: Path = Path("runs")
     name: str | None = None  # of the run's folder; by default <data set>-<time>
-    resume: bool = False  # go on with that run
+    resume: bool = False  # go on with that run, or with the newest unfinished one
     quiet: bool = False  # show nothing while the data are prepared
     amp: bool | None = None  # mixed precision; None: where the device has it
     compile: bool | None = None  # torch.compile; None: on a GPU
@@ -81,11 +81,13 @@ class Run:
                 go on with was begun on another device or in another precision.
         """
         place = self.place
-        if place.name is None:
-            self.folder = new_path(place.runs_dir, self.recipe.dataset)
+        if place.resume:
+            self._files = find_run(place.runs_dir, place.name)
+        elif place.name is None:
+            self._files = RunFolder(new_path(place.runs_dir, self.recipe.dataset))
         else:
-            self.folder = named_path(place.runs_dir, place.name)
-        self._files = RunFolder(self.folder)
+            self._files = RunFolder(named_path(place.runs_dir, place.name))
+        self.folder = self._files.path
         self.precision = choose_precision(place.device, place.amp)
         self.compile = place.device.type == "cuda" if place.compile is None else place.compile
         if place.resume:
@@ -118,16 +120,18 @@ class Run:
                 checkpoint, or a folder that cannot be written or is being trained in.
             Interrupted: SIGINT or SIGTERM; in a training the checkpoint was saved first.
         """
-        with Interruption() as self._interruption, self._files.held():
-            try:
-                if self.place.resume and self._files.finished:
-                    self.timings.update(read_json(self.folder / "timings.json"))
-                    summary: dict[str, Any] = read_json(self.folder / "summary.json")
-                    return summary
-                return self._execute(draw)
-            except KeyboardInterrupt as stop:
-                how = str(stop) or "stopped at once"
-                raise Interrupted(f"{how}; go on with {self._command}") from None
+        if not (self.place.resume and self._files.finished):
+            with Interruption() as self._interruption, self._files.held():
+                # Whoever held it before us may have finished it.
+                if not (self.place.resume and self._files.finished):
+                    try:
+                        return self._execute(draw)
+                    except KeyboardInterrupt as stop:
+                        how = str(stop) or "stopped at once"
+                        raise Interrupted(f"{how}; go on with {self._command}") from None
+        self.timings.update(read_json(self.folder / "timings.json"))
+        summary: dict[str, Any] = read_json(self.folder / "summary.json")
+        return summary
 
     def _execute(self, draw: Draw | None) -> dict[str, Any]:
         recipe, device = self.recipe, self.place.device
@@ -270,6 +274,4 @@ class Run:
         """The network of a phase that was finished before the run was resumed."""
         if not self._journal.finished(phase):
             return None
-        model = load_model(self.folder / f"{phase}.safetensors").to(self.place.device)
-        # As it was trained: other strides may take other kernels, with other bits.
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return load_model(self.folder / f"{phase}.safetensors").to(self.place.device)
