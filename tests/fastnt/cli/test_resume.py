@@ -179,7 +179,8 @@ def test_a_run_killed_at_ten_random_moments_ends_in_the_same_bits(
         kills.append(epochs("a"))
         if Path("runs/a/config.json").exists():
             arguments = ("--resume", "--run", "a")
-    print(f"seed {seed}; killed when so many epochs of 160 were done: {kills}")
+    with capfd.disabled():
+        print(f"seed {seed}; killed when so many epochs of 160 were done: {kills}")
     with _start("train", *arguments, interval=0.05) as process:
         _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
