@@ -139,6 +139,14 @@ def train(
         bool,
         typer.Option("--tensorboard", help="Also write each epoch for TensorBoard, in the run."),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run NAME, or with the newest that did not finish.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
 ) -> None:
@@ -153,7 +161,9 @@ def train(
     from fastnt.report.tensorboard import TensorBoard
     from fastnt.training.model import is_own_teacher
     from fastnt.training.ranks import join_ranks
+    from fastnt.training.resume import refuse_other_recipe, same_device
     from fastnt.training.run import Place, Run
+    from fastnt.training.run_folder import find_run
 
     if teacher is not None:
         teacher = [t if is_own_teacher(t) else str(Path(t).absolute()) for t in teacher]
@@ -172,16 +182,27 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
+    if resume:
+        found = find_run(runs_dir, run)
+        run, device = found.path.name, same_device(found, device)
     with join_ranks(device) as (ranks, own_device):
         overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
-        recipe = load_recipe(dataset, config, overrides)
+        if resume:
+            recipe = load_recipe(None, found.config)
+            asked = load_recipe(dataset, config or found.config, overrides)
+            refuse_other_recipe(found, recipe, asked)
+        else:
+            recipe = load_recipe(dataset, config, overrides)
         silent = quiet or json_ or not ranks.is_writer
+        if resume and found.finished and ranks.is_writer:
+            typer.echo(f"{found.path} is finished; this is what it found", err=True)
         place = Place(
             own_device,
             loader,
             data_dir,
             runs_dir,
             run,
+            resume,
             quiet=silent,
             amp=amp,
             compile=compile_,
@@ -191,10 +212,9 @@ def train(
             current = Run(recipe, place, progress)
             if tensorboard and ranks.is_writer:
                 current.progress = Several(progress, TensorBoard(current.folder / "tensorboard"))
-            summary = current.execute()
+            summary = current.execute(draw_curves)
     if not ranks.is_writer:
         return
-    draw_curves(current.folder / "curves.png", current.records, current.teacher_error, summary)
     if json_:
         typer.echo(json.dumps(summary, indent=2))
     else:

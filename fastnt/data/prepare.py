@@ -1,7 +1,7 @@
 """Prepared data sets: find one in the cache folder, or make it from official files or the user's own."""
 
 import shutil
-import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,10 @@ from fastnt.data.sources import (
 )
 from fastnt.data.split import Split, open_split, read_sidecar, sidecar, write_split
 from fastnt.errors import UserError
-from fastnt.files import cache_dir
+from fastnt.files import cache_dir, locked, sweep
 
 # What fastnt keeps in its cache folder, as patterns: `clean` removes these and nothing else.
 KEPT = ("data/*-????????????", *(f"downloads/{name}" for name in SOURCES), "logits/*", "teachers/*")
-_STALE = 3600  # seconds after which a temporary file belongs to a run that was killed
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,8 @@ def prepare(
         if source.files:
             from fastnt.data.download import download
 
-            download(source, data_dir, extra=extra is not False, progress=progress)
+            with locked(data_dir / ".lock"):
+                download(source, data_dir, extra=extra is not False, progress=progress)
     status = Console(stderr=True).status(f"reading {name}") if progress else nullcontext()
     with status:
         return _make(source, data_dir.expanduser(), extra)
@@ -133,13 +133,15 @@ def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
         sha256 = source_sha256(source, files)
     else:
         files, sha256 = {}, installed_sha256()
-    folder = _folder(source.name, sha256)
-    return _found(folder) or _write(
-        folder,
-        read_source(source, files),
-        source.classes,
-        official=is_official(source, files),
-        sha256=sha256,
+    return _made(
+        _folder(source.name, sha256),
+        lambda folder: _write(
+            folder,
+            read_source(source, files),
+            source.classes,
+            official=is_official(source, files),
+            sha256=sha256,
+        ),
     )
 
 
@@ -149,11 +151,10 @@ def _prepare_own(path: Path, *, progress: bool) -> Dataset:
     console = Console(stderr=True, highlight=False)
     with console.status(f"reading {data.name}") if progress else nullcontext():
         sha256 = data.sha256
-        folder = _folder(data.name, sha256)
-        made = _found(folder)
-        if made is None:
-            arrays, classes = own.read(data)
-            made = _write(folder, arrays, classes, official=False, sha256=sha256)
+        made = _made(
+            _folder(data.name, sha256),
+            lambda folder: _write(folder, *own.read(data), official=False, sha256=sha256),
+        )
     if progress and not data.test:
         console.print(
             f"{data.name} has no test files: its last {made.test.count:,} samples are the test set",
@@ -166,10 +167,12 @@ def _folder(name: str, sha256: str) -> Path:
     return cache_dir() / "data" / f"{name}-{sha256[:12]}"
 
 
-def _found(folder: Path) -> Dataset | None:
-    """Open the data set in ``folder`` when it was finished."""
+def _made(folder: Path, write: Callable[[Path], Dataset]) -> Dataset:
+    """Open the data set in ``folder``; where there is none, write it, one process alone."""
     if not _listed(folder):
-        return None
+        with locked(folder / ".lock"):
+            if not _listed(folder):  # it may have been made while we waited
+                return write(folder)
     with suppress(OSError):  # the cache may be somebody else's
         sidecar(folder / "train.beton").touch()  # from now on the one prepared last
     return open_dataset(folder)
@@ -178,7 +181,7 @@ def _found(folder: Path) -> Dataset | None:
 def _write(
     folder: Path, arrays: Arrays, classes: tuple[str, ...], *, official: bool, sha256: str
 ) -> Dataset:
-    _sweep(folder)
+    sweep(folder)
     test, train = (
         write_split(
             folder / f"{name}.beton",
@@ -218,10 +221,3 @@ def _has_extra(dataset: Dataset, extra: bool | None) -> bool:
 
 def _written(dataset: Dataset) -> int:
     return sidecar(dataset.train.path).stat().st_mtime_ns
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the temporary files of runs that were killed long ago."""
-    for path in folder.glob(".*.part"):
-        if time.time() - path.stat().st_mtime > _STALE:
-            path.unlink(missing_ok=True)

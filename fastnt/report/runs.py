@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastnt.errors import UserError
-from fastnt.training.progress import EpochRecord
-from fastnt.training.run import PHASES
+from fastnt.training.progress import PHASES, EpochRecord
 
 STUDENTS = ("clean", "noisy")
 

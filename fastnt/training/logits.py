@@ -37,7 +37,8 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
     """Find the stored logits of ``teacher`` for a training list, or make and store them.
 
     Raises:
-        UserError: the stored table belongs to another teacher or is damaged.
+        UserError: the stored table belongs to another teacher or is damaged, or the teacher gives
+            logits that are not finite.
     """
     digest = teacher.digest()
     path = cache_dir() / "logits" / data.digest[:16] / f"logits-{digest[:16]}.safetensors"
@@ -53,10 +54,12 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
             "train": compute_logits(teacher, data.ordered, data.list_view, progress.advance),
             "validation": compute_logits(teacher, data.validation, advance=progress.advance),
         }
+        _refuse_nonfinite(tables, "the teacher", "train it again, or give another with --teacher")
         payload = safetensors.torch.save(tables, {"fastnt": json.dumps(expected)})
         with atomic_path(path) as temporary:
             temporary.write_bytes(payload)
     tables = _read(path, expected)
+    _refuse_nonfinite(tables, f"the table {path}", "delete it and run again")
     return TeacherLogits(tables["train"], tables["validation"])
 
 
@@ -120,6 +123,16 @@ class _Mapped:
             "data": (pinned.data_ptr(), False),
             "version": 3,
         }
+
+
+def _refuse_nonfinite(tables: dict[str, Tensor], whose: str, remedy: str) -> None:
+    """Refuse logits that are not finite: no student could learn from them."""
+    for table in tables.values():
+        rows = len(table) - int(table.isfinite().all(1).sum())
+        if rows:
+            raise UserError(
+                f"{rows:,} of {len(table):,} rows of the logits of {whose} are not finite; {remedy}"
+            )
 
 
 def _read(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:

@@ -163,7 +163,8 @@ def load_model(path: Path, network: nn.Module | None = None) -> Model:
             f"the weights in {path} do not fit its own description ({in_short(error)}); "
             "train or save it again"
         ) from error
-    return model.eval()
+    # Strided as it was trained: other strides may take other kernels, with other bits.
+    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def is_own_teacher(teacher: str) -> bool:

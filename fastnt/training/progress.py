@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+PHASES = ("teacher", "clean", "noisy")  # of a run, in the order of time
+
 
 @dataclass(frozen=True)
 class EpochRecord:

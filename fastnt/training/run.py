@@ -1,13 +1,10 @@
 """A run: a teacher, a student on its clean logits, a student on its noisy logits, and their folder."""
 
 import copy
-import dataclasses
 import hashlib
-import itertools
 import json
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,31 +15,36 @@ from fastnt.config import Recipe
 from fastnt.data.loaders import Kind
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess
-from fastnt.errors import UserError
-from fastnt.files import cache_dir, write_error, write_json
+from fastnt.errors import Interrupted, UserError
+from fastnt.files import cache_dir, read_json, write_json
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.environment import describe_environment
 from fastnt.training.evaluation import (
-    Evaluation,
     SampleLoss,
     clean_l2_loss,
     evaluate,
     label_loss,
 )
+from fastnt.training.interruption import Interruption
+from fastnt.training.journal import Journal
 from fastnt.training.model import Model, is_own_teacher, load_model, save_model
 from fastnt.training.objectives import Objective, label_objective, noisy_l2_objective
 from fastnt.training.precision import Precision, choose_precision
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.ranks import ALONE, Ranks
+from fastnt.training.resume import resume_command, same_arithmetic, same_data
+from fastnt.training.run_folder import RunFolder, find_run, named_path, new_path
 from fastnt.training.step import TrainStep
+from fastnt.training.summary import Networks, check_fits, summarise, teacher_names
 from fastnt.training.targets import prepare_teaching
 from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
 
 # Raised when the same recipe would train another teacher than the release before.
 TEACHER_FORMAT = 2
-PHASES = ("teacher", "clean", "noisy")
-Networks = dict[str, Model | Ensemble]
+
+# Draws a run's picture from its epochs, the teacher's held-out error and its summary.
+Draw = Callable[[Path, Sequence[EpochRecord], float, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ class Place:
     data_dir: Path | None = None
     runs_dir: Path = Path("runs")
     name: str | None = None  # of the run's folder; by default <data set>-<time>
+    resume: bool = False  # go on with that run, or with the newest unfinished one
     quiet: bool = False  # show nothing while the data are prepared
     amp: bool | None = None  # mixed precision; None: where the device has it
     compile: bool | None = None  # torch.compile; None: on a GPU
-    ranks: Ranks = ALONE  # this process among those that train together
+    ranks: Ranks = ALONE
 
 
 @dataclass
@@ -69,78 +72,108 @@ class Run:
     progress: Progress
     folder: Path = field(init=False)
     precision: Precision = field(init=False)
+    compile: bool = field(init=False)
     teacher_error: float = field(init=False)  # held-out, a fraction
-    records: list[EpochRecord] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Choose the folder and the precision.
+        """Choose the folder, the precision and whether to compile.
 
         Raises:
-            UserError: the folder holds another run already, or its name is not a name.
+            UserError: the folder holds another run already, or its name is not a name; or the run to
+                go on with was begun on another device or in another precision.
         """
-        self.precision = choose_precision(self.place.device, self.place.amp)
-        ranks = self.place.ranks
-        self.folder = Path(ranks.tell(str(self._choose_folder()) if ranks.is_writer else ""))
+        place = self.place
+        chosen = self._choose_folder() if place.ranks.is_writer else ""
+        self._files = RunFolder(Path(place.ranks.tell(str(chosen))))
+        self.folder = self._files.path
+        self.precision = choose_precision(place.device, place.amp)
+        self.compile = place.device.type == "cuda" if place.compile is None else place.compile
+        if place.resume:
+            asked = None if place.amp is None else self.precision
+            before = same_arithmetic(self._files, place.device, asked, place.compile)
+            self.precision, self.compile = before or (self.precision, self.compile)
+        elif place.ranks.is_writer:
+            self._files.refuse_used()
+        self._command = resume_command(self.folder, place.data_dir)
+        self._journal = Journal(self._files, self._command, place.ranks)
 
     def _choose_folder(self) -> Path:
-        name = self.place.name
-        if name is None:
-            now = time.strftime("%Y%m%d-%H%M%S")
-            stem = self.place.runs_dir / f"{self.recipe.dataset_name}-{now}"
-            several = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
-            return next(f for f in itertools.chain([stem], several) if not f.exists())
-        if not name or Path(name).name != name:
-            raise UserError(f"--run is {name!r}; it must be the name of a folder in --runs-dir")
-        folder = self.place.runs_dir / name
-        _refuse_other_run(folder)
-        return folder
+        place = self.place
+        if place.resume:
+            return find_run(place.runs_dir, place.name).path
+        if place.name is None:
+            return new_path(place.runs_dir, self.recipe.dataset_name)
+        return named_path(place.runs_dir, place.name)
 
-    def execute(self) -> dict[str, Any]:
+    @property
+    def records(self) -> list[EpochRecord]:
+        """The epochs so far."""
+        return self._journal.records
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of each part, and at the end each phase's images/s."""
+        return self._journal.timings
+
+    def execute(self, draw: Draw | None = None) -> dict[str, Any]:
         """Train the three networks, evaluate them on the test set and write the run folder.
 
+        A resumed run goes on from its newest checkpoint; of a finished one the summary is read.
+        ``draw`` draws its picture, before the summary is written.
+
         Raises:
-            UserError: bad data, a teacher that does not fit, or a folder that cannot be written.
+            UserError: bad data, a teacher that does not fit, a training that diverged, a damaged
+                checkpoint, or a folder that cannot be written or is being trained in.
+            Interrupted: SIGINT or SIGTERM; in a training the checkpoint was saved first.
         """
+        if not (self.place.resume and self._files.finished):
+            held = self._files.held() if self.place.ranks.is_writer else nullcontext()
+            with Interruption() as self._interruption, held:
+                # Whoever held it before us may have finished it.
+                if not (self.place.resume and self._files.finished):
+                    try:
+                        return self._execute(draw)
+                    except KeyboardInterrupt as stop:
+                        how = str(stop) or "stopped at once"
+                        raise Interrupted(f"{how}; go on with {self._command}") from None
+        self.timings.update(read_json(self.folder / "timings.json"))
+        summary: dict[str, Any] = read_json(self.folder / "summary.json")
+        return summary
+
+    def _execute(self, draw: Draw | None) -> dict[str, Any]:
         recipe, device, ranks = self.recipe, self.place.device, self.place.ranks
-        own = [teacher for teacher in recipe.teachers if is_own_teacher(teacher)]
-        given = {file: load_model(Path(file)) for file in recipe.teachers if file not in own}
-        with self._timed("prepare"):
+        with self._journal.timed("prepare"), self._begin():
+            given = self._given_files()
             with ranks.local_first():
-                dataset = prepare(
-                    recipe.dataset, self.place.data_dir, progress=not self.place.quiet
-                )
+                dataset = self._dataset()
             check_same_data(dataset, ranks)
             for file, model in given.items():
                 check_fits(model, dataset, file)
             data = TrainingData(dataset, recipe, self.place.loader, device, ranks)
             preprocess = data.fitted_preprocess()
-            for factory in own:  # with the weights it comes with; random ones follow the seed
-                torch.manual_seed(recipe.seed)
-                given[factory] = Model(factory, preprocess, len(dataset.classes)).eval()
             # Both students start from the same weights: what differs is the noise alone.
             torch.manual_seed(recipe.seed)
-            clean = Model(recipe.student_network, preprocess, len(dataset.classes))
+            clean = Model(recipe.student_network, preprocess, data.classes)
             clean.check_training(data.last_batch)
             clean.to(device)
             noisy = copy.deepcopy(clean)
-        self._begin_folder(dataset)
-        with self._timed("teacher"):
-            teachers = [given[file].to(device) for file in recipe.teachers] or [
-                self._teacher(data, preprocess, len(dataset.classes)).to(device)
-            ]
-            for name, model in zip(teacher_names(recipe), teachers, strict=True):
-                ranks.share(model.state_dict().values())
-                self._save(model, name)
-        with self._timed("logits"), ranks.local_first():
+        with self._journal.timed("teacher"):
+            names = teacher_names(recipe)
+            teachers = self._teachers(names, given, data, preprocess)
+        with self._journal.timed("logits"), ranks.local_first():
             teaching = prepare_teaching(
-                teachers, data, recipe, self.precision, self.progress, compile=self._compile
+                teachers, data, recipe, self.precision, self.progress, compile=self.compile
             )
+        models: Networks = dict(zip(names, teachers, strict=True))
+        models.setdefault("teacher", Ensemble(teachers, recipe.combine))
         for phase, student, targets, alpha in (
             ("clean", clean, teaching.clean, 0.0),
             ("noisy", noisy, teaching.noisy, teaching.alpha),
         ):
-            with self._timed(phase):
+            with self._journal.timed(phase):
+                models[phase] = self._done(phase) or student
+                if models[phase] is not student:
+                    continue
                 torch.manual_seed(recipe.seed)  # dropout: the same for both, whatever ran before
                 self._train(
                     student,
@@ -150,20 +183,47 @@ class Run:
                     Schedule(phase, recipe.epochs, recipe.lr, recipe.lr_decay),
                 )
                 self._save(student, phase)
-        models: Networks = dict(zip(teacher_names(recipe), teachers, strict=True))
-        teacher = models.setdefault("teacher", Ensemble(teachers, recipe.combine))
-        models |= {"clean": clean, "noisy": noisy}
-        with self._timed("evaluation"):
-            self.teacher_error = evaluate(teacher, data.validation, label_loss).error
+        with self._journal.timed("evaluation"):
+            self.teacher_error = evaluate(models["teacher"], data.validation, label_loss).error
             results = {
                 phase: evaluate(model, data.test, label_loss) for phase, model in models.items()
             }
         summary = summarise(recipe, dataset, models, results, teaching.signs_agree)
-        self.timings |= self._speeds()
-        if ranks.is_writer:
-            write_json(self.folder / "timings.json", self.timings)
-            write_json(self.folder / "summary.json", summary)
+        self.timings.update(self._journal.speeds())
+        if not ranks.is_writer:
+            return summary
+        write_json(self.folder / "timings.json", self.timings)
+        if draw is not None:
+            draw(self.folder / "curves.png", self.records, self.teacher_error, summary)
+        write_json(self.folder / "summary.json", summary)
         return summary
+
+    def _given_files(self) -> dict[str, Model]:
+        """The teachers that are files, by name; a run that is past its teachers has its own copies."""
+        if self._journal.finished("teacher"):
+            return {}
+        files = (teacher for teacher in self.recipe.teachers if not is_own_teacher(teacher))
+        return {file: load_model(Path(file)) for file in files}
+
+    def _teachers(
+        self, names: list[str], given: dict[str, Model], data: TrainingData, preprocess: Preprocess
+    ) -> list[Model]:
+        """The teachers, on the device and in the run's folder: given, found or trained."""
+        recipe, classes = self.recipe, data.classes
+        done = [self._done(name, "teacher") for name in names]
+        if None not in done:
+            return [model for model in done if model is not None]
+        for factory in (name for name in recipe.teachers if name not in given):
+            torch.manual_seed(recipe.seed)  # it comes with its weights; random ones follow the seed
+            given[factory] = Model(factory, preprocess, classes).eval()
+        teachers = [given[teacher] for teacher in recipe.teachers] or [
+            self._teacher(data, preprocess, classes)
+        ]
+        for name, model in zip(names, teachers, strict=True):
+            model.to(self.place.device)
+            self.place.ranks.share(model.state_dict().values())
+            self._save(model, name)
+        return teachers
 
     def _teacher(self, data: TrainingData, preprocess: Preprocess, classes: int) -> Model:
         """Find the teacher trained before for the same data, network, recipe and seed, or train it."""
@@ -189,7 +249,7 @@ class Run:
             deciding["ranks"] = ranks.world
         key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
         kept = cache_dir() / "teachers" / f"{recipe.dataset_name}-{key[:16]}.safetensors"
-        found = ranks.tell(kept.exists())
+        found = ranks.tell(kept.exists() and not self._journal.began("teacher"))
         if found and ranks.is_writer:
             try:
                 return load_model(kept)
@@ -206,11 +266,6 @@ class Run:
         if ranks.is_writer:
             save_model(teacher, kept)
         return teacher
-
-    @property
-    def _compile(self) -> bool:
-        chosen = self.place.compile
-        return self.place.device.type == "cuda" if chosen is None else chosen
 
     def _train(
         self,
@@ -229,7 +284,7 @@ class Run:
             data.train_view,
             lr=schedule.lr,
             precision=self.precision,
-            compile=self._compile,
+            compile=self.compile,
             ranks=ranks,
         )
         trainer = Trainer(
@@ -239,77 +294,50 @@ class Run:
             schedule,
             self.progress,
         )
-        self._record(trainer.train())
-
-    def _save(self, model: Model, phase: str) -> None:
-        if self.place.ranks.is_writer:
-            save_model(model, self.folder / f"{phase}.safetensors")
-
-    def _begin_folder(self, dataset: Dataset) -> None:
-        if not self.place.ranks.is_writer:
-            return
-        try:
-            self.folder.mkdir(parents=True)
-        except FileExistsError:  # made for it, or by a run that began at the same time
-            _refuse_other_run(self.folder)
-        except OSError as error:
-            raise write_error(self.folder, error) from error
-        write_json(self.folder / "config.json", dataclasses.asdict(self.recipe))
-        write_json(self.folder / "environment.json", self._environment(dataset))
-
-    def _environment(self, dataset: Dataset) -> dict[str, Any]:
-        data = {
-            "ranks": self.place.ranks.world,
-            "loader": self.place.loader,
-            "precision": str(self.precision.dtype).removeprefix("torch."),
-            "source_sha256": dataset.source_sha256,
-        }
-        return describe_environment(self.place.device) | data
-
-    def _record(self, records: Iterable[EpochRecord]) -> None:
-        """Append each epoch to metrics.jsonl as it ends."""
-        path = self.folder / "metrics.jsonl"
-        for record in records:
-            self.records.append(record)
-            if not self.place.ranks.is_writer:
-                continue
-            try:
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(dataclasses.asdict(record)) + "\n")
-            except OSError as error:
-                raise write_error(path, error) from error
-
-    def _speeds(self) -> dict[str, float]:
-        """Images/s of each phase that was trained, over all its epochs."""
-        speeds = {}
-        for phase in PHASES:
-            records = [r for r in self.records if r.phase == phase]
-            if records:
-                images = sum(r.images_per_second * r.seconds for r in records)
-                speeds[f"{phase}_images_per_second"] = images / sum(r.seconds for r in records)
-        return speeds
+        self._journal.train(trainer, self._interruption)
 
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
+    def _begin(self) -> Iterator[None]:
+        """Begin the folder or take up its newest checkpoint; a new run refused leaves no trace."""
+        environment = describe_environment(self.place.device) | {
+            "loader": self.place.loader,
+            "precision": str(self.precision.dtype).removeprefix("torch."),
+            "compile": self.compile,
+        }
+        if not self.place.ranks.is_writer:
+            if self.place.resume:
+                self._journal.take_up()
+            yield
+            return
+        if not self.place.resume:
+            with self._files.begun(self.recipe, environment):
+                yield
+            return
+        if not self._files.environment():
+            self._files.describe(environment)
+        self._journal.take_up()
         yield
-        self.timings[f"{phase}_seconds"] = time.perf_counter() - start
 
+    def _dataset(self) -> Dataset:
+        """The data that the run was begun with, or those of the recipe."""
+        name, data_dir, progress = self.recipe.dataset, self.place.data_dir, not self.place.quiet
+        environment = self._files.environment()
+        if "source_sha256" in environment:
+            return same_data(self._files, name, data_dir, progress=progress)
+        dataset = prepare(name, data_dir, progress=progress)
+        if self.place.ranks.is_writer:
+            self._files.describe(environment | {"source_sha256": dataset.source_sha256})
+        return dataset
 
-def teacher_names(recipe: Recipe) -> list[str]:
-    """What the teachers are called in a run's folder: teacher, or teacher-1, teacher-2 ..."""
-    count = len(recipe.teachers)
-    return [f"teacher-{i + 1}" for i in range(count)] if count > 1 else ["teacher"]
+    def _done(self, name: str, phase: str | None = None) -> Model | None:
+        """The network of a phase that was finished before the run was resumed."""
+        if not self._journal.finished(phase or name):
+            return None
+        return load_model(self.folder / f"{name}.safetensors").to(self.place.device)
 
-
-def _refuse_other_run(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "other files"
-        if (folder / "summary.json").exists():
-            what = "another run"
-        elif (folder / "config.json").exists():
-            what = "a run that did not finish"
-        raise UserError(f"{folder} already holds {what}; choose another name with --run")
+    def _save(self, model: Model, name: str) -> None:
+        if self.place.ranks.is_writer:
+            save_model(model, self.folder / f"{name}.safetensors")
 
 
 def check_same_data(dataset: Dataset, ranks: Ranks) -> None:
@@ -323,54 +351,3 @@ def check_same_data(dataset: Dataset, ranks: Ranks) -> None:
             f"rank {ranks.rank} found other files of {dataset.name} than rank 0; give each machine "
             "the same with --data-dir"
         )
-
-
-def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
-    """Refuse a model that was trained on images or classes of another kind than the data set's.
-
-    Raises:
-        UserError: naming ``origin``, where the model came from.
-    """
-    classes = len(dataset.classes)
-    if (model.shape, model.classes) != (dataset.shape, classes):
-        raise UserError(
-            f"the model in {origin} takes {model.shape} images of {model.classes} classes, but "
-            f"{dataset.name} has {dataset.shape} and {classes}; give one of this data set"
-        )
-
-
-def summarise(
-    recipe: Recipe,
-    dataset: Dataset,
-    models: Networks,
-    results: dict[str, Evaluation],
-    signs_agree: float = 1.0,
-) -> dict[str, Any]:
-    """What a run found, errors as fractions and no times: the same seed gives the same summary.
-
-    Of several teachers "teacher" speaks of their combined logits, "teachers" of each.
-    """
-    summary: dict[str, Any] = {
-        "dataset": dataset.name,
-        "official": dataset.official,
-        "seed": recipe.seed,
-    }
-    found = {
-        name: {
-            "test_error": results[name].error,
-            "parameters": model.parameter_count,
-            "multiplies": model.multiply_count,
-        }
-        for name, model in models.items()
-    }
-    summary["teacher"] = found["teacher"]
-    if len(recipe.teachers) > 1:
-        summary["teacher"] |= {"combine": recipe.combine, "signs_agree": signs_agree}
-        summary["teachers"] = [found[name] for name in teacher_names(recipe)]
-    summary |= {phase: found[phase] for phase in ("clean", "noisy")}
-    alpha = list(recipe.teacher_alphas) or recipe.alpha
-    summary["noisy"] |= {"alpha": alpha, "sigma": recipe.sigma}
-    clean, noisy = results["clean"].error, results["noisy"].error
-    # (base - noisy) / base, as the paper's tables; undefined when the base makes no error.
-    summary["relative_improvement"] = (clean - noisy) / clean if clean else None
-    return summary

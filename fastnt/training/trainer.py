@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from fastnt.data.loaders import Loader
 from fastnt.errors import UserError
 from fastnt.training.evaluation import Evaluation
@@ -94,11 +96,17 @@ class Trainer:
         finite = int(self.step.finite.item())
         if finite < self.batch:
             schedule = self.schedule
+            option = "--set teacher_lr=" if schedule.phase == "teacher" else "--lr"
             raise UserError(
                 f"the training of {schedule.phase} diverged in epoch {self.epoch + 1}, batch "
-                f"{finite + 1}: its loss is not finite; lower the learning rate, now "
-                f"{schedule.lr * schedule.lr_decay**self.epoch:g}"
+                f"{finite + 1}: its loss is not finite; begin a new run with a lower learning rate "
+                f"({option}), here it was {schedule.lr * schedule.lr_decay**self.epoch:g}"
             )
+
+    def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:
+        """Stand where the training stood whose step had this state."""
+        self.step.load_state(state)
+        self.epoch, self.batch, self.seconds = epoch, batch, seconds
 
     def _images_done(self) -> int:
         return self.epoch * self._loader.rows + min(

@@ -51,6 +51,11 @@ class TrainingData:
         )
 
     @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self._dataset.classes)
+
+    @property
     def images(self) -> int:
         """Images in one view of the training list."""
         return len(self._split.train)
