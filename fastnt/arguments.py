@@ -241,5 +241,9 @@ def _kind(integer: bool) -> str:
 
 
 def _readable(tensor: Tensor) -> bool:
-    """Tell whether values can be looked at without waiting for a device or breaking a graph."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Tell whether values can be looked at: no device waits, no graph breaks, torch.func hides none."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )

@@ -48,7 +48,10 @@ def noisy_l2_loss(
     sample's own row as ``index``. Frozen noise, one draw a sample for good, is ``step`` held at 0
     with ``index`` given.
 
-    Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors.
+    Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors. torch.func.vmap over
+    students, teachers, alpha, sigma, seed or step is one launch, as with ``students``; over ``index``
+    it is one each. Without ``seed`` vmap must be told its ``randomness``. No second derivative is
+    taken: asking for one, or for create_graph=True, is a RuntimeError.
 
     Args:
         student: logits (..., C), all leading dimensions being samples; (S, ..., C) with

@@ -18,7 +18,7 @@ The arithmetic is float32, rounded once to the output's type.
 import torch
 from torch import Tensor
 
-from fastnt.kernels.philox.eager import AUGMENT, as_int64, philox4x32
+from fastnt.kernels.philox.eager import AUGMENT, as_tensor, philox4x32
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -69,8 +69,7 @@ def draw(
     index: Tensor, seed: int | Tensor, epoch: int | Tensor, pad: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return dy, dx (int64, in [-pad, pad]) and the mirror coin (bool) of the rows (N,)."""
-    if not isinstance(seed, Tensor):
-        seed = torch.full((), as_int64(seed), dtype=torch.int64, device=index.device)
+    seed = as_tensor(seed, index.device)
     vertical, horizontal, coin, _ = philox4x32(0, index, epoch, AUGMENT, seed)
     dy, dx = ((word * (2 * pad + 1) >> 32) - pad for word in (vertical, horizontal))
     return dy, dx, (coin >> 31).bool()

@@ -90,8 +90,6 @@ def _misfit(impl: str, images: Tensor) -> str | None:
     if impl == "native":
         if not PRESENT:
             return MISSING
-        if torch.compiler.is_compiling():
-            return "torch.compile does not see into it"
         if images.device.type != "cpu":
             return f"it is for the CPU, and images are on {images.device}"
         if images.dim() == 4 and images.shape[3] > native.MAX_CHANNELS:

@@ -15,8 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastnt.kernels.noisy_l2.triton import FLAGS, INTERPRETED
-from fastnt.kernels.philox.eager import as_int64
+from fastnt.kernels.augment.native import fake
+from fastnt.kernels.noisy_l2.triton import FLAGS, INTERPRETED, define
+from fastnt.kernels.philox.eager import as_tensor
 from fastnt.kernels.philox.triton import AUGMENT, philox4x32
 
 
@@ -120,7 +121,7 @@ def augment(
     """As `fastnt.kernels.augment.eager.augment`, on CUDA and ROCm, of arguments that were checked."""
     tensors: tuple[Tensor | None, ...] = (None, None)
     if pad or mirror:
-        tensors = _on_device(seed, images.device), _on_device(epoch, images.device)
+        tensors = as_tensor(seed, images.device), as_tensor(epoch, images.device)
     arguments: Any = (images, index, *tensors, pad, mirror, flipped, mean, std, dtype)
     if torch.compiler.is_compiling():
         out: Tensor = torch.ops.fastnt.augment_triton(*arguments)
@@ -146,12 +147,6 @@ def launch_options(count: int, height: int, width: int, channels: int) -> dict[s
     work = count * blocks // 4096
     run = next(n for n in (8, 4, 2, 1) if n == 1 or (work >= n and blocks >= n))
     return {"BLOCK": block, "RUN": run, "num_warps": max(1, block // 256)}
-
-
-def _on_device(value: int | Tensor, device: torch.device) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    return torch.full((), as_int64(value), dtype=torch.int64, device=device)
 
 
 def _kind(tensor: Tensor | None) -> int:
@@ -204,7 +199,7 @@ def _launch(
     return out
 
 
-@torch.library.triton_op("fastnt::augment_triton", mutates_args=())
+@define("fastnt::augment_triton", mutates_args=())
 def registered(
     images: Tensor,
     index: Tensor | None,
@@ -220,3 +215,7 @@ def registered(
     """The op for torch.compile, which sees the kernel it launches: see `_launch`."""
     wrap = None if INTERPRETED else torch.library.wrap_triton
     return _launch(images, index, seed, epoch, pad, mirror, flipped, mean, std, dtype, wrap)
+
+
+if INTERPRETED:
+    registered.register_fake(fake)

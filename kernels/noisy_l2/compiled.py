@@ -1,7 +1,8 @@
 """The definition under torch.compile: a fused version for any device that Inductor knows.
 
 What changes from step to step (alpha, sigma, seed, step) is in tensors, so nothing is compiled
-again for it; a second batch size makes the sizes symbolic, once.
+again for it; a second batch size makes the sizes symbolic, once. Inside torch.compile, and inside
+torch.func, which a compiled function cannot be in, the definition itself is what runs.
 """
 
 import functools
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnt.kernels.noisy_l2 import eager
+from fastnt.kernels.noisy_l2 import eager, transforms
 
 
 def value_and_grad(
@@ -25,7 +26,7 @@ def value_and_grad(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss and its gradient; see `fastnt.kernels.noisy_l2.eager.value_and_grad`."""
     options = (shared, perturb_student, reduction, grad_dtype, teacher_id)
-    function = _definition if torch.compiler.is_compiling() else _compiled(*options)
+    function = _definition if transforms.traced() else _compiled(*options)
     return function(tensors, *options)
 
 

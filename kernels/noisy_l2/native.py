@@ -1,7 +1,7 @@
 """The launcher of the native CPU kernel (native.cpp), and its op ``fastnt::noisy_l2_native``.
 
 Tensors are handed over as addresses and strides and read in place. In eager mode the launcher is
-called directly; under torch.compile the registered op stands for it.
+called directly; under torch.compile and torch.func the registered op stands for it.
 """
 
 import os
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from fastnt.kernels.noisy_l2 import transforms
 
 try:
     from fastnt import _native
@@ -51,7 +53,7 @@ def value_and_grad(
     """
     tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
     options = shared, perturb_student, reduction, grad_dtype, teacher_id
-    if torch.compiler.is_compiling():
+    if transforms.traced():
         loss, grad = torch.ops.fastnt.noisy_l2_native(*tensors, *options)
         return loss, None if grad_dtype is None else grad
     return _launch(*tensors, *options)
@@ -128,17 +130,19 @@ torch.library.define(
 @torch.library.impl("fastnt::noisy_l2_native", "CPU")
 def _op(*arguments: Any) -> tuple[Tensor, Tensor]:
     loss, grad = _launch(*arguments)
-    return loss, loss.new_empty(0) if grad is None else grad
+    return loss, arguments[0].new_empty(0) if grad is None else grad
 
 
-def _fake(student: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+def fake(student: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """Return an op's results without their values."""
     reduction, grad_dtype, _ = arguments[-3:]
     shape = student.shape
     loss = student.new_empty(shape[:2] if reduction == "none" else shape[:1], dtype=torch.float32)
     if grad_dtype is None:
-        return loss, loss.new_empty(0)
+        return loss, student.new_empty(0)
     # Contiguous, whatever the student's strides.
     return loss, torch.empty(shape, dtype=grad_dtype, device=student.device)
 
 
-torch.library.register_fake("fastnt::noisy_l2_native", _fake)
+torch.library.register_fake("fastnt::noisy_l2_native", fake)
+transforms.register("noisy_l2_native")

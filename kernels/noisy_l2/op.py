@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fastnt.kernels.noisy_l2 import eager, native
+from fastnt.kernels.noisy_l2 import eager, native, transforms
 
 # student, teacher, alpha, sigma, sigma_high, seed, step, index: see eager.py
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]
@@ -117,7 +117,7 @@ def _misfit(impl: str, student: Tensor) -> str | None:
 
 def takes_plain(version: ValueAndGrad) -> bool:
     """Tell whether alpha, sigma, seed and step may be numbers, and a lone student's logits (N, C)."""
-    return version is native.value_and_grad and not torch.compiler.is_compiling()
+    return version is native.value_and_grad and not transforms.traced()
 
 
 def noisy_l2(
@@ -132,6 +132,9 @@ def noisy_l2(
     ``tensors`` are what the versions take, the student as (S, N, C) first. Where no gradient
     can be asked for, none is written.
     """
+    if transforms.transforming():
+        version = choose(impl, student)
+        return transforms.transformed_loss(version, student, tensors, shape, **options)
     if student.requires_grad and torch.is_grad_enabled():
         apply: Any = _NoisyL2.apply
         loss: Tensor = apply(student, impl, shape, options, tensors)
@@ -151,12 +154,10 @@ class _NoisyL2(Function):
     ) -> Tensor:
         ctx.dtype, ctx.shape = student.dtype, student.shape
         ctx.each = options["reduction"] == "none"
-        # float16 would lose small elements before the loss scale, which comes with grad_output,
-        # can lift them: they wait for it in float32. The other types have the exponents.
         loss, grad = choose(impl, student)(
             *tensors,
             None,
-            grad_dtype=torch.float32 if ctx.dtype == torch.float16 else ctx.dtype,
+            grad_dtype=transforms.kept_dtype(ctx.dtype),
             **options,
         )
         assert grad is not None
@@ -165,18 +166,14 @@ class _NoisyL2(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        transforms.refuse_second_derivative()
         (grad,) = ctx.saved_tensors  # (S, N, C), or (N, C)
-        (scale,) = grad_outputs  # of the loss, float32 or float64: so is the product
-        eager_mode = not torch.compiler.is_compiling()
-        if not (eager_mode and _is_one(scale) and not _keeps_graph()):
-            samples = grad.shape[-2] if ctx.each else 1
-            grad = grad * scale.reshape(*grad.shape[:-2], samples, 1)
+        (scale,) = grad_outputs
+        if torch.compiler.is_compiling() or _keeps_graph() or not _is_one(scale):
+            grad = transforms.chain(grad, scale, ctx.each)
         if grad.dtype != ctx.dtype:
             grad = grad.to(ctx.dtype)
         grad = grad.view(ctx.shape)
-        if eager_mode and torch.is_grad_enabled():  # create_graph=True
-            refuse: Any = _NoSecondDerivative.apply
-            grad = refuse(grad.detach().requires_grad_())
         return (grad, None, None, None, None)
 
 
@@ -189,19 +186,7 @@ _keeps_graph: Callable[[], bool] = getattr(
 
 def _is_one(scale: Tensor) -> bool:
     """Tell whether a gradient need not be multiplied; looked at on the CPU only: no waiting."""
-    return scale.device.type == "cpu" and scale.numel() == 1 and scale.item() == 1
-
-
-class _NoSecondDerivative(Function):
-    """Let the gradient pass, and refuse to be differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.view_as(grad)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        raise RuntimeError(
-            "the noisy L2 loss has no second derivative, its gradient being computed in the forward"
-            " pass: leave out create_graph=True, or take the loss out of what is derived twice"
-        )
+    try:
+        return scale.device.type == "cpu" and scale.numel() == 1 and scale.item() == 1
+    except RuntimeError:  # it is several (is_grads_batched), which do not have one value
+        return False

@@ -27,7 +27,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from fastnt.kernels.noisy_l2 import transforms
 from fastnt.kernels.noisy_l2.launch import choose_launch
+from fastnt.kernels.noisy_l2.native import fake
 from fastnt.kernels.philox.triton import (
     MASK,
     NOISE,
@@ -252,13 +254,16 @@ def value_and_grad(
     """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on CUDA and ROCm, but not in float64."""
     tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
     options = shared, perturb_student, reduction, grad_dtype, teacher_id
-    if torch.compiler.is_compiling():
-        loss, grad = torch.ops.fastnt.noisy_l2_triton(*tensors, *options)
-    elif student.is_cuda and student.get_device() != torch.cuda.current_device():
-        with torch.cuda.device(student.device):
-            loss, grad = _launch(*tensors, *options)
+    kernel = torch.ops.fastnt.noisy_l2_triton if transforms.traced() else _launch
+    if (
+        torch.compiler.is_compiling()
+        or not student.is_cuda
+        or student.get_device() == torch.cuda.current_device()
+    ):
+        loss, grad = kernel(*tensors, *options)
     else:
-        loss, grad = _launch(*tensors, *options)
+        with torch.cuda.device(student.device):
+            loss, grad = kernel(*tensors, *options)
     return loss, None if grad_dtype is None else grad
 
 
@@ -362,7 +367,11 @@ def _launch(
     return loss, grad
 
 
-@torch.library.triton_op("fastnt::noisy_l2_triton", mutates_args=())
+# torch.compile sees into a Triton op; what the interpreter runs is to it a Python function.
+define: Any = torch.library.custom_op if INTERPRETED else torch.library.triton_op
+
+
+@define("fastnt::noisy_l2_triton", mutates_args=())
 def registered(
     student: Tensor,
     teacher: Tensor,
@@ -379,7 +388,7 @@ def registered(
     grad_dtype: torch.dtype | None,
     teacher_id: int,
 ) -> tuple[Tensor, Tensor]:
-    """The op for torch.compile, which sees the kernels it launches: see `_launch`."""
+    """The op for torch.compile, which sees the kernels it launches, and torch.func: see `_launch`."""
     return _launch(
         student,
         teacher,
@@ -397,3 +406,8 @@ def registered(
         teacher_id,
         None if INTERPRETED else torch.library.wrap_triton,
     )
+
+
+if INTERPRETED:
+    registered.register_fake(fake)
+transforms.register("noisy_l2_triton")

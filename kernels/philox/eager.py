@@ -27,8 +27,17 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def as_int64(seed: int) -> int:
     """Return the int64 with the same 64 bits as ``seed`` modulo 2^64."""
+    if -(1 << 63) <= seed < 1 << 63:  # all that torch.compile's symbolic integers can be
+        return seed
     seed &= (1 << 64) - 1
     return seed - (1 << 64) if seed >> 63 else seed
+
+
+def as_tensor(value: int | Tensor, device: torch.device) -> Tensor:
+    """Return a seed or counter as a 0-D int64 tensor, made on the device; a tensor as it is."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.full((), as_int64(value), dtype=torch.int64, device=device)
 
 
 def philox4x32(

@@ -366,16 +366,19 @@ def test_compiled_noise_without_a_seed_is_fresh():
     assert counter.frame_count == 1
 
 
-def test_autocast():
+@pytest.mark.parametrize("impl", ["auto", "eager"])
+def test_autocast(impl):
     x, teacher = torch.randn(8, 6), torch.randn(8, 10)
     network = torch.nn.Linear(6, 10)
+    given = {"alpha": 0.5, "sigma": 0.6, "seed": 1, "impl": impl}
     with torch.autocast("cpu", torch.bfloat16):
         out = network(x)
-        loss = noisy_l2_loss(out, teacher, alpha=0.5, sigma=0.6, seed=1)
-        value, grad = noisy_l2_value_and_grad(out, teacher, alpha=0.5, sigma=0.6, seed=1)
-    outside = noisy_l2_value_and_grad(out, teacher, alpha=0.5, sigma=0.6, seed=1)
+        loss = noisy_l2_loss(out, teacher, **given)
+        value, grad = noisy_l2_value_and_grad(out, teacher, **given)
+    outside = noisy_l2_value_and_grad(out, teacher, **given)
     assert out.dtype == grad.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
+    assert torch.equal(loss, value)
     assert torch.equal(value, outside[0])
     assert torch.equal(grad, outside[1])
     loss.backward()
@@ -385,6 +388,26 @@ def test_autocast():
         out = network(x)
     out.backward(grad)
     assert torch.equal(network.weight.grad, expected)
+
+
+def test_autocast_compiled_and_in_torch_func():
+    x, teacher = torch.randn(8, 6), torch.randn(8, 10)
+    network = torch.nn.Linear(6, 10)
+    seed = torch.tensor(1)
+
+    def loss(parameters):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = torch.func.functional_call(network, parameters, (x,))
+            return noisy_l2_loss(out, teacher, alpha=0.5, sigma=0.6, seed=seed)
+
+    loss(dict(network.named_parameters())).backward()
+    expected = {name: p.grad.clone() for name, p in network.named_parameters()}
+    torch.testing.assert_close(torch.func.grad(loss)(dict(network.named_parameters())), expected)
+    network.zero_grad()
+    compiled, _ = counted(loss, "aot_eager")
+    compiled(dict(network.named_parameters())).backward()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name])
 
 
 # The module

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fastnt.kernels.augment import augment, op
+from fastnt.kernels.augment import augment, op, triton
 
 ROWS = torch.tensor([3, 0, 59_999, 4_000_000_000, 7])
 
@@ -68,16 +68,13 @@ def test_strided_tensors_are_read_in_place():
 
 
 def test_runs_of_blocks_cover_every_value(monkeypatch):
-    from fastnt.kernels.augment import triton
-
     options = {"BLOCK": 32, "RUN": 8, "num_warps": 1}
     monkeypatch.setattr(triton, "launch_options", lambda *shape: options)
     assert_same_bits(images_of(3, 13, 17, 3), seed=4, pad=3, mirror=True, mean=torch.rand(3))
 
 
 def test_the_launch_fits_the_images():
-    from fastnt.kernels.augment.triton import launch_options
-
+    launch_options = triton.launch_options
     assert launch_options(512, 8, 8, 1) == {"BLOCK": 64, "RUN": 1, "num_warps": 1}
     assert launch_options(512, 32, 32, 3) == {"BLOCK": 1024, "RUN": 1, "num_warps": 4}
     assert launch_options(512, 224, 224, 3) == {"BLOCK": 1024, "RUN": 8, "num_warps": 4}
@@ -99,6 +96,17 @@ def test_the_registered_op():
     output = torch.ops.fastnt.augment_triton(*arguments)
     same = augment(images, pad=1, mirror=True, impl="eager")
     assert torch.equal(output.permute(0, 3, 1, 2), same)
+    torch.library.opcheck(torch.ops.fastnt.augment_triton.default, arguments)
+
+
+def test_compiled_whole():
+    images, rows = images_of(3, 5, 7, 3), torch.arange(3) + 7
+    given = {"index": rows, "pad": 2, "mirror": True, "mean": torch.rand(3), "impl": "triton"}
+    compiled = torch.compile(
+        lambda x, seed: augment(x, seed=seed, **given), fullgraph=True, backend="aot_eager"
+    )
+    for seed in torch.arange(2):
+        assert torch.equal(compiled(images, seed), augment(images, seed=seed, **given))
 
 
 def test_bad_arguments_are_refused_and_auto_does_not_interpret():

@@ -225,13 +225,68 @@ def test_compiles_whole_and_once(triton_kernel):
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_opcheck(triton_kernel, dtype):
-    student, teacher = logits(1, 16, 10, dtype=dtype)
-    options = False, False, "batchmean", dtype, 0
-    torch.library.opcheck(
-        torch.ops.fastnt.noisy_l2_triton, (student, teacher, *noise(), None, None, *options)
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_opcheck(triton_kernel, dtype, requires_grad):
+    """What the interpreter cannot show: the op that torch.compile sees into."""
+    base, teacher = logits(2, 16, 10, dtype=dtype)
+    index, scale = torch.arange(16, device="cuda"), torch.full((), 3.0, device="cuda")
+    layouts = [
+        base,
+        base.transpose(1, 2).contiguous().transpose(1, 2),
+        base.repeat(1, 2, 2)[:, ::2, :10],
+        base[:, :1].expand(2, 16, 10),
+    ]
+    cases = [
+        (None, None, False, False, "batchmean", torch.float32, 0),
+        (index, scale, True, True, "none", dtype, 0),
+        (None, None, False, True, "mean", None, 3),
+        (index, None, True, False, "sum", dtype, 0),
+    ]
+    for layout, options in zip(layouts, cases, strict=True):
+        student = layout.detach().requires_grad_(requires_grad)
+        torch.library.opcheck(
+            torch.ops.fastnt.noisy_l2_triton.default,
+            (student, teacher[:1], *noise(students=2), *options),
+        )
+
+
+def test_the_op_called_directly_differentiates_right(triton_kernel):
+    student, teacher = logits(2, 16, 10)
+    student.requires_grad_()
+    options = False, True, "none"
+    loss, grad = torch.ops.fastnt.noisy_l2_triton(
+        student, teacher, *noise(students=2), None, None, *options, torch.float32, 0
     )
+    weights = torch.rand_like(loss)
+    (ours,) = torch.autograd.grad(loss, student, weights)
+    torch.testing.assert_close(ours, grad * weights[..., None])
+    scale = torch.full((), 8.0, device="cuda")
+    loss, _ = torch.ops.fastnt.noisy_l2_triton(
+        student, teacher, *noise(students=2), None, scale, *options, None, 0
+    )
+    assert torch.equal(torch.autograd.grad(loss, student, weights)[0], ours)
+
+
+def test_vmap_and_grad_equal_students(triton_kernel):
+    student, teacher = logits(3, 64, 10)
+    given = {
+        "alpha": torch.linspace(0.2, 1, 3, device="cuda"),
+        "sigma": torch.linspace(0.1, 0.9, 3, device="cuda"),
+        "seed": torch.arange(3, device="cuda"),
+    }
+    loss, grad = fastnt.noisy_l2_value_and_grad(
+        student, teacher[0], **given, students=True, impl="triton"
+    )
+
+    def loss_of(student, given):
+        return fastnt.noisy_l2_loss(student, teacher[0], **given, impl="triton")
+
+    assert torch.equal(torch.func.vmap(loss_of)(student, given), loss)
+    assert torch.equal(torch.func.vmap(torch.func.grad(loss_of))(student, given), grad)
+    leaf = student.clone().requires_grad_()
+    torch.func.vmap(loss_of)(leaf, given).sum().backward()
+    assert torch.equal(leaf.grad, grad)
 
 
 def test_nothing_waits_for_the_device(triton_kernel):

@@ -388,22 +388,6 @@ def test_memory_is_one_gradient():
     assert allocated < 1.1 * 4 * student.numel()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
-def test_opcheck(dtype):
-    student, teacher = logits(2, 6, 5, dtype=dtype)
-    index, scale = torch.arange(6), torch.tensor(3.0)
-    for kwargs in (options(), options(reduction="mean", shared=True, grad_dtype=dtype)):
-        for s in (student, student.transpose(1, 2).contiguous().transpose(1, 2)):
-            torch.library.opcheck(
-                torch.ops.fastnt.noisy_l2_native.default,
-                (s, teacher, *noise(index, scale), *kwargs.values(), 0),
-            )
-    torch.library.opcheck(
-        torch.ops.fastnt.noisy_l2_native.default,
-        (student, teacher[:1], *noise(), *options(grad_dtype=None).values(), 0),
-    )
-
-
 def test_an_instruction_set_can_be_forced():
     code = "from fastnt.kernels.noisy_l2 import native; print(native._native.isa())"
     environment = os.environ | {"FASTNT_ISA": "baseline"}

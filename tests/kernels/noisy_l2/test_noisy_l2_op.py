@@ -64,11 +64,3 @@ def test_backward_twice_with_retain_graph_gives_the_same():
     loss = loss_of(*given).sum()
     first, second = (torch.autograd.grad(loss, given[0], retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
-
-
-def test_second_derivative_is_refused():
-    given = tensors()
-    loss = loss_of(*given).sum()
-    (grad,) = torch.autograd.grad(loss, given[0], create_graph=True)  # alone it does no harm
-    with pytest.raises(RuntimeError, match="has no second derivative"):
-        grad.square().sum().backward()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import fastnt
 from fastnt.kernels.noisy_l2 import op
 from fastnt.kernels.noisy_l2.launch import choose_launch
 
@@ -117,3 +118,53 @@ def test_cpu_tensors_are_refused_without_the_interpreter(monkeypatch):
     pytest.importorskip("triton")
     with pytest.raises(ValueError, match="impl='triton' cannot run here: it is for CUDA and ROCm"):
         op.choose("triton", torch.zeros(1, 2, 3))
+
+
+@pytest.fixture
+def gpu_that_is_not_there(monkeypatch):
+    """Tensors on it have no values; Triton takes it for an H100."""
+    driver = pytest.importorskip("triton").runtime.driver
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from triton.backends.compiler import GPUTarget
+
+    class Driver:
+        def get_current_target(self):
+            return GPUTarget("cuda", 90, 32)
+
+        def get_current_device(self):
+            return 0
+
+    monkeypatch.setattr(driver, "_active", Driver())
+    torch._dynamo.reset()
+    with FakeTensorMode():
+        yield torch.device("cuda")
+
+
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="test_noisy_l2_gpu.py runs what is compiled")
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(("shape", "launches"), [((64, 1000), 2), ((64, 10), 1)], ids=str)
+def test_torch_compile_sees_the_launches(gpu_that_is_not_there, shape, launches, dynamic):
+    """In one graph with what is around them, and that a launch writes its outputs alone."""
+    from torch._dynamo.backends.common import aot_autograd
+
+    seen = []
+
+    def compiler(graph, inputs):
+        seen.extend(n for n in graph.graph.nodes if "triton_kernel_wrapper" in n.name)
+        return graph.forward
+
+    @torch.compile(fullgraph=True, dynamic=dynamic, backend=aot_autograd(fw_compiler=compiler))
+    def value_and_grad(student, teacher, alpha, sigma, seed, step):
+        given = {"alpha": alpha, "sigma": sigma, "seed": seed, "step": step}
+        return fastnt.noisy_l2_value_and_grad(student, teacher, **given, impl="triton")
+
+    device = gpu_that_is_not_there
+    student, teacher = torch.empty(2, *shape, device=device).unbind()
+    alpha, sigma = torch.empty(2, device=device).unbind()
+    seed, step = torch.empty(2, dtype=torch.int64, device=device).unbind()
+    loss, grad = value_and_grad(student, teacher, alpha, sigma, seed, step)
+    assert loss.shape == ()
+    assert grad.shape == shape
+    written = [node.kwargs["tensors_to_clone"] for node in seen]
+    assert written == [["grad", "sums"], ["loss"]][:launches]
