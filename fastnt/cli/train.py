@@ -59,6 +59,14 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="On a GPU too the same bits every time, more slowly.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(help="A recipe (.toml) or the config.json of a run.", rich_help_panel=_RECIPE),
@@ -135,6 +143,13 @@ def train(
             metavar="KEY=VALUE",
         ),
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Show where a step's time goes, and write trace.json (Chrome's format).",
+        ),
+    ] = False,
     tensorboard: Annotated[
         bool,
         typer.Option("--tensorboard", help="Also write each epoch for TensorBoard, in the run."),
@@ -155,10 +170,12 @@ def train(
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
     from fastnt.cli.progress import Several, choose_progress
-    from fastnt.cli.table import print_summary
+    from fastnt.cli.table import print_profile, print_summary
     from fastnt.config import load_recipe
     from fastnt.report.curves import draw_curves
     from fastnt.report.tensorboard import TensorBoard
+    from fastnt.training.environment import use_deterministic_algorithms
+    from fastnt.training.memory import keep_freed_memory
     from fastnt.training.model import is_own_teacher
     from fastnt.training.ranks import join_ranks
     from fastnt.training.resume import refuse_other_recipe, same_device
@@ -185,6 +202,9 @@ def train(
     if resume:
         found = find_run(runs_dir, run)
         run, device = found.path.name, same_device(found, device)
+    keep_freed_memory()
+    if deterministic:
+        use_deterministic_algorithms()
     with join_ranks(device) as (ranks, own_device):
         overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
         if resume:
@@ -207,6 +227,7 @@ def train(
             amp=amp,
             compile=compile_,
             ranks=ranks,
+            profile=profile,
         )
         with choose_progress(quiet=silent) as progress:
             current = Run(recipe, place, progress)
@@ -219,6 +240,8 @@ def train(
         typer.echo(json.dumps(summary, indent=2))
     else:
         print_summary(summary, current.timings, current.folder)
+        if current.profile:
+            print_profile(current.profile, "a step of the noisy student")
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:

@@ -62,3 +62,10 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
         raise UserError("--device cuda, but torch sees no GPU here; use --device cpu or auto")
     use_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if use_gpu else "cpu")
+
+
+def use_deterministic_algorithms() -> None:
+    """Make torch choose, on a GPU too, algorithms that give the same bits every time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)

@@ -30,6 +30,7 @@ from fastnt.training.journal import Journal
 from fastnt.training.model import Model, is_own_teacher, load_model, save_model
 from fastnt.training.objectives import Objective, label_objective, noisy_l2_objective
 from fastnt.training.precision import Precision, choose_precision
+from fastnt.training.profile import Section, StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.ranks import ALONE, Ranks
 from fastnt.training.resume import resume_command, same_arithmetic, same_data
@@ -61,6 +62,7 @@ class Place:
     amp: bool | None = None  # mixed precision; None: where the device has it
     compile: bool | None = None  # torch.compile; None: on a GPU
     ranks: Ranks = ALONE
+    profile: bool = False  # where the time of the noisy student's steps goes; writes trace.json
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Run:
     precision: Precision = field(init=False)
     compile: bool = field(init=False)
     teacher_error: float = field(init=False)  # held-out, a fraction
+    profile: list[Section] = field(default_factory=list)  # of a step, when place.profile asks
 
     def __post_init__(self) -> None:
         """Choose the folder, the precision and whether to compile.
@@ -278,6 +281,10 @@ class Run:
         ranks = self.place.ranks
         if not ranks.is_writer:  # each rank drops other units
             torch.manual_seed(ranks.seed(self.recipe.seed))
+        profile = None
+        if self.place.profile and schedule.phase == "noisy":
+            trace = self.folder / "trace.json" if ranks.is_writer else None
+            profile = StepProfile(self.place.device, trace=trace)
         step = TrainStep(
             model,
             objective,
@@ -286,6 +293,7 @@ class Run:
             precision=self.precision,
             compile=self.compile,
             ranks=ranks,
+            profile=profile,
         )
         trainer = Trainer(
             step,
@@ -293,8 +301,12 @@ class Run:
             lambda: evaluate(model, data.validation, validation_loss, self.precision),
             schedule,
             self.progress,
+            profile,
         )
-        self._journal.train(trainer, self._interruption)
+        with profile or nullcontext():
+            self._journal.train(trainer, self._interruption)
+        if profile is not None:
+            self.profile = profile.summary()
 
     @contextmanager
     def _begin(self) -> Iterator[None]:

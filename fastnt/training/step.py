@@ -1,6 +1,7 @@
 """One training step, and all on the device that it changes; nothing in it waits for the device."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from fastnt.data.preprocess import View
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective
 from fastnt.training.precision import Precision
+from fastnt.training.profile import StepProfile
 from fastnt.training.ranks import ALONE, Ranks
 
+_NOTHING: AbstractContextManager[None] = nullcontext()
 Views = Callable[[Batch, Tensor], View | None]
 
 
@@ -34,8 +37,20 @@ class TrainStep:
         precision: Precision,
         compile: bool = False,
         ranks: Ranks = ALONE,
+        profile: StepProfile | None = None,
     ) -> None:
-        """``views`` tells how the images of a batch are seen in an epoch."""
+        """Take a model on its device.
+
+        Args:
+            model: its weights become channels last.
+            objective: what to minimise.
+            views: tells how the images of a batch are seen in an epoch.
+            lr: the first learning rate.
+            precision: what the forward and backward passes compute in.
+            compile: torch.compile the model.
+            ranks: those that train it together.
+            profile: records the step's sections; no graph is captured then.
+        """
         self.device = next(model.parameters()).device
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         replica = ranks.replicate(self.model)
@@ -58,7 +73,10 @@ class TrainStep:
         self._one = torch.ones((), device=self.device)
         # With several ranks no graph: a replay would pass by what DistributedDataParallel does on
         # the host, and a ragged batch has the graph's shape on some ranks only.
-        graphed = on_cuda and ranks.world == 1
+        graphed = on_cuda and ranks.world == 1 and profile is None
+        self.record: Callable[[str], AbstractContextManager[None]] = (
+            profile.record if profile else lambda section: _NOTHING
+        )
         self._run = GraphedStep(self._eager) if graphed else self._eager
 
     def __call__(self, batch: Batch, rows: int) -> None:
@@ -70,18 +88,21 @@ class TrainStep:
 
     def _eager(self, batch: Batch, share: float = 1.0) -> None:
         """``share`` turns the mean over the part into one that, averaged over ranks, is the batch's."""
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._precision.autocast(self.device):
+        with self.record("forward"), self._precision.autocast(self.device):
             logits = self._forward(batch.images, self._views(batch, self.epoch))
-        if len(batch.labels):
-            loss, grad = self._objective(
-                logits, batch, self.epoch, self.number, self._grad_scale(share)
-            )
-        else:  # no mean, but the other ranks wait for this one's gradient
-            loss, grad = torch.zeros_like(self.loss), torch.zeros_like(logits)
-        logits.backward(grad)
-        self.scaler.step(self.optimizer)  # skips, on the device, a step that overflowed
-        self.scaler.update()
+        with self.record("targets and loss"):
+            if len(batch.labels):
+                loss, grad = self._objective(
+                    logits, batch, self.epoch, self.number, self._grad_scale(share)
+                )
+            else:  # no mean, but the other ranks wait for this one's gradient
+                loss, grad = torch.zeros_like(self.loss), torch.zeros_like(logits)
+        with self.record("backward"):
+            logits.backward(grad)
+        with self.record("optimizer"):
+            self.scaler.step(self.optimizer)  # skips, on the device, a step that overflowed
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
         self.loss += loss * len(batch.labels)
         self.finite += self.loss.isfinite()
         self.number += 1

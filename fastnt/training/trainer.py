@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastnt.data.loaders import Loader
+from fastnt.data.loaders import Batch, Loader
 from fastnt.errors import UserError
 from fastnt.training.evaluation import Evaluation
+from fastnt.training.profile import StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
 
@@ -33,8 +34,9 @@ class Trainer:
         validate: Callable[[], Evaluation],
         schedule: Schedule,
         progress: Progress,
+        profile: StepProfile | None = None,
     ) -> None:
-        self.step, self.schedule = step, schedule
+        self.step, self.schedule, self._profile = step, schedule, profile
         self._loader, self._validate, self._progress = loader, validate, progress
         self.epoch = self.batch = 0
         self.seconds = 0.0  # of this epoch's training so far
@@ -59,13 +61,16 @@ class Trainer:
         if self.batch == 0:
             step.begin_epoch(self.epoch)
         earlier, start = self.seconds, time.perf_counter()
-        for batch in self._loader.epoch(self.epoch, start=self.batch):
+        batches = self._loader.epoch(self.epoch, start=self.batch)
+        while (batch := self._next(batches)) is not None:
             size = min(self._loader.batch_size, rows - self.batch * self._loader.batch_size)
             step(batch, size)
             self.batch += 1
             self.seconds = earlier + time.perf_counter() - start
             self._progress.advance(size)
             after_step()
+            if self._profile is not None:
+                self._profile.end_step()
         step.end_epoch()
         train_loss = step.loss.item() / rows  # waits for the device
         self.seconds = earlier + time.perf_counter() - start
@@ -86,6 +91,10 @@ class Trainer:
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
         self._progress.end_epoch(record)
         return record
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        with self.step.record("data"):
+            return next(batches, None)
 
     def check_finite(self) -> None:
         """Wait for the device and refuse to go on from a loss that is not finite.

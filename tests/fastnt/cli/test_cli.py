@@ -54,6 +54,23 @@ def test_quiet_prints_the_table_alone(capsys: pytest.CaptureFixture[str]) -> Non
     assert output.err == ""
 
 
+def test_profile_shows_where_a_step_goes_and_changes_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many = ("--epochs", "8", "--teacher-epochs", "1", "--train-samples", "400", "--quiet")
+    _run("train", "--run", "plain", *many)
+    _run("train", "--run", "a", "--profile", *many)
+    output = capsys.readouterr().out
+    for part in ("data", "forward", "targets and loss", "backward", "optimizer", "whole step"):
+        assert part in output
+    names = {
+        e.get("name") for e in json.loads(Path("runs/a/trace.json").read_text())["traceEvents"]
+    }
+    assert {"data", "forward", "backward", "optimizer"} <= names
+    weights = "noisy.safetensors"
+    assert Path("runs/a", weights).read_bytes() == Path("runs/plain", weights).read_bytes()
+
+
 def test_the_config_of_a_run_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
     _run("train", "--run", "a", "--quiet", "--seed", "5", "--set", "lr_decay=0.8", *TINY)
     _run("train", "--run", "b", "--quiet", "--config", "runs/a/config.json")
