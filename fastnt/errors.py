@@ -1,8 +1,16 @@
-"""The one exception that stands for bad input: it carries a sentence for the user, not a traceback."""
+"""The exceptions that carry a sentence for the user, not a traceback."""
 
 
 class UserError(Exception):
     """Bad input or a bad environment: what is wrong, where, and how to mend it, in one sentence.
 
     The command line prints it as ``fastnt: error: <sentence>`` and exits with code 2.
+    """
+
+
+class Interrupted(BaseException):
+    """A run was stopped by SIGINT or SIGTERM; the sentence says how to go on with it.
+
+    As KeyboardInterrupt it is no Exception, so that nothing takes it for a failure and goes on.
+    The command line prints it as ``fastnt: interrupted: <sentence>`` and exits with code 130.
     """

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, hashes and the cache folder."""
+"""Files that are whole or absent: atomic writes, locks, hashes and the cache folder."""
 
 import errno
 import hashlib
@@ -6,10 +6,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import platformdirs
 
 from fastnt.errors import UserError
@@ -25,8 +26,9 @@ def cache_dir() -> Path:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that becomes ``target`` only when the block succeeds.
 
-    The file is flushed to disk before it is renamed, so that after a crash ``target`` is either the
-    old file or the whole new one. When the block fails, the temporary file is removed.
+    The file is flushed to disk before it is renamed, and its folder after, so that after a crash
+    ``target`` is either the old file or the whole new one. When the block fails, the temporary file
+    is removed.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
@@ -44,11 +46,79 @@ def atomic_path(target: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(target)
+        _flush_folder(target.parent)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a loss of power, where the system can open folders."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock file ``path``; the system lets go of it when the process dies.
+
+    Args:
+        path: the file, removed again at the end, and so are the folders made for it that are empty.
+        busy: what to refuse with when another process holds it; None waits for that one.
+
+    Raises:
+        UserError: ``busy``, or the file cannot be made.
+    """
+    lock = filelock.FileLock(path)
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        while not lock.is_locked:
+            with suppress(FileNotFoundError):  # whoever held it removed the folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=-1 if busy is None else 0)
+    except filelock.Timeout as error:
+        raise UserError(busy or str(error)) from error
+    except OSError as error:
+        raise write_error(path.parent, error) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # where an open file cannot be removed it stays
+            path.unlink()
+        lock.release()
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left; nobody else may be writing there."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the folder") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); restore it from a copy") from error
 
 
 def write_error(target: Path, error: OSError) -> UserError:

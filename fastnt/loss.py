@@ -140,6 +140,46 @@ def noisy_l2_value_and_grad(
     return loss.view(loss_shape(student, students, reduction)), grad.view(student.shape)
 
 
+def noisy_logits(
+    logits: Tensor,
+    *,
+    alpha: Number,
+    sigma: Sigma,
+    seed: int | Tensor | None = None,
+    step: int | Tensor = 0,
+    index: Tensor | None = None,
+    noise: Noise = "logit",
+    teacher_id: int = 0,
+    impl: Impl = "auto",
+) -> Tensor:
+    """Return a teacher's logits (..., C) with their noise: what `noisy_l2_loss` regresses on.
+
+    The arguments are those of `noisy_l2_loss`. Teachers of different ``teacher_id``, below 2^24,
+    draw masks and noise of their own.
+
+    The loss's gradient at a student whose logits are all 0 is 0 - f z, with f z rounded once: the
+    targets f z themselves but for the sign, from the kernel that also computes the loss.
+
+    Returns:
+        Logits of the same shape and dtype, contiguous, without a gradient.
+
+    Raises:
+        TypeError: as `noisy_l2_loss`.
+        ValueError: as `noisy_l2_loss`.
+    """
+    options = check_options(noise, "teacher", "sum")
+    kernel = choose(impl, logits)
+    zeros = torch.zeros_like(logits)
+    tensors = prepare(
+        *(zeros, logits, alpha, sigma, seed, step, index, False),
+        plain=takes_plain(kernel),
+    )
+    with torch.no_grad():
+        _, grad = kernel(*tensors, None, grad_dtype=logits.dtype, teacher_id=teacher_id, **options)
+    assert grad is not None
+    return grad.neg_().view(logits.shape)
+
+
 class NoisyL2Loss(nn.Module):
     """`noisy_l2_loss` as a module: noisy in ``train()``, the clean L2 loss in ``eval()``.
 

@@ -1,4 +1,4 @@
-"""The paper's networks, built from the paper's own notation (section 4.1).
+"""The paper's networks, built from the paper's own notation (section 4.1), and the user's own.
 
 A network is a line such as ``C5(S1P2)@64-MP2(S2)-C5(S1P2)@128-MP2(S2)-FC1024-FC10``:
 
@@ -6,10 +6,14 @@ A network is a line such as ``C5(S1P2)@64-MP2(S2)-C5(S1P2)@128-MP2(S2)-FC1024-FC
     MP3(S2)       max-pooling 3 x 3, stride 2;  AP3(S2) average-pooling
     FC500         fully connected, 500 units
     D0.5          dropout with probability 0.5
+    GAP           the mean over all places (not the paper's): images of any size fit
+    FCK, ...@K    as many units or kernels as there are classes
 
 Square brackets, which the paper uses to group layers, are ignored. The paper leaves open what follows
 from here: a ReLU stands after every convolution and fully connected layer but the last, pooling rounds
 sizes up (the only reading in which NIN's AP8 fits), and weights start as He et al. 2015 propose.
+
+A line such as ``mymodule:make_network`` is none of this but the user's own: see ``fastnt.factory``.
 """
 
 import re
@@ -17,8 +21,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from fastnt.errors import UserError
+from fastnt.factory import Shape, call_factory, check_network, is_factory
 
 _NIN = (
     "[C5(S1P2)@192]-[C1(S1P0)@160]-[C1(S1P0)@96-MP3(S2)]-D0.5-"
@@ -47,9 +54,13 @@ NETWORKS: dict[str, str] = {
     "cifar10-student3": (
         "[C5(S1P2)@16-MP2(S2)]-[C5(S1P2)@32-MP2(S2)]-[C3(S1P1)@64-MP2(S2)]-FC1024-FC10"
     ),
+    "folder-teacher": (
+        "[C3(S1P1)@64]-[C3(S1P1)@64-MP2(S2)]-[C3(S1P1)@128]-[C3(S1P1)@128-MP2(S2)]-"
+        "[C3(S1P1)@256]-[C3(S1P1)@256]-GAP-D0.5-FCK"
+    ),
+    "folder-student": "[C3(S1P1)@32-MP2(S2)]-[C3(S1P1)@64-MP2(S2)]-[C3(S1P1)@128]-GAP-FCK",
 }
 
-Shape = tuple[int, int, int]
 _Maker = Callable[[re.Match[str], Tensor], nn.Module]
 
 
@@ -74,6 +85,10 @@ def _dropout(token: re.Match[str], x: Tensor) -> nn.Module:
     return nn.Dropout(float(token[1]))
 
 
+def _global_average(token: re.Match[str], x: Tensor) -> nn.Module:
+    return nn.AdaptiveAvgPool2d(1)
+
+
 _SIZE = r"[1-9]\d{0,5}"
 _LAYERS: dict[str, _Maker] = {
     rf"C({_SIZE})\(S({_SIZE})P(\d{{1,6}})\)@({_SIZE})": _convolution,
@@ -81,14 +96,15 @@ _LAYERS: dict[str, _Maker] = {
     rf"AP({_SIZE})\(S({_SIZE})\)": _average_pool,
     rf"FC({_SIZE})": _linear,
     r"D(0?\.\d+)": _dropout,
+    r"GAP": _global_average,
 }
 
 
-def build_network(notation: str, shape: Shape, classes: int) -> nn.Sequential:
-    """Build a network with He-initialised weights, drawn from torch's default generator.
+def build_network(notation: str, shape: Shape, classes: int) -> nn.Module:
+    """Build a network, its weights drawn from torch's default generator (by He, but a factory's).
 
     Args:
-        notation: a name in ``NETWORKS`` or a line in the paper's notation.
+        notation: a name in ``NETWORKS``, a line in the paper's notation, or ``module:factory``.
         shape: one image, (channels, height, width).
         classes: number of logits that must come out.
 
@@ -96,10 +112,19 @@ def build_network(notation: str, shape: Shape, classes: int) -> nn.Sequential:
         A module from (N, channels, height, width) floats to (N, classes) logits.
 
     Raises:
-        UserError: the notation cannot be read or does not fit the shape or the classes.
+        UserError: the notation cannot be read or does not fit the shape or the classes, or the
+            factory cannot be imported or makes no such network.
     """
-    line = NETWORKS.get(notation, notation)
-    tokens = re.sub(r"[\[\]\s]", "", line).split("-")
+    if is_factory(notation):
+        network = call_factory(notation, classes)
+        check_network(network, shape, classes, f"the network of {notation}")
+        return network
+    return _build(NETWORKS.get(notation, notation), shape, classes)
+
+
+def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
+    sized = re.sub(r"(FC|@)K\b", rf"\g<1>{classes}", line)
+    tokens = re.sub(r"[\[\]\s]", "", sized).split("-")
     layers: list[nn.Module] = []
     x = torch.empty((1, *shape), device="meta")
 
@@ -144,7 +169,8 @@ def _make_layer(token: str, x: Tensor, line: str) -> nn.Module:
             return make(match, x)
     raise UserError(
         f"cannot read {token!r} in network {line!r}; a layer is C5(S1P2)@64, MP2(S2), AP3(S2), "
-        f"FC500 or D0.5, and the named networks are {', '.join(NETWORKS)}"
+        "GAP, FC500, FCK or D0.5, module:factory is a network of your own, and the named networks "
+        f"are {', '.join(NETWORKS)}"
     )
 
 
@@ -168,31 +194,23 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_multiplies(network: nn.Module, shape: Shape) -> int:
-    """Multiplications in the convolutions and fully connected layers of one image's forward pass.
+    """Multiplications in the convolutions and matrix products of one image's forward pass.
 
     The paper's measure of runtime (section 5.5). ``shape`` is (channels, height, width).
     """
-    total = 0
-
-    def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            per_output = layer.in_channels // layer.groups * layer.weight[0, 0].numel()
-        elif isinstance(layer, nn.Linear):
-            per_output = layer.in_features
-        else:
-            return
-        total += output.numel() * per_output
-
-    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
     was_training = network.training
     weight = next(network.parameters())
+    image = torch.zeros((1, *shape), dtype=weight.dtype, device=weight.device)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter sees into no fused attention
     try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros((1, *shape), dtype=weight.dtype, device=weight.device))
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            network.eval()(image)
     finally:
         network.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    return total
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return int(counter.get_total_flops()) // 2  # it counts the additions too

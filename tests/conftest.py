@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,4 +95,27 @@ def svhn_folder(tmp_path):
         tens = np.where(labels == 0, 10, labels).astype(np.uint8)
         content = {"X": images.transpose(1, 2, 3, 0), "y": tens[:, None]}
         savemat(folder / f"{name}_32x32.mat", content, do_compression=True)
+    return folder
+
+
+@pytest.fixture
+def bn_resnet(tmp_path, monkeypatch):
+    """The module of this name in the current folder, as a user has it; it is forgotten afterwards."""
+    shutil.copy(ROOT / "tests" / "fastnt" / "bn_resnet.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    sys.modules.pop("bn_resnet", None)
+    yield tmp_path / "bn_resnet.py"
+    sys.modules.pop("bn_resnet", None)
+
+
+@pytest.fixture
+def own_folder(tmp_path):
+    """A folder of the user's own data: 60 training and 20 test images of 8 x 9 x 3, three classes."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for prefix, count in (("", 60), ("test_", 20)):
+        images, labels = class_images(count, (8, 9, 3), count)
+        np.save(folder / f"{prefix}images.npy", images)
+        np.save(folder / f"{prefix}labels.npy", labels % 3)
     return folder

@@ -1,7 +1,7 @@
-"""The command line: ``fastnt prepare | train | evaluate | bench | doctor``, one file a subcommand."""
+"""The command line: ``fastnt train``, ``fastnt report`` and so on, one file a subcommand."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -10,9 +10,11 @@ import fastnt
 from fastnt.cli.bench import bench
 from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
+from fastnt.cli.export import export
 from fastnt.cli.prepare import prepare
+from fastnt.cli.report import report
 from fastnt.cli.train import train
-from fastnt.errors import UserError
+from fastnt.errors import Interrupted, UserError
 
 app = typer.Typer(
     name="fastnt",
@@ -20,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, prepare, evaluate, bench, doctor):
+for command in (train, prepare, evaluate, report, export, bench, doctor):
     app.command()(command)
 
 
@@ -54,12 +56,20 @@ def main(arguments: list[str] | None = None) -> None:
         if error.filename is None:  # no file of the user's: a bug
             raise
         _fail(f"{error.filename}: {error.strerror}; check the path and who may read or write it")
-    except (KeyboardInterrupt, Abort):
-        print("fastnt: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except Interrupted as stop:
+        _interrupted(f": {stop}")
+    except Abort:
+        _interrupted()
+    if code == 130:  # what a KeyboardInterrupt has become
+        _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(sentence: str) -> None:
+def _interrupted(how: str = "") -> NoReturn:
+    print(f"fastnt: interrupted{how}", file=sys.stderr)
+    sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
     print(f"fastnt: error: {' '.join(sentence.split())}", file=sys.stderr)
     sys.exit(2)

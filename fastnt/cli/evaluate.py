@@ -18,13 +18,15 @@ def evaluate(
     json_: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
 ) -> None:
     """Evaluate the saved networks of RUN on the test set again."""
-    from fastnt.cli.progress import NAMES
+    from fastnt.cli.progress import name_phase
     from fastnt.training.environment import choose_device
-    from fastnt.training.evaluate import evaluate_run
+    from fastnt.training.saved_run import evaluate_run
 
     errors = evaluate_run(run, data_dir, choose_device(device))
     if json_:
         typer.echo(json.dumps({phase: {"test_error": error} for phase, error in errors.items()}))
         return
     for phase, error in errors.items():
-        typer.echo(f"{NAMES[phase]}: test error {100 * error:.2f} %")
+        all_teachers = phase == "teacher" and "teacher-1" in errors
+        name = "all teachers" if all_teachers else name_phase(phase)
+        typer.echo(f"{name}: test error {100 * error:.2f} %")

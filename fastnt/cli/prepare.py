@@ -14,7 +14,8 @@ from fastnt.errors import UserError
 
 def prepare(
     dataset: Annotated[
-        str | None, typer.Option(help=f"Which data set: {', '.join(SOURCES)}.")
+        str | None,
+        typer.Option(help=f"Which data set: {', '.join(SOURCES)}, or the path of your own."),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where its official files lie; nothing is downloaded then.")

@@ -1,34 +1,39 @@
-"""The table at the end of a run."""
+"""The tables of a run: its networks at the end, and where a step's time goes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from fastnt.cli.progress import NAMES
+from fastnt.cli.progress import name_phase
+from fastnt.data.sources import SOURCES
+from fastnt.training.profile import Section
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
-    """Print the three networks, the improvement, where the time went and where the run lies."""
+    """Print the networks, the improvement, where the time went and where the run lies."""
     console = Console(highlight=False)
-    official = "" if summary["official"] else " (not the official files)"
+    own = summary["dataset"] not in SOURCES
+    official = "" if summary["official"] or own else " (not the official files)"
     table = Table(
         title=f"{summary['dataset']}{official}, seed {summary['seed']}", title_justify="left"
     )
     table.add_column("network", no_wrap=True)
     for column in ("test error", "parameters", "multiplies", "images/s", "seconds"):
         table.add_column(column, justify="right")
-    for phase, name in NAMES.items():
-        row = summary[phase]
+    several = {f"teacher-{i}": row for i, row in enumerate(summary.get("teachers", []), start=1)}
+    for phase, row in (several | {p: summary[p] for p in ("teacher", "clean", "noisy")}).items():
         speed = timings.get(f"{phase}_images_per_second")
+        seconds = timings.get(f"{phase}_seconds")
         table.add_row(
-            name,
+            "all teachers" if "combine" in row else name_phase(phase),
             f"{100 * row['test_error']:.2f} %",
             f"{row['parameters']:,}",
             f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",
-            f"{timings[f'{phase}_seconds']:.1f}",
+            "" if seconds is None else f"{seconds:.1f}",
         )
     console.print(table)
     improvement = summary["relative_improvement"]
@@ -43,3 +48,15 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
         f"Besides: {others}. The run is in {folder}, its picture {folder / 'curves.png'}",
         soft_wrap=True,
     )
+
+
+def print_profile(sections: Sequence[Section], title: str) -> None:
+    """Print what each part of a step takes, milliseconds and share, and the whole."""
+    table = Table(title=title, title_justify="left", show_footer=True)
+    whole = sum(section.milliseconds for section in sections)
+    table.add_column("part of the step", footer="whole step", no_wrap=True)
+    table.add_column("ms", footer=f"{whole:,.2f}", justify="right")
+    table.add_column("share", footer="100.0 %", justify="right")
+    for section in sections:
+        table.add_row(section.name, f"{section.milliseconds:,.2f}", f"{100 * section.share:.1f} %")
+    Console(highlight=False).print(table)

@@ -13,7 +13,11 @@ _PLACE, _RECIPE = "Where to compute, read and write", "What to compute (over the
 
 def train(
     dataset: Annotated[
-        str | None, typer.Option(help="digits, mnist, svhn or cifar10.", show_default="digits")
+        str | None,
+        typer.Option(
+            help="digits, mnist, svhn, cifar10, or your own: a folder of .npy files or a .beton file.",
+            show_default="digits",
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None,
@@ -39,6 +43,22 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = "auto",
+    amp: Annotated[
+        bool | None,
+        typer.Option(
+            "--amp/--no-amp",
+            help="Mixed precision; by default where the device has it.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    compile_: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="torch.compile the networks; by default on a GPU.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="A recipe (.toml) or the config.json of a run.", rich_help_panel=_RECIPE),
@@ -75,7 +95,8 @@ def train(
         int | None, typer.Option(help="Epochs of the teacher.", rich_help_panel=_RECIPE)
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Samples in a mini-batch.", rich_help_panel=_RECIPE)
+        int | None,
+        typer.Option(help="Samples in a mini-batch, of all ranks.", rich_help_panel=_RECIPE),
     ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate of the students.", rich_help_panel=_RECIPE)
@@ -90,17 +111,18 @@ def train(
         int | None, typer.Option(help="Seed of everything random.", rich_help_panel=_RECIPE)
     ] = None,
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Take this teacher instead of training one.",
+            help="Take this teacher, as it is; given more than once, their mean.",
             rich_help_panel=_RECIPE,
-            metavar="FILE.safetensors",
+            metavar="FILE.safetensors|MODULE:FACTORY",
         ),
     ] = None,
     student: Annotated[
         str | None,
         typer.Option(
-            help="Student network: a name or the paper's notation, such as FC800-FC10.",
+            help="Student network: a name, the paper's notation, such as FC800-FC10, or "
+            "module:factory, your own.",
             rich_help_panel=_RECIPE,
         ),
     ] = None,
@@ -113,6 +135,18 @@ def train(
             metavar="KEY=VALUE",
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Also write each epoch for TensorBoard, in the run."),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run NAME, or with the newest that did not finish.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
 ) -> None:
@@ -120,13 +154,19 @@ def train(
 
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
-    from fastnt.cli.progress import choose_progress
+    from fastnt.cli.progress import Several, choose_progress
     from fastnt.cli.table import print_summary
     from fastnt.config import load_recipe
     from fastnt.report.curves import draw_curves
-    from fastnt.training.environment import choose_device
+    from fastnt.report.tensorboard import TensorBoard
+    from fastnt.training.model import is_own_teacher
+    from fastnt.training.ranks import join_ranks
+    from fastnt.training.resume import refuse_other_recipe, same_device
     from fastnt.training.run import Place, Run
+    from fastnt.training.run_folder import find_run
 
+    if teacher is not None:
+        teacher = [t if is_own_teacher(t) else str(Path(t).absolute()) for t in teacher]
     flags: dict[str, Any] = {
         "alpha": alpha,
         "sigma": sigma,
@@ -139,16 +179,42 @@ def train(
         "lr": lr,
         "train_samples": train_samples,
         "seed": seed,
-        "teacher": None if teacher is None else str(Path(teacher).absolute()),
+        "teacher": teacher,
         "student_network": student,
     }
-    overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
-    recipe = load_recipe(dataset, config, overrides)
-    place = Place(choose_device(device), loader, data_dir, runs_dir, run, quiet or json_)
-    with choose_progress(quiet=quiet or json_) as progress:
-        current = Run(recipe, place, progress)
-        summary = current.execute()
-    draw_curves(current.folder / "curves.png", current.records, current.teacher_error, summary)
+    if resume:
+        found = find_run(runs_dir, run)
+        run, device = found.path.name, same_device(found, device)
+    with join_ranks(device) as (ranks, own_device):
+        overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
+        if resume:
+            recipe = load_recipe(None, found.config)
+            asked = load_recipe(dataset, config or found.config, overrides)
+            refuse_other_recipe(found, recipe, asked)
+        else:
+            recipe = load_recipe(dataset, config, overrides)
+        silent = quiet or json_ or not ranks.is_writer
+        if resume and found.finished and ranks.is_writer:
+            typer.echo(f"{found.path} is finished; this is what it found", err=True)
+        place = Place(
+            own_device,
+            loader,
+            data_dir,
+            runs_dir,
+            run,
+            resume,
+            quiet=silent,
+            amp=amp,
+            compile=compile_,
+            ranks=ranks,
+        )
+        with choose_progress(quiet=silent) as progress:
+            current = Run(recipe, place, progress)
+            if tensorboard and ranks.is_writer:
+                current.progress = Several(progress, TensorBoard(current.folder / "tensorboard"))
+            summary = current.execute(draw_curves)
+    if not ranks.is_writer:
+        return
     if json_:
         typer.echo(json.dumps(summary, indent=2))
     else:

@@ -18,10 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnt.errors import UserError
+
 Images = NDArray[np.uint8]  # (n, H, W, C)
 Labels = NDArray[np.int64]  # (n,)
 
-PAGE = 2 << 20  # the smallest that FFCV allows
+PAGE = 2 << 20  # the smallest that FFCV allows; larger images take larger pages
+_LARGEST_PAGE = 1 << 31
 _VERSION = 2
 _HEADER = np.dtype(
     {
@@ -33,12 +36,13 @@ _FIELD = np.dtype([("type", "u1"), ("name", "S16"), ("arguments", "V1024")])
 _RECORD = np.dtype([("address", "<u8"), ("label", "<i8"), ("index", "<i8")])
 _ALLOCATION = np.dtype([("sample", "<u8"), ("address", "<u8"), ("bytes", "<u8")])
 _FIELDS = {b"image": 4, b"label": 1, b"index": 1}  # NDArrayField, IntField, IntField
+_NUMBERS = (0, 1)  # FloatField, IntField: what other people's files may hold besides
 _DIMENSIONS = 32  # room for a shape in an NDArrayField's arguments
 _RECORDS_AT = _HEADER.itemsize + len(_FIELDS) * _FIELD.itemsize
 
 
 class FormatError(Exception):
-    """The file is not a raw .beton of the fields image, label and index: why, in a few words."""
+    """The file is not a raw .beton of the fields image and label: why, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Layout:
     shape: tuple[int, ...]
     page: int
     allocations: int  # address of the allocation table, the last thing in the file
+    records: int  # address of the records
+    record: "np.dtype[np.void]"  # one record; its image is an address
 
     @property
     def size(self) -> int:
@@ -82,12 +88,17 @@ def write(path: Path, parts: Sequence[tuple[Images, Labels]]) -> None:
         if images.dtype != np.uint8 or images.shape != (len(labels), *shape):
             raise ValueError(f"images are {images.dtype} {images.shape}, labels {labels.shape}")
     count, size = sum(len(labels) for _, labels in parts), math.prod(shape)
-    each_page = PAGE // size
-    first = _round_up(_RECORDS_AT + count * _RECORD.itemsize, PAGE)
+    page = max(PAGE, 1 << (size - 1).bit_length())
+    if page > _LARGEST_PAGE:
+        raise UserError(
+            f"images of {size:,} bytes are too large for a .beton file; make them smaller"
+        )
+    each_page = page // size
+    first = _round_up(_RECORDS_AT + count * _RECORD.itemsize, page)
 
     index = np.arange(count, dtype=np.int64)
     records = np.empty(count, _RECORD)
-    records["address"] = first + index // each_page * PAGE + index % each_page * size
+    records["address"] = first + index // each_page * page + index % each_page * size
     records["label"] = np.concatenate([labels for _, labels in parts])
     records["index"] = index
     allocations = np.empty(count, _ALLOCATION)
@@ -97,14 +108,14 @@ def write(path: Path, parts: Sequence[tuple[Images, Labels]]) -> None:
     fields = np.zeros(len(_FIELDS), _FIELD)
     fields["type"], fields["name"] = list(_FIELDS.values()), list(_FIELDS)
     fields["arguments"][0] = np.void(_image_arguments(shape).ljust(1024, b"\0"))
-    end = first + -(-count // each_page) * PAGE
-    header = np.array([(_VERSION, len(_FIELDS), PAGE, count, end)], _HEADER)
+    end = first + -(-count // each_page) * page
+    header = np.array([(_VERSION, len(_FIELDS), page, count, end)], _HEADER)
     with path.open("wb") as file:
         for block in (header, fields, records):
             file.write(block.tobytes())
         file.write(bytes(first - file.tell()))
-        for page in _pages(parts, each_page):
-            file.write(page.ljust(PAGE, b"\0"))
+        for content in _pages(parts, each_page):
+            file.write(content.ljust(page, b"\0"))
         file.write(allocations.tobytes())
 
 
@@ -129,34 +140,58 @@ def layout(path: Path) -> Layout:
     """Read the head of a .beton file.
 
     Raises:
-        FormatError: it is something else, holds other fields, JPEG-coded images, or too few bytes.
+        FormatError: it is something else, holds JPEG-coded images, no image and label, or too few bytes.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_RECORDS_AT)
+        head = file.read(_HEADER.itemsize)
+        if len(head) < _HEADER.itemsize:
+            raise FormatError("it is cut short")
+        header = np.frombuffer(head, _HEADER, 1)[0]
+        number = int(header["fields"])
+        if header["version"] != _VERSION or not 0 < number <= 64:
+            raise FormatError("it is not a .beton file of format 2")
+        descriptors = file.read(number * _FIELD.itemsize)
+        records = file.tell()
         length = file.seek(0, 2)
-    if len(head) < _HEADER.itemsize:
+    if len(descriptors) < number * _FIELD.itemsize:
         raise FormatError("it is cut short")
-    header = np.frombuffer(head, _HEADER, 1)[0]
-    if header["version"] != _VERSION or not 0 < header["fields"] <= 64:
-        raise FormatError("it is not a .beton file of format 2")
-    if len(head) < _RECORDS_AT:
-        raise FormatError("it is cut short")
-    fields = np.frombuffer(head, _FIELD, len(_FIELDS), offset=_HEADER.itemsize)
-    if fields["type"][0] == 2:  # RGBImageField
-        raise FormatError("its images may be JPEG-coded, and fastnt reads raw arrays only")
-    found = dict(zip(fields["name"].tolist(), fields["type"].tolist(), strict=True))
-    if header["fields"] != len(_FIELDS) or found != _FIELDS:
-        raise FormatError("it does not hold the fields image, label and index")
-    arguments = fields["arguments"][0].tobytes()
-    numbers = np.frombuffer(arguments, "<u8", _DIMENSIONS)
-    shape = tuple(int(n) for n in numbers if n)
-    if not arguments.startswith(_image_arguments(shape)):
-        raise FormatError("its images are not uint8 arrays")
-    result = Layout(int(header["samples"]), shape, int(header["page"]), int(header["allocations"]))
-    if length < result.size:
+    fields = np.frombuffer(descriptors, _FIELD, number)
+    record, shape = _record(fields)
+    result = Layout(
+        count=int(header["samples"]),
+        shape=shape,
+        page=int(header["page"]),
+        allocations=int(header["allocations"]),
+        records=records,
+        record=record,
+    )
+    if result.count == 0:
+        raise FormatError("it holds no samples")
+    if length < max(result.size, records + result.count * record.itemsize):
         raise FormatError(f"it is cut short: {length:,} of {result.size:,} bytes")
     return result
+
+
+def _record(fields: NDArray[np.void]) -> tuple["np.dtype[np.void]", tuple[int, ...]]:
+    """Return the type of a record of these fields, and the shape of an image."""
+    if np.any(fields["type"] == 2):  # RGBImageField
+        raise FormatError("its images may be JPEG-coded, and fastnt reads raw arrays only")
+    found = dict(zip(fields["name"].tolist(), fields["type"].tolist(), strict=True))
+    wanted = {name: found.pop(name, None) for name in (b"image", b"label")}
+    if any(kind != _FIELDS[name] for name, kind in wanted.items()):
+        raise FormatError("it does not hold the fields image, an array, and label, an integer")
+    if any(kind not in _NUMBERS for kind in found.values()):
+        raise FormatError("it holds other fields than image, label and numbers")
+    if len(found) + len(wanted) < len(fields):
+        raise FormatError("it holds a field twice")
+    arguments = fields["arguments"][fields["name"] == b"image"][0].tobytes()
+    shape = tuple(int(n) for n in np.frombuffer(arguments, "<u8", _DIMENSIONS) if n)
+    if not shape or not arguments.startswith(_image_arguments(shape)):
+        raise FormatError("its images are not uint8 arrays")
+    kinds = {b"image": "<u8", b"label": "<i8"}
+    names = fields["name"].tolist()
+    return np.dtype([(name.decode("latin-1"), kinds.get(name, "V8")) for name in names]), shape
 
 
 def read(path: Path) -> tuple[Images, Labels]:
@@ -168,11 +203,13 @@ def read(path: Path) -> tuple[Images, Labels]:
     found = layout(path)
     file, records = _map(path, found)
     size = math.prod(found.shape)
+    if found.count and int(records["image"].max()) + size > len(file):
+        raise FormatError("an image lies beyond its end")
     images = np.empty((found.count, size), np.uint8)
     # Images that lie back to back, which is all of a page, are copied in one piece.
-    gaps = np.flatnonzero(np.diff(records["address"].astype(np.int64)) != size) + 1
+    gaps = np.flatnonzero(np.diff(records["image"].astype(np.int64)) != size) + 1
     for start, stop in pairwise([0, *gaps.tolist(), found.count]):
-        address = int(records["address"][start])
+        address = int(records["image"][start])
         images[start:stop].reshape(-1)[:] = file[address : address + (stop - start) * size]
     return images.reshape(found.count, *found.shape), records["label"].astype(np.int64)
 
@@ -190,4 +227,5 @@ def read_labels(path: Path) -> Labels:
 def _map(path: Path, found: Layout) -> tuple[NDArray[np.uint8], NDArray[np.void]]:
     """Return the file's bytes, mapped, and its records among them."""
     file = np.memmap(path, np.uint8, "r")
-    return file, file[_RECORDS_AT : _RECORDS_AT + found.count * _RECORD.itemsize].view(_RECORD)
+    end = found.records + found.count * found.record.itemsize
+    return file, file[found.records : end].view(found.record)

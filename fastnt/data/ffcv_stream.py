@@ -31,7 +31,7 @@ from ffcv.pipeline.compiler import Compiler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastnt.data.loaders import Batch, Rows, batches
+from fastnt.data.loaders import Batch, Rows, to_device
 from fastnt.data.split import Split
 
 
@@ -109,27 +109,37 @@ class FfcvLoader:
     """Streams the training list through FFCV; see :func:`fastnt.data.loaders.make_loader`."""
 
     def __init__(self, split: Split, rows: Rows, batch_size: int, device: torch.device) -> None:
-        self.rows = rows.count
-        self._rows, self._batch_size, self._device = rows, batch_size, device
+        self.rows, self.batch_size = rows.count, batch_size
+        self._rows, self._device, self._shape = rows, device, split.shape
         self._stream = _stream(split.path, split.sha256)
 
     def __len__(self) -> int:
-        return -(-self.rows // self._batch_size)
+        return -(-self.rows // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield every row once, in the order of this epoch.
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on.
 
         Raises:
             RuntimeError: FFCV's thread failed.
         """
-        order = self._rows.order(epoch)
-        running = self._stream.start(self._rows.places(order), self._batch_size)
+        batches = self._rows.batches(epoch, self.batch_size, start)
+        # FFCV cuts the order into equal batches: so are ours but the last, which may be empty.
+        order = np.concatenate([*batches, np.empty(0, np.int64)])
+        most = max(map(len, batches), default=0)
+        running = self._stream.start(self._rows.places(order), max(most, 1))
         try:
-            for index in batches(order, self._batch_size, self._device):
+            for index in to_device(batches, self._device):
+                if not len(index):
+                    yield self._empty(index)
+                    continue
                 images, labels = running.take()
                 yield Batch(self._copy(images), self._copy(labels.squeeze(1)), index)
         finally:
             running.stop()
+
+    def _empty(self, index: Tensor) -> Batch:
+        images = torch.empty((0, *self._shape), dtype=torch.uint8, device=self._device)
+        return Batch(images, torch.empty_like(index), index)
 
     def _copy(self, buffer: Tensor) -> Tensor:
         if self._device.type == "cuda":

@@ -28,6 +28,8 @@ def hold_out(
 ) -> Holdout:
     """Split a training file: the last images, or the last of each class in each source file.
 
+    Without a count, the last tenth of each class, rounded.
+
     Args:
         labels: (n,) labels of the file.
         parts: images from each source file, in order; they sum to n (SVHN: train, then extra).
@@ -50,6 +52,10 @@ def hold_out(
             start += part
     elif last:
         held[max(n - last, 0) :] = True
+    else:
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            held[members[len(members) - round(len(members) / 10) :]] = True
     train, validation = np.flatnonzero(~held), np.flatnonzero(held)
     if len(train) == 0:
         raise UserError(f"holding out {len(validation)} of {n} images leaves none to train on")

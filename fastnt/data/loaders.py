@@ -3,11 +3,13 @@
 ``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both walk the
 training list: ``views * n`` rows, where row p is image ``positions[p % n]`` in view ``p // n``.
 What a view does to an image (mirror it) is the business of whoever reads ``index``.
+
+Where several ranks train together, each walks the same epoch and takes its part of every batch.
 """
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -35,24 +37,36 @@ class Batch(NamedTuple):
 
 
 class Loader(Protocol):
-    """What both implementations offer."""
+    """What both implementations offer; sizes are of all ranks together."""
 
     rows: int
+    batch_size: int
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the last ragged one included."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield every row once, in the order of this epoch."""
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on.
+
+        Alone that is every row once. With more ranks than rows in a batch a part may be empty.
+        """
 
 
 class Rows:
     """The training list: which rows come when, and which image of the file a row shows."""
 
-    def __init__(self, positions: NDArray[np.int64], views: int, seed: int | None) -> None:
+    def __init__(
+        self,
+        positions: NDArray[np.int64],
+        views: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.positions = positions
         self.count = views * len(positions)
         self._seed = seed
+        self._part = slice(rank, None, world)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return all rows, (count,) int64, in this epoch's order; list order without a seed."""
@@ -60,15 +74,28 @@ class Rows:
             return np.arange(self.count, dtype=np.int64)
         return epoch_order(self._seed, epoch, self.count)
 
+    def batches(self, epoch: int, size: int, start: int) -> list[NDArray[np.int64]]:
+        """Return this rank's rows of each batch of ``size`` from ``start`` on.
+
+        Rank r of w takes rows r, r + w, ... of a batch: all but the last batch give it as many.
+        """
+        order = self.order(epoch)
+        return [
+            order[first : first + size][self._part]
+            for first in range(start * size, len(order), size)
+        ]
+
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the positions in the split of the images that these rows show."""
         return self.positions[rows % len(self.positions)]
 
 
-def batches(order: NDArray[np.int64], size: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield the rows of ``order``, (B,) int64 on the device, a batch at a time."""
-    rows = torch.from_numpy(order).to(device)
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+def to_device(batches: Sequence[NDArray[np.int64]], device: torch.device) -> Sequence[Tensor]:
+    """Return the rows of each batch, (B,) int64, on the device, which they reach in one copy."""
+    if not batches:
+        return []
+    rows = torch.from_numpy(np.concatenate(batches)).to(device)
+    return torch.split(rows, [len(batch) for batch in batches])
 
 
 def make_loader(
@@ -80,6 +107,8 @@ def make_loader(
     batch_size: int,
     order_seed: int | None,
     device: torch.device,
+    rank: int = 0,
+    world: int = 1,
 ) -> Loader:
     """Make a loader of the training list that ``positions`` and ``views`` describe.
 
@@ -89,9 +118,11 @@ def make_loader(
         split: the prepared split to read.
         positions: (n,) int64, the images' places in the split, in list order.
         views: how often the list repeats the images.
-        batch_size: rows in a batch; the last may have fewer.
+        batch_size: rows in a batch of all ranks together; the last may have fewer.
         order_seed: seeds the order of each epoch; None keeps list order.
         device: where batches are put.
+        rank: of ``world`` ranks that share each batch, the one that reads here.
+        world: how many ranks there are.
 
     Raises:
         UserError: ``kind="ffcv"`` and FFCV cannot be imported; the batch size is below 1.
@@ -104,7 +135,7 @@ def make_loader(
     positions = np.ascontiguousarray(positions, dtype=np.int64)
     if positions.ndim != 1 or np.any((positions < 0) | (positions >= split.count)) or views < 1:
         raise ValueError(f"positions must lie in [0, {split.count}) and views be at least 1")
-    rows = Rows(positions, views, order_seed)
+    rows = Rows(positions, views, order_seed, rank, world)
     if kind == "auto":
         # By the whole split, whose images all its loaders share.
         size = split.count * int(np.prod(split.shape))

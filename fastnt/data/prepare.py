@@ -1,15 +1,17 @@
-"""Prepared data sets: find one in the cache folder, or make it from official files."""
+"""Prepared data sets: find one in the cache folder, or make it from official files or the user's own."""
 
 import shutil
-import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from fastnt.data import own
 from fastnt.data.sources import (
     SOURCES,
+    Arrays,
     Source,
     get_source,
     installed_sha256,
@@ -20,11 +22,10 @@ from fastnt.data.sources import (
 )
 from fastnt.data.split import Split, open_split, read_sidecar, sidecar, write_split
 from fastnt.errors import UserError
-from fastnt.files import cache_dir
+from fastnt.files import cache_dir, locked, sweep
 
 # What fastnt keeps in its cache folder, as patterns: `clean` removes these and nothing else.
 KEPT = ("data/*-????????????", *(f"downloads/{name}" for name in SOURCES), "logits/*", "teachers/*")
-_STALE = 3600  # seconds after which a temporary file belongs to a run that was killed
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def prepare(
     prepared last; only when there is none are the official files downloaded.
 
     Args:
-        name: "digits", "mnist", "svhn" or "cifar10".
+        name: "digits", "mnist", "svhn" or "cifar10", or the path of the user's own data (see
+            ``fastnt.data.own``), which are read again each time: what changed is prepared anew.
         data_dir: where official files lie: the folder itself, its subfolder ``name``, or the
             archive in either. Nothing is downloaded then.
         extra: SVHN's extra images: True wants them, False leaves them out, None takes what is
@@ -64,6 +66,10 @@ def prepare(
     Raises:
         UserError: unknown name, files missing or damaged, a download or a write that failed.
     """
+    if own.is_path(name):
+        if data_dir is not None or extra is not None:
+            raise UserError(f"{name} is data of your own; leave --data-dir and --extra out")
+        return _prepare_own(Path(name), progress=progress)
     source = get_source(name)
     if extra is not None and not source.optional:
         raise UserError(f"{name} has no extra images; leave --extra and --no-extra out")
@@ -77,7 +83,8 @@ def prepare(
         if source.files:
             from fastnt.data.download import download
 
-            download(source, data_dir, extra=extra is not False, progress=progress)
+            with locked(data_dir / ".lock"):
+                download(source, data_dir, extra=extra is not False, progress=progress)
     status = Console(stderr=True).status(f"reading {name}") if progress else nullcontext()
     with status:
         return _make(source, data_dir.expanduser(), extra)
@@ -126,19 +133,61 @@ def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
         sha256 = source_sha256(source, files)
     else:
         files, sha256 = {}, installed_sha256()
-    folder = cache_dir() / "data" / f"{source.name}-{sha256[:12]}"
-    if _listed(folder):
-        with suppress(OSError):  # the cache may be somebody else's
-            sidecar(folder / "train.beton").touch()  # from now on the one prepared last
-        return open_dataset(folder)
-    arrays, official = read_source(source, files), is_official(source, files)
-    _sweep(folder)
+    return _made(
+        _folder(source.name, sha256),
+        lambda folder: _write(
+            folder,
+            read_source(source, files),
+            source.classes,
+            official=is_official(source, files),
+            sha256=sha256,
+        ),
+    )
+
+
+def _prepare_own(path: Path, *, progress: bool) -> Dataset:
+    """Write the .beton files of the user's own data, or open those written before."""
+    data = own.find(path)
+    console = Console(stderr=True, highlight=False)
+    with console.status(f"reading {data.name}") if progress else nullcontext():
+        sha256 = data.sha256
+        made = _made(
+            _folder(data.name, sha256),
+            lambda folder: _write(folder, *own.read(data), official=False, sha256=sha256),
+        )
+    if progress and not data.test:
+        console.print(
+            f"{data.name} has no test files: its last {made.test.count:,} samples are the test set",
+            soft_wrap=True,
+        )
+    return made
+
+
+def _folder(name: str, sha256: str) -> Path:
+    return cache_dir() / "data" / f"{name}-{sha256[:12]}"
+
+
+def _made(folder: Path, write: Callable[[Path], Dataset]) -> Dataset:
+    """Open the data set in ``folder``; where there is none, write it, one process alone."""
+    if not _listed(folder):
+        with locked(folder / ".lock"):
+            if not _listed(folder):  # it may have been made while we waited
+                return write(folder)
+    with suppress(OSError):  # the cache may be somebody else's
+        sidecar(folder / "train.beton").touch()  # from now on the one prepared last
+    return open_dataset(folder)
+
+
+def _write(
+    folder: Path, arrays: Arrays, classes: tuple[str, ...], *, official: bool, sha256: str
+) -> Dataset:
+    sweep(folder)
     test, train = (
         write_split(
             folder / f"{name}.beton",
-            dataset=source.name,
+            dataset=folder.name.rpartition("-")[0],
             official=official,
-            classes=source.classes,
+            classes=classes,
             parts=arrays[name],
             source_sha256=sha256,
         )
@@ -172,10 +221,3 @@ def _has_extra(dataset: Dataset, extra: bool | None) -> bool:
 
 def _written(dataset: Dataset) -> int:
     return sidecar(dataset.train.path).stat().st_mtime_ns
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the temporary files of runs that were killed long ago."""
-    for path in folder.glob(".*.part"):
-        if time.time() - path.stat().st_mtime > _STALE:
-            path.unlink(missing_ok=True)

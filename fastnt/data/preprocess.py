@@ -6,16 +6,30 @@ lcn         SVHN: local contrast normalisation (Jarrett et al. 2009, section 2)
 """
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from functools import reduce
+from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastnt.kernels.augment import augment
 
 Preprocessing = Literal["none", "pixel_mean", "lcn"]
 LCN_SIZE, LCN_SIGMA = 9, 2.0  # window of Jarrett et al.; the paper names none
+
+
+class View(NamedTuple):
+    """How the images of a batch are seen: which are mirrored, and how they are cropped at random.
+
+    Crops and random mirror images are keyed by (seed, epoch, row).
+    """
+
+    flipped: Tensor | None = None  # (N,) bool, the images to mirror whatever the epoch
+    index: Tensor | None = None  # type: ignore[assignment]  # (N,) int64, rows; hides tuple.index
+    seed: int = 0
+    epoch: Tensor | int = 0
+    pad: int = 0  # a crop is shifted by up to so many pixels each way
+    mirror: bool = False  # mirror with probability 1/2
 
 
 class Preprocess(nn.Module):
@@ -33,28 +47,29 @@ class Preprocess(nn.Module):
         if kind not in kinds:
             raise ValueError(f"preprocess is {kind!r}; it must be one of {', '.join(kinds)}")
         self.kind, self.shape = kind, shape
+        self.impl = "auto"  # of augment; "eager" is plain torch, which an exporter sees into
         if kind == "pixel_mean":
             self.register_buffer("mean", torch.zeros(shape))
 
-    def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """Fit on the training list: (images (B, H, W, C) uint8, flipped (B,) bool or None) a batch.
+    def fit(self, batches: Iterable[tuple[Tensor, View | None]]) -> None:
+        """Fit on the training list: images (B, H, W, C) uint8 and their view, a batch at a time.
 
         The list is read only when there is something to fit.
         """
         if self.kind != "pixel_mean":
             return
         total, count = torch.zeros_like(self.mean, dtype=torch.int64), 0
-        for images, flipped in batches:
-            if flipped is not None:
+        for images, view in batches:
+            if view is not None and (flipped := view.flipped) is not None:
                 images = torch.where(flipped[:, None, None, None], images.flip(2), images)
             total += images.sum(0, dtype=torch.int64).to(total.device)
             count += len(images)
         self.mean.copy_(total / (255.0 * max(count, 1)))
 
-    def forward(self, images: Tensor, flipped: Tensor | None = None) -> Tensor:
-        """Normalise ``images``; rows where ``flipped`` (N,) is true are mirrored first."""
+    def forward(self, images: Tensor, view: View | None = None) -> Tensor:
+        """Normalise ``images`` as ``view`` shows them; None shows them as they are."""
         mean = self.mean if self.kind == "pixel_mean" else None
-        pixels = augment(images, flipped=flipped, mean=mean)
+        pixels = augment(images, mean=mean, impl=self.impl, **(view or View())._asdict())
         return local_contrast_normalise(pixels) if self.kind == "lcn" else pixels
 
 
@@ -63,24 +78,29 @@ def local_contrast_normalise(images: Tensor) -> Tensor:
 
     Both are weighted by a 9 x 9 Gaussian window over all channels (Jarrett et al. 2009: v = x - w*x,
     then v / max(mean(s), s) with s = sqrt(w*v^2), the mean taken over the image). At the border the
-    window is renormalised over the pixels that exist, so that a constant image gives zeros.
+    window is renormalised over the pixels that exist, so that a constant image gives zeros. The
+    window is a product of one over rows and one over columns: two small matrix products an image.
+    Autocast does not reach in: bfloat16 has too few digits for differences of near values.
     """
-    window = _gaussian(images).expand(1, images.shape[1], -1, -1) / images.shape[1]
-    pad = LCN_SIZE // 2
-    inside = F.conv2d(torch.ones_like(images[:1]), window, padding=pad)
+    down, across = (_gaussian(size, images) for size in images.shape[2:])
 
     def local_mean(x: Tensor) -> Tensor:
-        return F.conv2d(x, window, padding=pad) / inside
+        # Channels are added up one by one: a reduction over so few is six times slower on a CPU.
+        total = reduce(torch.add, torch.unbind(x, 1))
+        return (down @ (total / x.shape[1]) @ across.T)[:, None]
 
-    centred = images - local_mean(images)
-    deviation = local_mean(centred.square()).sqrt()
-    floor = deviation.mean(dim=(1, 2, 3), keepdim=True)
-    # A constant image has no contrast to divide by: it stays at zero.
-    return centred / torch.maximum(deviation, floor).clamp_min(1e-4)
+    with torch.autocast(images.device.type, enabled=False):
+        centred = images - local_mean(images)
+        deviation = local_mean(centred.square()).sqrt()
+        floor = deviation.mean(dim=(1, 2, 3), keepdim=True)
+        # A constant image has no contrast to divide by: it stays at zero.
+        return centred / torch.maximum(deviation, floor).clamp_min(1e-4)
 
 
-def _gaussian(like: Tensor) -> Tensor:
-    at = torch.arange(LCN_SIZE, dtype=like.dtype, device=like.device) - LCN_SIZE // 2
-    line = torch.exp(-0.5 * (at / LCN_SIGMA).square())
-    window = torch.outer(line, line)
-    return window / window.sum()
+def _gaussian(size: int, like: Tensor) -> Tensor:
+    """Weights (size, size) of one dimension: row i averages over the window around place i."""
+    at = torch.arange(size, dtype=like.dtype, device=like.device)
+    distance = at[:, None] - at
+    weights = torch.exp(-0.5 * (distance / LCN_SIGMA).square())
+    weights = weights * (distance.abs() <= LCN_SIZE // 2)
+    return weights / weights.sum(1, keepdim=True)

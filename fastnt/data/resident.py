@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastnt.data import beton
-from fastnt.data.loaders import Batch, Rows, batches
+from fastnt.data.loaders import Batch, Rows, to_device
 from fastnt.data.split import Split
 
 
@@ -23,17 +23,18 @@ class ResidentLoader:
     """Holds the split's images on the device; needs no FFCV."""
 
     def __init__(self, split: Split, rows: Rows, batch_size: int, device: torch.device) -> None:
-        self.rows = rows.count
-        self._rows, self._batch_size, self._device = rows, batch_size, device
+        self.rows, self.batch_size = rows.count, batch_size
+        self._rows, self._device = rows, device
         self._images, self._labels = _held(split.path, split.sha256, device)
         self._positions = torch.from_numpy(rows.positions).to(device)
 
     def __len__(self) -> int:
-        return -(-self.rows // self._batch_size)
+        return -(-self.rows // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield every row once, in the order of this epoch."""
-        for index in batches(self._rows.order(epoch), self._batch_size, self._device):
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on."""
+        batches = self._rows.batches(epoch, self.batch_size, start)
+        for index in to_device(batches, self._device):
             place = self._positions[index % len(self._positions)]
             yield Batch(
                 self._images.index_select(0, place), self._labels.index_select(0, place), index

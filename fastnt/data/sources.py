@@ -136,7 +136,12 @@ def locate(source: Source, data_dir: Path, *, extra: bool | None = None) -> dict
 
 def source_sha256(source: Source, files: Mapping[str, Path]) -> str:
     """Return one SHA-256 for all source files, names and contents."""
-    digest = hashlib.sha256(source.name.encode())
+    return digest_files(source.name, files)
+
+
+def digest_files(name: str, files: Mapping[str, Path]) -> str:
+    """Return one SHA-256 for a name and for files, their names and their contents."""
+    digest = hashlib.sha256(name.encode())
     for name in sorted(files):
         digest.update(f"\n{name} {sha256_file(files[name])}".encode())
     return digest.hexdigest()

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastnt.files import atomic_path
-from fastnt.training.loop import EpochRecord
-
-COLOURS = {"teacher": "#6b7280", "clean": "#1d6fb8", "noisy": "#c2410c"}
+from fastnt.report.style import COLOURS, dress, noise_text, save
+from fastnt.training.progress import EpochRecord
 
 
 def draw_curves(
@@ -25,14 +23,13 @@ def draw_curves(
         UserError: the file cannot be written.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
     axes = figure.subplots()
-    noisy = summary["noisy"]
+    noisy, several = summary["noisy"], "s" if "teachers" in summary else ""
     names = {
-        "clean": "student, clean teacher",
-        "noisy": f"student, noisy teacher (α {noisy['alpha']:g}, σ {_sigma(noisy['sigma'])})",
+        "clean": f"student, clean teacher{several}",
+        "noisy": f"student, noisy teacher{several} ({noise_text(noisy['alpha'], noisy['sigma'])})",
     }
     for phase, name in names.items():
         epochs = [r for r in records if r.phase == phase]
@@ -50,22 +47,11 @@ def draw_curves(
         color=COLOURS["teacher"],
         linestyle="--",
         linewidth=1.5,
-        label=f"teacher: test {100 * summary['teacher']['test_error']:.2f} %",
+        label=f"teacher{several}: test {100 * summary['teacher']['test_error']:.2f} %",
     )
-    axes.set_title(
-        f"{summary['dataset']}: two students of one teacher", loc="left", fontweight="bold"
-    )
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("held-out error, %")
+    count = len(summary.get("teachers", [])) or "one"
+    title = f"{summary['dataset']}: two students of {count} teacher{several}"
+    dress(axes, title, "held-out error, %")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color="#e5e7eb")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def _sigma(sigma: float | Sequence[float]) -> str:
-    return f"{sigma:g}" if isinstance(sigma, (int, float)) else f"{sigma[0]:g} to {sigma[1]:g}"
+    save(figure, path)

@@ -11,6 +11,7 @@ import torch
 from fastnt.data.install_ffcv import import_error
 from fastnt.data.loaders import free_memory
 from fastnt.data.prepare import list_prepared
+from fastnt.data.sources import SOURCES
 from fastnt.files import cache_dir
 from fastnt.training.environment import device_name, package_version, processor_name
 
@@ -95,5 +96,8 @@ def _data() -> Finding:
     prepared = list_prepared()
     if not prepared:
         return Finding("data", False, "`fastnt prepare --dataset mnist` fetches MNIST")
-    names = [f"{d.name}{'' if d.official else ' (not the official files)'}" for d in prepared]
+    names = [
+        d.name if d.official or d.name not in SOURCES else f"{d.name} (not the official files)"
+        for d in prepared
+    ]
     return Finding("data", True, ", ".join(names))

@@ -11,10 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fastnt.data.loaders import Loader
+from fastnt.data.loaders import Batch, Loader, free_memory
+from fastnt.data.preprocess import View
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, cache_dir
 from fastnt.training.model import Model
+from fastnt.training.progress import Progress
 from fastnt.training.training_data import TrainingData
 
 FORMAT = "fastnt-logits-1"
@@ -22,19 +24,22 @@ FORMAT = "fastnt-logits-1"
 
 @dataclass(frozen=True)
 class TeacherLogits:
-    """The teacher's float32 logits: (rows, C) of the training list, (m, C) of the held-out images."""
+    """The teacher's float32 logits: (rows, C) of the training list, (m, C) of the held-out images.
+
+    On the CPU; ``place_table`` brings a table to the device.
+    """
 
     train: Tensor
     validation: Tensor
 
 
-def teacher_logits(teacher: Model, data: TrainingData) -> TeacherLogits:
+def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> TeacherLogits:
     """Find the stored logits of ``teacher`` for a training list, or make and store them.
 
     Raises:
-        UserError: the stored table belongs to another teacher or is damaged.
+        UserError: the stored table belongs to another teacher or is damaged, or the teacher gives
+            logits that are not finite.
     """
-    device = next(teacher.parameters()).device
     digest = teacher.digest()
     path = cache_dir() / "logits" / data.digest[:16] / f"logits-{digest[:16]}.safetensors"
     expected = {
@@ -44,31 +49,90 @@ def teacher_logits(teacher: Model, data: TrainingData) -> TeacherLogits:
         "shape": [data.ordered.rows, data.validation.rows, teacher.classes],
     }
     if not path.exists():
+        progress.begin("logits", 1, data.ordered.rows + data.validation.rows)
         tables = {
-            "train": compute_logits(teacher, data.ordered, data.flipped).cpu(),
-            "validation": compute_logits(teacher, data.validation).cpu(),
+            "train": compute_logits(teacher, data.ordered, data.list_view, progress.advance),
+            "validation": compute_logits(teacher, data.validation, advance=progress.advance),
         }
+        _refuse_nonfinite(tables, "the teacher", "train it again, or give another with --teacher")
         payload = safetensors.torch.save(tables, {"fastnt": json.dumps(expected)})
         with atomic_path(path) as temporary:
             temporary.write_bytes(payload)
     tables = _read(path, expected)
-    return TeacherLogits(tables["train"].to(device), tables["validation"].to(device))
+    _refuse_nonfinite(tables, f"the table {path}", "delete it and run again")
+    return TeacherLogits(tables["train"], tables["validation"])
 
 
 @torch.inference_mode()
 def compute_logits(
-    teacher: Model, loader: Loader, flipped: Callable[[Tensor], Tensor | None] | None = None
+    teacher: Model,
+    loader: Loader,
+    views: Callable[[Batch], View | None] = lambda batch: None,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> Tensor:
-    """Logits (rows, C), float32, by row; ``flipped`` tells which rows are mirror images."""
+    """Logits (rows, C), float32, on the CPU, of the images as ``views`` shows them.
+
+    ``loader`` gives the rows in list order; ``advance`` is told of each batch. The teacher's
+    weights become channels_last.
+    """
     was_training = teacher.training
-    teacher.eval()
-    device = next(teacher.parameters()).device
-    table = torch.empty((loader.rows, teacher.classes), device=device)
+    teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_gpu = next(teacher.parameters()).is_cuda
+    # Pinned, so that a batch is copied while the next is computed.
+    table = torch.empty((loader.rows, teacher.classes), pin_memory=on_gpu)
+    done = 0
     for batch in loader.epoch(0):
-        mirrored = flipped(batch.index) if flipped else None
-        table[batch.index] = teacher(batch.images, mirrored)
+        rows = table[done : done + len(batch.labels)]
+        rows.copy_(teacher(batch.images, views(batch)), non_blocking=on_gpu)
+        done += len(rows)
+        advance(len(rows))
+    if on_gpu:
+        torch.cuda.synchronize()
     teacher.train(was_training)
     return table
+
+
+def place_table(table: Tensor, device: torch.device) -> Tensor:
+    """Bring a table to the device; where it would fill a quarter of the free memory, map it there.
+
+    A mapped table stays in pinned memory of the host, and the device reads its rows over the bus.
+    """
+    if device.type != "cuda" or table.nbytes * 4 <= free_memory(device):
+        return table.to(device)
+    return map_to_device(table, device)
+
+
+def map_to_device(table: Tensor, device: torch.device) -> Tensor:
+    """Copy ``table`` to pinned memory of the host and return a view of it on a CUDA device.
+
+    The view is a tensor like any other: kernels, and graphs of them, read what they index.
+    """
+    with torch.cuda.device(device):
+        return torch.as_tensor(_Mapped(table.contiguous().pin_memory()), device=device)
+
+
+class _Mapped:
+    """Pinned memory as the CUDA array interface describes it; a view keeps it alive."""
+
+    def __init__(self, pinned: Tensor) -> None:
+        self._pinned = pinned
+        self.__cuda_array_interface__ = {
+            "shape": tuple(pinned.shape),
+            "typestr": pinned.numpy().dtype.str,
+            # All pinned memory has one address for the host and the devices (unified addressing).
+            "data": (pinned.data_ptr(), False),
+            "version": 3,
+        }
+
+
+def _refuse_nonfinite(tables: dict[str, Tensor], whose: str, remedy: str) -> None:
+    """Refuse logits that are not finite: no student could learn from them."""
+    for table in tables.values():
+        rows = len(table) - int(table.isfinite().all(1).sum())
+        if rows:
+            raise UserError(
+                f"{rows:,} of {len(table):,} rows of the logits of {whose} are not finite; {remedy}"
+            )
 
 
 def _read(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:

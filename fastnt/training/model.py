@@ -1,16 +1,25 @@
-"""A network together with its preprocessing: raw uint8 images in, logits out; saved as safetensors."""
+"""A network together with its preprocessing: raw uint8 images in, logits out; saved as safetensors.
+
+A saved network of the user's own is described as ``module:factory`` and made by that factory again
+when it is loaded: code that is installed or lies in the current directory runs then, as when training.
+A module that was handed over as an object is described by its class alone, as ``<package.Class>``, and
+has to be handed over again. No pickle is written or read.
+"""
 
 import copy
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
-from fastnt.data.preprocess import Preprocess
+from fastnt.data.preprocess import Preprocess, View
 from fastnt.errors import UserError
+from fastnt.factory import check_network, check_training, in_short, is_factory, source_code
 from fastnt.files import atomic_path
 from fastnt.networks import build_network, count_multiplies, count_parameters
 
@@ -23,17 +32,33 @@ class Model(nn.Module):
     Weights are drawn from torch's default generator, so ``torch.manual_seed`` governs them.
     """
 
-    def __init__(self, notation: str, preprocess: Preprocess, classes: int) -> None:
-        """``notation`` as in ``fastnt.networks``; ``preprocess`` is copied and knows the shape."""
+    def __init__(self, network: str | nn.Module, preprocess: Preprocess, classes: int) -> None:
+        """Put a network behind its preprocessing.
+
+        Args:
+            network: a name, notation or ``module:factory`` as in ``fastnt.networks``; or a module
+                from float32 (N, C, H, W) to logits (N, classes), which is used as it is, not copied.
+            preprocess: copied; it knows the shape of the images.
+            classes: number of logits.
+
+        Raises:
+            UserError: the network cannot be built or does not fit the images or the classes.
+        """
         super().__init__()
         height, width, channels = self.shape = preprocess.shape
-        self.notation, self.classes = notation, classes
+        self.classes = classes
         self.preprocess = copy.deepcopy(preprocess)
-        self.network = build_network(notation, (channels, height, width), classes)
+        if isinstance(network, nn.Module):
+            self.notation = f"<{type(network).__module__}.{type(network).__qualname__}>"
+            check_network(network, (channels, height, width), classes, self.notation)
+            self.network = network
+        else:
+            self.notation = network
+            self.network = build_network(network, (channels, height, width), classes)
 
-    def forward(self, images: Tensor, flipped: Tensor | None = None) -> Tensor:
-        """Return logits; rows where ``flipped`` (N,) is true are mirrored first."""
-        logits: Tensor = self.network(self.preprocess(images, flipped))
+    def forward(self, images: Tensor, view: View | None = None) -> Tensor:
+        """Return the logits of ``images`` as ``view`` shows them; None shows them as they are."""
+        logits: Tensor = self.network(self.preprocess(images, view))
         return logits
 
     @property
@@ -47,6 +72,22 @@ class Model(nn.Module):
         height, width, channels = self.shape
         return count_multiplies(self.network, (channels, height, width))
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the network is the user's own: a factory's, or handed over as an object."""
+        return self.notation.startswith("<") or is_factory(self.notation)
+
+    def check_training(self, samples: int) -> None:
+        """Try the user's own network in training mode, on a batch of so many black images.
+
+        Raises:
+            UserError: it cannot be trained so.
+        """
+        if self.is_own:
+            height, width, channels = self.shape
+            shape = (channels, height, width)
+            check_training(self.network, shape, self.classes, self.notation, samples)
+
     def describe(self) -> str:
         """All but the weights, as JSON: what ``load_model`` builds the model from."""
         description = {
@@ -59,11 +100,15 @@ class Model(nn.Module):
         return json.dumps(description)
 
     def digest(self) -> str:
-        """Hexadecimal SHA-256 of the weights, the notation and the preprocessing."""
+        """Hexadecimal SHA-256 of the weights, the network's code and the preprocessing."""
         digest = hashlib.sha256(self.describe().encode())
+        if self.is_own:
+            digest.update(source_code(self.network).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            # Bytes, since numpy knows no bfloat16.
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -73,8 +118,9 @@ def save_model(model: Model, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    tensors = {  # copies: two names for one tensor are refused
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
     }
     # One key: safetensors keeps several in no fixed order, and the same model gives the same file.
     payload = safetensors.torch.save(tensors, {"fastnt": model.describe()})
@@ -82,11 +128,17 @@ def save_model(model: Model, path: Path) -> None:
         temporary.write_bytes(payload)
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path, network: nn.Module | None = None) -> Model:
     """Read a model that ``save_model`` wrote, on the CPU, in eval mode.
 
+    Args:
+        path: the file.
+        network: the module to put the weights into, in place; only one that was handed to ``Model``
+            as an object needs it.
+
     Raises:
-        UserError: the file is missing, is not safetensors, or holds no fastnt model.
+        UserError: the file is missing, is not safetensors, holds no fastnt model, or its network
+            cannot be made.
     """
     if not path.is_file():
         raise UserError(f"no model file at {path}; give the .safetensors file of a trained network")
@@ -104,11 +156,36 @@ def load_model(path: Path) -> Model:
             raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
         height, width, channels = description["shape"]
         preprocess = Preprocess(description["preprocess"], (height, width, channels))
-        model = Model(description["network"], preprocess, description["classes"])
+        model = _build(path, description, preprocess, network)
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"the weights in {path} do not fit its own description ({str(error).splitlines()[0]}); "
+            f"the weights in {path} do not fit its own description ({in_short(error)}); "
             "train or save it again"
         ) from error
-    return model.eval()
+    # Strided as it was trained: other strides may take other kernels, with other bits.
+    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def is_own_teacher(teacher: str) -> bool:
+    """Tell whether a recipe's ``teacher`` is ``module:factory``; a file of that name goes first."""
+    return is_factory(teacher) and not Path(teacher).is_file()
+
+
+def _build(
+    path: Path, description: dict[str, Any], preprocess: Preprocess, network: nn.Module | None
+) -> Model:
+    notation, classes = description["network"], description["classes"]
+    if network is not None:
+        model = Model(network, preprocess, classes)
+        model.notation = notation
+        return model
+    if notation.startswith("<"):
+        raise UserError(
+            f"{path} holds the weights of {notation[1:-1]}, which was handed over as an object; "
+            "hand over such a module again: load_student(..., network=module)"
+        )
+    try:
+        return Model(notation, preprocess, classes)
+    except UserError as error:
+        raise UserError(f"the network of {path} cannot be made: {error}") from error

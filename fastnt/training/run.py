@@ -1,13 +1,10 @@
 """A run: a teacher, a student on its clean logits, a student on its noisy logits, and their folder."""
 
 import copy
-import dataclasses
 import hashlib
-import itertools
 import json
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,31 +15,52 @@ from fastnt.config import Recipe
 from fastnt.data.loaders import Kind
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess
-from fastnt.errors import UserError
-from fastnt.files import cache_dir, write_error, write_json
-from fastnt.networks import NETWORKS
+from fastnt.errors import Interrupted, UserError
+from fastnt.files import cache_dir, read_json, write_json
+from fastnt.training.ensemble import Ensemble
 from fastnt.training.environment import describe_environment
-from fastnt.training.logits import TeacherLogits, teacher_logits
-from fastnt.training.loop import EpochRecord, Evaluation, Progress, evaluate, fit
-from fastnt.training.model import Model, load_model, save_model
-from fastnt.training.step import clean_l2_loss, label_loss, student_step, teacher_step
+from fastnt.training.evaluation import (
+    SampleLoss,
+    clean_l2_loss,
+    evaluate,
+    label_loss,
+)
+from fastnt.training.interruption import Interruption
+from fastnt.training.journal import Journal
+from fastnt.training.model import Model, is_own_teacher, load_model, save_model
+from fastnt.training.objectives import Objective, label_objective, noisy_l2_objective
+from fastnt.training.precision import Precision, choose_precision
+from fastnt.training.progress import EpochRecord, Progress
+from fastnt.training.ranks import ALONE, Ranks
+from fastnt.training.resume import resume_command, same_arithmetic, same_data
+from fastnt.training.run_folder import RunFolder, find_run, named_path, new_path
+from fastnt.training.step import TrainStep
+from fastnt.training.summary import Networks, check_fits, summarise, teacher_names
+from fastnt.training.targets import prepare_teaching
+from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
 
 # Raised when the same recipe would train another teacher than the release before.
-TEACHER_FORMAT = 1
-PHASES = ("teacher", "clean", "noisy")
+TEACHER_FORMAT = 2
+
+# Draws a run's picture from its epochs, the teacher's held-out error and its summary.
+Draw = Callable[[Path, Sequence[EpochRecord], float, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run computes, reads and writes: nothing here changes what it computes on a CPU."""
+    """Where and how a run computes, reads and writes; nothing here changes the experiment."""
 
     device: torch.device
     loader: Kind = "auto"  # auto, ffcv or resident
     data_dir: Path | None = None
     runs_dir: Path = Path("runs")
     name: str | None = None  # of the run's folder; by default <data set>-<time>
+    resume: bool = False  # go on with that run, or with the newest unfinished one
     quiet: bool = False  # show nothing while the data are prepared
+    amp: bool | None = None  # mixed precision; None: where the device has it
+    compile: bool | None = None  # torch.compile; None: on a GPU
+    ranks: Ranks = ALONE
 
 
 @dataclass
@@ -53,212 +71,283 @@ class Run:
     place: Place
     progress: Progress
     folder: Path = field(init=False)
+    precision: Precision = field(init=False)
+    compile: bool = field(init=False)
     teacher_error: float = field(init=False)  # held-out, a fraction
-    records: list[EpochRecord] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Choose the folder.
+        """Choose the folder, the precision and whether to compile.
 
         Raises:
-            UserError: the folder holds another run already, or its name is not a name.
+            UserError: the folder holds another run already, or its name is not a name; or the run to
+                go on with was begun on another device or in another precision.
         """
-        name = self.place.name
-        if name is None:
-            stem = self.place.runs_dir / f"{self.recipe.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
-            several = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
-            self.folder = next(f for f in itertools.chain([stem], several) if not f.exists())
-        elif not name or Path(name).name != name:
-            raise UserError(f"--run is {name!r}; it must be the name of a folder in --runs-dir")
-        else:
-            self.folder = self.place.runs_dir / name
-            self._refuse_other_run()
+        place = self.place
+        chosen = self._choose_folder() if place.ranks.is_writer else ""
+        self._files = RunFolder(Path(place.ranks.tell(str(chosen))))
+        self.folder = self._files.path
+        self.precision = choose_precision(place.device, place.amp)
+        self.compile = place.device.type == "cuda" if place.compile is None else place.compile
+        if place.resume:
+            asked = None if place.amp is None else self.precision
+            before = same_arithmetic(self._files, place.device, asked, place.compile)
+            self.precision, self.compile = before or (self.precision, self.compile)
+        elif place.ranks.is_writer:
+            self._files.refuse_used()
+        self._command = resume_command(self.folder, place.data_dir)
+        self._journal = Journal(self._files, self._command, place.ranks)
 
-    def _refuse_other_run(self) -> None:
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            what = "other files"
-            if (self.folder / "summary.json").exists():
-                what = "another run"
-            elif (self.folder / "config.json").exists():
-                what = "a run that did not finish"
-            raise UserError(f"{self.folder} already holds {what}; choose another name with --run")
+    def _choose_folder(self) -> Path:
+        place = self.place
+        if place.resume:
+            return find_run(place.runs_dir, place.name).path
+        if place.name is None:
+            return new_path(place.runs_dir, self.recipe.dataset_name)
+        return named_path(place.runs_dir, place.name)
 
-    def execute(self) -> dict[str, Any]:
+    @property
+    def records(self) -> list[EpochRecord]:
+        """The epochs so far."""
+        return self._journal.records
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of each part, and at the end each phase's images/s."""
+        return self._journal.timings
+
+    def execute(self, draw: Draw | None = None) -> dict[str, Any]:
         """Train the three networks, evaluate them on the test set and write the run folder.
 
+        A resumed run goes on from its newest checkpoint; of a finished one the summary is read.
+        ``draw`` draws its picture, before the summary is written.
+
         Raises:
-            UserError: bad data, a teacher that does not fit, or a folder that cannot be written.
+            UserError: bad data, a teacher that does not fit, a training that diverged, a damaged
+                checkpoint, or a folder that cannot be written or is being trained in.
+            Interrupted: SIGINT or SIGTERM; in a training the checkpoint was saved first.
         """
-        recipe, device = self.recipe, self.place.device
-        given_teacher = load_model(Path(recipe.teacher)) if recipe.teacher else None
-        with self._timed("prepare"):
-            dataset = prepare(recipe.dataset, self.place.data_dir, progress=not self.place.quiet)
-            if given_teacher is not None:
-                check_fits(given_teacher, dataset, recipe.teacher)
-            data = TrainingData(dataset, recipe, self.place.loader, device)
+        if not (self.place.resume and self._files.finished):
+            held = self._files.held() if self.place.ranks.is_writer else nullcontext()
+            with Interruption() as self._interruption, held:
+                # Whoever held it before us may have finished it.
+                if not (self.place.resume and self._files.finished):
+                    try:
+                        return self._execute(draw)
+                    except KeyboardInterrupt as stop:
+                        how = str(stop) or "stopped at once"
+                        raise Interrupted(f"{how}; go on with {self._command}") from None
+        self.timings.update(read_json(self.folder / "timings.json"))
+        summary: dict[str, Any] = read_json(self.folder / "summary.json")
+        return summary
+
+    def _execute(self, draw: Draw | None) -> dict[str, Any]:
+        recipe, device, ranks = self.recipe, self.place.device, self.place.ranks
+        with self._journal.timed("prepare"), self._begin():
+            given = self._given_files()
+            with ranks.local_first():
+                dataset = self._dataset()
+            check_same_data(dataset, ranks)
+            for file, model in given.items():
+                check_fits(model, dataset, file)
+            data = TrainingData(dataset, recipe, self.place.loader, device, ranks)
             preprocess = data.fitted_preprocess()
             # Both students start from the same weights: what differs is the noise alone.
             torch.manual_seed(recipe.seed)
-            clean = Model(recipe.student_network, preprocess, len(dataset.classes)).to(device)
+            clean = Model(recipe.student_network, preprocess, data.classes)
+            clean.check_training(data.last_batch)
+            clean.to(device)
             noisy = copy.deepcopy(clean)
-        self._begin_folder(dataset)
-        with self._timed("teacher"):
-            teacher = given_teacher or self._teacher(data, preprocess, len(dataset.classes))
-            teacher.to(device)
-            save_model(teacher, self.folder / "teacher.safetensors")
-        with self._timed("logits"):
-            targets = teacher_logits(teacher, data)
-        for phase, student, alpha in (("clean", clean, 0.0), ("noisy", noisy, recipe.alpha)):
-            with self._timed(phase):
-                self._train_student(phase, student, data, targets, alpha)
-        models = {"teacher": teacher, "clean": clean, "noisy": noisy}
-        with self._timed("evaluation"):
-            self.teacher_error = evaluate(teacher, data.validation, label_loss).error
+        with self._journal.timed("teacher"):
+            names = teacher_names(recipe)
+            teachers = self._teachers(names, given, data, preprocess)
+        with self._journal.timed("logits"), ranks.local_first():
+            teaching = prepare_teaching(
+                teachers, data, recipe, self.precision, self.progress, compile=self.compile
+            )
+        models: Networks = dict(zip(names, teachers, strict=True))
+        models.setdefault("teacher", Ensemble(teachers, recipe.combine))
+        for phase, student, targets, alpha in (
+            ("clean", clean, teaching.clean, 0.0),
+            ("noisy", noisy, teaching.noisy, teaching.alpha),
+        ):
+            with self._journal.timed(phase):
+                models[phase] = self._done(phase) or student
+                if models[phase] is not student:
+                    continue
+                torch.manual_seed(recipe.seed)  # dropout: the same for both, whatever ran before
+                self._train(
+                    student,
+                    data,
+                    noisy_l2_objective(targets, recipe, alpha=alpha),
+                    clean_l2_loss(teaching.validation),
+                    Schedule(phase, recipe.epochs, recipe.lr, recipe.lr_decay),
+                )
+                self._save(student, phase)
+        with self._journal.timed("evaluation"):
+            self.teacher_error = evaluate(models["teacher"], data.validation, label_loss).error
             results = {
                 phase: evaluate(model, data.test, label_loss) for phase, model in models.items()
             }
-        summary = summarise(recipe, dataset, models, results)
-        self.timings |= self._speeds()
+        summary = summarise(recipe, dataset, models, results, teaching.signs_agree)
+        self.timings.update(self._journal.speeds())
+        if not ranks.is_writer:
+            return summary
         write_json(self.folder / "timings.json", self.timings)
+        if draw is not None:
+            draw(self.folder / "curves.png", self.records, self.teacher_error, summary)
         write_json(self.folder / "summary.json", summary)
         return summary
 
+    def _given_files(self) -> dict[str, Model]:
+        """The teachers that are files, by name; a run that is past its teachers has its own copies."""
+        if self._journal.finished("teacher"):
+            return {}
+        files = (teacher for teacher in self.recipe.teachers if not is_own_teacher(teacher))
+        return {file: load_model(Path(file)) for file in files}
+
+    def _teachers(
+        self, names: list[str], given: dict[str, Model], data: TrainingData, preprocess: Preprocess
+    ) -> list[Model]:
+        """The teachers, on the device and in the run's folder: given, found or trained."""
+        recipe, classes = self.recipe, data.classes
+        done = [self._done(name, "teacher") for name in names]
+        if None not in done:
+            return [model for model in done if model is not None]
+        for factory in (name for name in recipe.teachers if name not in given):
+            torch.manual_seed(recipe.seed)  # it comes with its weights; random ones follow the seed
+            given[factory] = Model(factory, preprocess, classes).eval()
+        teachers = [given[teacher] for teacher in recipe.teachers] or [
+            self._teacher(data, preprocess, classes)
+        ]
+        for name, model in zip(names, teachers, strict=True):
+            model.to(self.place.device)
+            self.place.ranks.share(model.state_dict().values())
+            self._save(model, name)
+        return teachers
+
     def _teacher(self, data: TrainingData, preprocess: Preprocess, classes: int) -> Model:
         """Find the teacher trained before for the same data, network, recipe and seed, or train it."""
-        recipe = self.recipe
+        recipe, ranks = self.recipe, self.place.ranks
+        torch.manual_seed(recipe.seed)
+        teacher = Model(recipe.teacher_network, preprocess, classes)
         deciding = {
             "format": TEACHER_FORMAT,
-            "network": NETWORKS.get(recipe.teacher_network, recipe.teacher_network),
+            "untrained": teacher.digest(),  # a factory's network may change while its name stays
             "preprocess": recipe.preprocess,
+            "crop": recipe.crop,
+            "random_mirror": recipe.random_mirror,
             "epochs": recipe.teacher_epochs,
             "lr": recipe.teacher_lr,
             "lr_decay": recipe.teacher_lr_decay,
             "batch_size": recipe.batch_size,
+            "precision": str(self.precision.dtype),
             "seed": recipe.seed,
             "list": data.digest,
             "device": self.place.device.type,
         }
+        if ranks.world > 1:  # sums round in another order, and dropout is another
+            deciding["ranks"] = ranks.world
         key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
-        kept = cache_dir() / "teachers" / f"{recipe.dataset}-{key[:16]}.safetensors"
-        if kept.exists():
+        kept = cache_dir() / "teachers" / f"{recipe.dataset_name}-{key[:16]}.safetensors"
+        found = ranks.tell(kept.exists() and not self._journal.began("teacher"))
+        if found and ranks.is_writer:
             try:
                 return load_model(kept)
             except UserError as error:
                 raise UserError(f"{error} Or delete {kept}: it is trained again") from error
-        torch.manual_seed(recipe.seed)
-        teacher = Model(recipe.teacher_network, preprocess, classes).to(self.place.device)
-        self._record(
-            fit(
-                teacher,
-                data.train,
-                teacher_step(teacher, data),
-                lambda: evaluate(teacher, data.validation, label_loss),
-                phase="teacher",
-                epochs=recipe.teacher_epochs,
-                lr=recipe.teacher_lr,
-                lr_decay=recipe.teacher_lr_decay,
-                progress=self.progress,
-            )
+        if found:
+            return teacher  # the writer's weights come into it
+        teacher.check_training(data.last_batch)
+        teacher.to(self.place.device)
+        schedule = Schedule(
+            "teacher", recipe.teacher_epochs, recipe.teacher_lr, recipe.teacher_lr_decay
         )
-        save_model(teacher, kept)
+        self._train(teacher, data, label_objective, label_loss, schedule)
+        if ranks.is_writer:
+            save_model(teacher, kept)
         return teacher
 
-    def _train_student(
-        self, phase: str, student: Model, data: TrainingData, targets: TeacherLogits, alpha: float
+    def _train(
+        self,
+        model: Model,
+        data: TrainingData,
+        objective: Objective,
+        validation_loss: SampleLoss,
+        schedule: Schedule,
     ) -> None:
-        recipe = self.recipe
-        torch.manual_seed(recipe.seed)  # dropout: the same for both students, whatever ran before
-        self._record(
-            fit(
-                student,
-                data.train,
-                student_step(student, data, targets.train, recipe, alpha=alpha),
-                lambda: evaluate(student, data.validation, clean_l2_loss(targets.validation)),
-                phase=phase,
-                epochs=recipe.epochs,
-                lr=recipe.lr,
-                lr_decay=recipe.lr_decay,
-                progress=self.progress,
-            )
+        ranks = self.place.ranks
+        if not ranks.is_writer:  # each rank drops other units
+            torch.manual_seed(ranks.seed(self.recipe.seed))
+        step = TrainStep(
+            model,
+            objective,
+            data.train_view,
+            lr=schedule.lr,
+            precision=self.precision,
+            compile=self.compile,
+            ranks=ranks,
         )
-        save_model(student, self.folder / f"{phase}.safetensors")
-
-    def _begin_folder(self, dataset: Dataset) -> None:
-        try:
-            self.folder.mkdir(parents=True)
-        except FileExistsError:  # made for it, or by a run that began at the same time
-            self._refuse_other_run()
-        except OSError as error:
-            raise write_error(self.folder, error) from error
-        write_json(self.folder / "config.json", dataclasses.asdict(self.recipe))
-        write_json(self.folder / "environment.json", self._environment(dataset))
-
-    def _environment(self, dataset: Dataset) -> dict[str, Any]:
-        data = {"loader": self.place.loader, "source_sha256": dataset.source_sha256}
-        return describe_environment(self.place.device) | data
-
-    def _record(self, records: Iterable[EpochRecord]) -> None:
-        """Append each epoch to metrics.jsonl as it ends."""
-        path = self.folder / "metrics.jsonl"
-        for record in records:
-            self.records.append(record)
-            try:
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(dataclasses.asdict(record)) + "\n")
-            except OSError as error:
-                raise write_error(path, error) from error
-
-    def _speeds(self) -> dict[str, float]:
-        """Images/s of each phase that was trained, over all its epochs."""
-        speeds = {}
-        for phase in PHASES:
-            records = [r for r in self.records if r.phase == phase]
-            if records:
-                images = sum(r.images_per_second * r.seconds for r in records)
-                speeds[f"{phase}_images_per_second"] = images / sum(r.seconds for r in records)
-        return speeds
+        trainer = Trainer(
+            step,
+            data.train,
+            lambda: evaluate(model, data.validation, validation_loss, self.precision),
+            schedule,
+            self.progress,
+        )
+        self._journal.train(trainer, self._interruption)
 
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
+    def _begin(self) -> Iterator[None]:
+        """Begin the folder or take up its newest checkpoint; a new run refused leaves no trace."""
+        environment = describe_environment(self.place.device) | {
+            "loader": self.place.loader,
+            "precision": str(self.precision.dtype).removeprefix("torch."),
+            "compile": self.compile,
+        }
+        if not self.place.ranks.is_writer:
+            if self.place.resume:
+                self._journal.take_up()
+            yield
+            return
+        if not self.place.resume:
+            with self._files.begun(self.recipe, environment):
+                yield
+            return
+        if not self._files.environment():
+            self._files.describe(environment)
+        self._journal.take_up()
         yield
-        self.timings[f"{phase}_seconds"] = time.perf_counter() - start
+
+    def _dataset(self) -> Dataset:
+        """The data that the run was begun with, or those of the recipe."""
+        name, data_dir, progress = self.recipe.dataset, self.place.data_dir, not self.place.quiet
+        environment = self._files.environment()
+        if "source_sha256" in environment:
+            return same_data(self._files, name, data_dir, progress=progress)
+        dataset = prepare(name, data_dir, progress=progress)
+        if self.place.ranks.is_writer:
+            self._files.describe(environment | {"source_sha256": dataset.source_sha256})
+        return dataset
+
+    def _done(self, name: str, phase: str | None = None) -> Model | None:
+        """The network of a phase that was finished before the run was resumed."""
+        if not self._journal.finished(phase or name):
+            return None
+        return load_model(self.folder / f"{name}.safetensors").to(self.place.device)
+
+    def _save(self, model: Model, name: str) -> None:
+        if self.place.ranks.is_writer:
+            save_model(model, self.folder / f"{name}.safetensors")
 
 
-def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
-    """Refuse a model that was trained on images or classes of another kind than the data set's.
+def check_same_data(dataset: Dataset, ranks: Ranks) -> None:
+    """Refuse to train on other files than the first rank, which may be on another machine.
 
     Raises:
-        UserError: naming ``origin``, where the model came from.
+        UserError: naming the data set.
     """
-    classes = len(dataset.classes)
-    if (model.shape, model.classes) != (dataset.shape, classes):
+    if ranks.tell(dataset.source_sha256) != dataset.source_sha256:
         raise UserError(
-            f"the model in {origin} takes {model.shape} images of {model.classes} classes, but "
-            f"{dataset.name} has {dataset.shape} and {classes}; give one of this data set"
+            f"rank {ranks.rank} found other files of {dataset.name} than rank 0; give each machine "
+            "the same with --data-dir"
         )
-
-
-def summarise(
-    recipe: Recipe,
-    dataset: Dataset,
-    models: dict[str, Model],
-    results: dict[str, Evaluation],
-) -> dict[str, Any]:
-    """What a run found, errors as fractions and no times: the same seed gives the same summary."""
-    summary: dict[str, Any] = {
-        "dataset": dataset.name,
-        "official": dataset.official,
-        "seed": recipe.seed,
-    }
-    for phase in PHASES:
-        summary[phase] = {
-            "test_error": results[phase].error,
-            "parameters": models[phase].parameter_count,
-            "multiplies": models[phase].multiply_count,
-        }
-    summary["noisy"] |= {"alpha": recipe.alpha, "sigma": recipe.sigma}
-    clean, noisy = results["clean"].error, results["noisy"].error
-    # (base - noisy) / base, as the paper's tables; undefined when the base makes no error.
-    summary["relative_improvement"] = (clean - noisy) / clean if clean else None
-    return summary

@@ -1,70 +1,196 @@
-"""One training step: of a teacher on labels, of a student on a noisy teacher's logits."""
+"""One training step, and all on the device that it changes; nothing in it waits for the device."""
 
-import torch.nn.functional as F
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from fastnt.config import Recipe
 from fastnt.data.loaders import Batch
-from fastnt.loss import noisy_l2_loss, noisy_l2_value_and_grad
-from fastnt.training.loop import SampleLoss, Step
+from fastnt.data.preprocess import View
 from fastnt.training.model import Model
-from fastnt.training.training_data import TrainingData
+from fastnt.training.objectives import Objective
+from fastnt.training.precision import Precision
+from fastnt.training.ranks import ALONE, Ranks
+
+Views = Callable[[Batch, Tensor], View | None]
 
 
-def teacher_step(model: Model, data: TrainingData) -> Step:
-    """Cross-entropy on the labels."""
+class TrainStep:
+    """Forward, backward and Adam on one batch, of which each of several ranks has a part.
 
-    def step(batch: Batch, number: int) -> Tensor:
-        loss = F.cross_entropy(model(batch.images, data.flipped(batch.index)), batch.labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-
-    return step
-
-
-def student_step(
-    model: Model, data: TrainingData, targets: Tensor, recipe: Recipe, *, alpha: float
-) -> Step:
-    """L2 regression on the perturbed logits of the teacher (paper, Algorithm 1).
-
-    Args:
-        model: the student.
-        data: tells mirror images from others.
-        targets: (rows, C) the teacher's logits, by row of the training list, on the device.
-        recipe: gives sigma and the noise's options; its seed keys the noise.
-        alpha: probability that a sample is perturbed; 0 trains on the clean logits.
+    All state is tensors on the device: ``rate``, the learning rate; ``number``, steps taken;
+    ``epoch``; ``loss``, the sum over this epoch's samples; ``finite``, steps of this epoch up to
+    the first whose loss was not finite. These two are of this rank until ``end_epoch``.
     """
 
-    def step(batch: Batch, number: int) -> Tensor:
-        logits = model(batch.images, data.flipped(batch.index))
-        loss, grad = noisy_l2_value_and_grad(
-            logits,
-            targets[batch.index],
-            alpha=alpha,
-            sigma=recipe.sigma,
-            seed=recipe.seed,
-            step=0 if recipe.frozen else number,
-            index=batch.index,
-            noise=recipe.noise,
-            perturb=recipe.perturb,
+    def __init__(
+        self,
+        model: Model,
+        objective: Objective,
+        views: Views,
+        *,
+        lr: float,
+        precision: Precision,
+        compile: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """``views`` tells how the images of a batch are seen in an epoch."""
+        self.device = next(model.parameters()).device
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        replica = ranks.replicate(self.model)
+        self._forward: Any = torch.compile(replica) if compile else replica
+        self._ranks = ranks
+        self._objective, self._views, self._precision = objective, views, precision
+        on_cuda = self.device.type == "cuda"
+        self.rate = torch.full((), lr, dtype=torch.float32, device=self.device)
+        self.optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=self.rate,
+            fused=self.device.type in ("cpu", "cuda"),
+            capturable=on_cuda,
         )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales)
+        self.number, self.epoch, self.finite = (
+            torch.zeros((), dtype=torch.int64, device=self.device) for _ in range(3)
+        )
+        self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._one = torch.ones((), device=self.device)
+        # With several ranks no graph: a replay would pass by what DistributedDataParallel does on
+        # the host, and a ragged batch has the graph's shape on some ranks only.
+        graphed = on_cuda and ranks.world == 1
+        self._run = GraphedStep(self._eager) if graphed else self._eager
+
+    def __call__(self, batch: Batch, rows: int) -> None:
+        """Train as step ``number`` on this rank's part of a batch of ``rows``; it may be empty."""
+        if self._ranks.world == 1:
+            self._run(batch)
+        else:
+            self._eager(batch, self._ranks.world * len(batch.labels) / rows)
+
+    def _eager(self, batch: Batch, share: float = 1.0) -> None:
+        """``share`` turns the mean over the part into one that, averaged over ranks, is the batch's."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._precision.autocast(self.device):
+            logits = self._forward(batch.images, self._views(batch, self.epoch))
+        if len(batch.labels):
+            loss, grad = self._objective(
+                logits, batch, self.epoch, self.number, self._grad_scale(share)
+            )
+        else:  # no mean, but the other ranks wait for this one's gradient
+            loss, grad = torch.zeros_like(self.loss), torch.zeros_like(logits)
         logits.backward(grad)
-        return loss
+        self.scaler.step(self.optimizer)  # skips, on the device, a step that overflowed
+        self.scaler.update()
+        self.loss += loss * len(batch.labels)
+        self.finite += self.loss.isfinite()
+        self.number += 1
 
-    return step
+    def _grad_scale(self, share: float) -> Tensor | None:
+        scale = None if share == 1 else torch.full_like(self._one, share)
+        if self._precision.scales:
+            scale = self.scaler.scale(self._one if scale is None else scale)
+        return scale
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the epoch's counters."""
+        self.epoch.fill_(epoch)
+        self.loss.zero_()
+        self.finite.zero_()
 
-def label_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy of each sample, (B,)."""
-    return F.cross_entropy(logits, batch.labels, reduction="none")
+    def end_epoch(self) -> None:
+        """Make the epoch's counters those of all ranks, and the model's buffers the writer's."""
+        self._ranks.add_up(self.loss)
+        self._ranks.least(self.finite)
+        self._ranks.share(self.model.buffers())
 
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, and the generators of dropout, by name."""
+        state = dict(self._counters())
+        state |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for i, parameter in enumerate(self.model.parameters()):
+            for name, value in self.optimizer.state[parameter].items():
+                state[f"optimizer.{i}.{name}"] = value
+        if self._precision.scales:
+            scale = self.scaler.state_dict()
+            state["scaler"] = torch.tensor([scale["scale"], scale["_growth_tracker"]])
+        state["generator.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
+        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
-def clean_l2_loss(targets: Tensor) -> SampleLoss:
-    """Half the squared distance of each sample to the teacher's clean ``targets`` (rows, C)."""
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from what ``state`` returned.
 
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
-        return noisy_l2_loss(
-            logits, targets[batch.index], alpha=0.0, sigma=0.0, seed=0, reduction="none"
+        Raises:
+            KeyError: something is missing.
+            RuntimeError: a shape does not fit.
+        """
+        for name, value in self._counters():
+            value.copy_(state[name])
+        prefix = "model."
+        self.model.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         )
+        for i, parameter in enumerate(self.model.parameters()):
+            begin = f"optimizer.{i}."
+            found = {k.removeprefix(begin): v for k, v in state.items() if k.startswith(begin)}
+            if found:  # moments in the parameter's memory format: the fused kernel walks both
+                self.optimizer.state[parameter] = {
+                    name: torch.empty_like(parameter).copy_(value).detach()
+                    if value.shape == parameter.shape and name != "step"
+                    else value.to(self.device)
+                    for name, value in found.items()
+                }
+        if self._precision.scales:
+            scale, tracker = state["scaler"].tolist()
+            fresh = self.scaler.state_dict()
+            self.scaler.load_state_dict(fresh | {"scale": scale, "_growth_tracker": int(tracker)})
+        torch.set_rng_state(state["generator.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["generator.cuda"], self.device)
 
-    return loss
+    def _counters(self) -> Iterator[tuple[str, Tensor]]:
+        for name in ("rate", "number", "epoch", "loss", "finite"):
+            yield name, getattr(self, name)
+
+
+class GraphedStep:
+    """Captures a step as one CUDA graph and replays it; other batch sizes run as they are.
+
+    The first steps are taken on a side stream: they compile, allocate and choose algorithms,
+    which must not happen during the capture. They are real steps.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, step: Callable[[Batch], None]) -> None:
+        self._step = step
+        stream: Any = torch.cuda.Stream
+        self._stream = stream()
+        self._warm = 0
+        self._graph: Any = None
+        self._inputs: Batch | None = None
+
+    def __call__(self, batch: Batch) -> None:
+        """Take the step on this batch, which is copied."""
+        if self._inputs is None:
+            self._inputs = Batch(*(torch.empty_like(tensor) for tensor in batch))
+        inputs = self._inputs
+        if batch.labels.shape != inputs.labels.shape:
+            self._step(batch)
+            return
+        for target, source in zip(inputs, batch, strict=True):
+            target.copy_(source)
+        if self._warm < self.WARM_UP:
+            self._warm += 1
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                self._step(inputs)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            return
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=self._stream):  # records, does not run
+                self._step(inputs)
+        self._graph.replay()

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from fastnt.config import Recipe
 from fastnt.data.holdout import Holdout, Positions, hold_out
-from fastnt.data.loaders import Kind, Loader, make_loader
+from fastnt.data.loaders import Batch, Kind, Loader, make_loader
 from fastnt.data.prepare import Dataset
-from fastnt.data.preprocess import Preprocess
+from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.split import Split
+from fastnt.training.ranks import ALONE, Ranks
 
 EVALUATION_BATCH = 512
 
@@ -20,8 +21,17 @@ EVALUATION_BATCH = 512
 class TrainingData:
     """The training list has ``views * images`` rows; rows from ``images`` on are mirror images."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, kind: Kind, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        kind: Kind,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """With several ranks, ``train`` gives this one's part of each batch; the rest is read whole."""
         self._dataset, self._recipe, self._kind, self._device = dataset, recipe, kind, device
+        self._ranks = ranks
         self.views = 2 if recipe.mirror else 1
 
     @cached_property
@@ -39,6 +49,11 @@ class TrainingData:
             per_class=self._recipe.validation_per_class,
             train_samples=self._recipe.train_samples,
         )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self._dataset.classes)
 
     @property
     def images(self) -> int:
@@ -62,7 +77,13 @@ class TrainingData:
             self._recipe.batch_size,
             views=self.views,
             seed=self._recipe.seed,
+            ranks=self._ranks,
         )
+
+    @property
+    def last_batch(self) -> int:
+        """Samples in the last batch of an epoch."""
+        return (self.views * self.images - 1) % self._recipe.batch_size + 1
 
     @cached_property
     def ordered(self) -> Loader:
@@ -82,14 +103,32 @@ class TrainingData:
         every = np.arange(self._dataset.test.count)
         return self._loader(self._dataset.test, every, EVALUATION_BATCH)
 
-    def flipped(self, index: Tensor) -> Tensor | None:
-        """Which rows (B,) of the training list are mirror images, bool; None when there are none."""
-        return index >= self.images if self.views == 2 else None
+    def list_view(self, batch: Batch) -> View | None:
+        """The rows of a batch as the training list shows them: mirrored or not."""
+        return View(flipped=batch.index >= self.images) if self.views == 2 else None
+
+    @property
+    def random_views(self) -> bool:
+        """Whether each epoch shows the images anew: cropped or mirrored at random."""
+        return bool(self._recipe.crop or self._recipe.random_mirror)
+
+    def train_view(self, batch: Batch, epoch: Tensor) -> View | None:
+        """The rows of a batch as an epoch, 0-D int64, shows them: with the recipe's random crops."""
+        recipe, view = self._recipe, self.list_view(batch)
+        if not self.random_views:
+            return view
+        return (view or View())._replace(
+            index=batch.index,
+            seed=recipe.seed,
+            epoch=epoch,
+            pad=recipe.crop,
+            mirror=recipe.random_mirror,
+        )
 
     def fitted_preprocess(self) -> Preprocess:
         """The recipe's preprocessing, fitted on the training list."""
         preprocess = Preprocess(self._recipe.preprocess, self._dataset.shape)
-        preprocess.fit((b.images, self.flipped(b.index)) for b in self.ordered.epoch(0))
+        preprocess.fit((b.images, self.list_view(b)) for b in self.ordered.epoch(0))
         return preprocess
 
     def _loader(
@@ -100,6 +139,7 @@ class TrainingData:
         *,
         views: int = 1,
         seed: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> Loader:
         return make_loader(
             self._kind,
@@ -109,4 +149,6 @@ class TrainingData:
             batch_size=batch_size,
             order_seed=seed,
             device=self._device,
+            rank=ranks.rank,
+            world=ranks.world,
         )

@@ -9,6 +9,8 @@
 // This file is compiled once for each instruction set, ISA being its name.
 #include "native.hpp"
 
+#include <algorithm>
+
 #include "../philox/convert.hpp"
 #include "../philox/philox.hpp"
 
@@ -18,6 +20,8 @@ using namespace fastnt;
 
 constexpr std::int64_t CHUNK = 1024;  // classes, a multiple of 4 WIDTH
 constexpr std::int64_t TILE = 64;     // rows whose mask is drawn together
+constexpr std::int64_t MIXED = 64;    // class groups below which rows draw their noise together
+constexpr std::int64_t BLOCKS = 1024;  // that such rows draw at a time
 
 // `n` logits of a row as float32: in place where they are, else in the buffer.
 inline const float *read(const Logits &x, std::int64_t offset, std::int64_t n, float *buffer) {
@@ -63,6 +67,15 @@ class Ahead {
     std::int64_t size;
 };
 
+// From REST + k: no bit set, in the last k of WIDTH all.
+constexpr struct Rest {
+    std::uint32_t bits[2 * WIDTH] = {};
+    constexpr Rest() {
+        for (int i = WIDTH; i < 2 * WIDTH; ++i) bits[i] = 0xFFFFFFFF;
+    }
+    constexpr const std::uint32_t *operator+(std::int64_t k) const { return bits + k; }
+} REST;
+
 enum Target { CLEAN, TEACHER, STUDENT };  // what the noise multiplies
 
 // The sum of r^2 of one row's `n` classes; the gradient, where wanted, into `grad`.
@@ -88,6 +101,13 @@ double sweep(const float *g, const float *z, const float *xi, std::int64_t n, fl
         step(sums[3]);
     }
     while (i + WIDTH <= n) step(sums[0]);
+    if (i < n && n >= WIDTH) {  // the last WIDTH once more, of which only the rest counts
+        F rest = all(0.0f);
+        const U counts = load(REST + (n - i));
+        i = n - WIDTH;
+        step(rest);
+        sums[1] = sums[1] + bits<F>(bits<U>(rest) & counts);
+    }
     float tail = 0;
     for (; i < n; ++i) {
         const float f = target == CLEAN ? 1.0f : 1.0f + xi[i];
@@ -96,9 +116,7 @@ double sweep(const float *g, const float *z, const float *xi, std::int64_t n, fl
         if (write) grad[i] = target == STUDENT ? r * f * weight : r * weight;
     }
     const F sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    double total = tail;
-    for (int lane = 0; lane < WIDTH; ++lane) total += static_cast<double>(sum[lane]);
-    return total;
+    return static_cast<double>(Shuffle::sum(sum)) + static_cast<double>(tail);
 }
 
 using Sweep = double (*)(const float *, const float *, const float *, std::int64_t, float, float *);
@@ -128,9 +146,9 @@ void select(const NoisyL2 &p, const Noise &noise, const Keys &keys, std::int64_t
     }
 }
 
-// The loss of one row. `shared` holds the noise of all rows, if that is so.
+// The loss of one row. `drawn` holds its noise, if that was drawn before.
 double one_row(const NoisyL2 &p, const Noise &of, const Keys &keys, std::int64_t student,
-               std::int64_t sample, bool selected, const float *shared) {
+               std::int64_t sample, bool selected, const float *drawn) {
     float noise[CHUNK], g_buffer[CHUNK], z_buffer[CHUNK], out_buffer[CHUNK];
     const Logits &g = p.student, &z = p.teacher;
     const std::int64_t g_row = student * g.student_stride + sample * g.sample_stride;
@@ -142,9 +160,9 @@ double one_row(const NoisyL2 &p, const Noise &of, const Keys &keys, std::int64_t
     double sum = 0;
     for (std::int64_t c = 0; c < p.classes; c += CHUNK) {
         const std::int64_t n = p.classes - c < CHUNK ? p.classes - c : CHUNK;
-        const float *xi = shared ? shared + c : noise;
+        const float *xi = drawn ? drawn + c : noise;
         float *grad = direct ? static_cast<float *>(p.grad) + grad_row + c : out_buffer;
-        if (selected && !shared) {
+        if (selected && !drawn) {
             const RowBlocks blocks(keys, static_cast<std::uint32_t>(row_of(p, sample)), of.step,
                                    NOISE + 256 * p.teacher_id);
             const Ahead g_ahead(g.data, g.dtype, g.class_stride, g_row + c, n);
@@ -169,19 +187,51 @@ double one_row(const NoisyL2 &p, const Noise &of, const Keys &keys, std::int64_t
     return 0.5 * sum;
 }
 
+// The noise of several rows of few classes, one behind the other, each at a multiple of 4.
+class MixedRows {
+   public:
+    explicit MixedRows(std::int64_t groups) : groups(groups) {
+        for (std::int64_t i = 0, g = 0; i < BLOCKS; ++i, g = g + 1 < groups ? g + 1 : 0)
+            group[i] = static_cast<std::uint32_t>(g);
+    }
+    void draw(const NoisyL2 &p, const Noise &of, const Keys &keys, std::int64_t sample,
+              std::int64_t count, const bool *selected) {
+        std::int64_t blocks = 0;
+        for (std::int64_t i = 0; i < count; ++i)
+            if (selected[i])
+                for (const std::int64_t end = blocks + groups; blocks < end; ++blocks)
+                    row[blocks] = static_cast<std::uint32_t>(row_of(p, sample + i));
+        const MixedBlocks mixed(keys, of.step, NOISE + 256 * p.teacher_id);
+        draw_blocks(mixed, group, row, blocks, of.sigma, xi);
+    }
+
+    const std::int64_t groups;
+    float xi[4 * BLOCKS];
+
+   private:
+    std::uint32_t group[BLOCKS], row[BLOCKS];
+};
+
 void rows(const NoisyL2 &p, std::int64_t begin, std::int64_t end) {
     bool selected[TILE];
+    const std::int64_t groups = (p.classes + 3) / 4;
+    const bool mix = !p.shared_xi && 0 < groups && groups < MIXED;
+    MixedRows mixed(mix ? groups : 1);
+    const std::int64_t tile = mix ? std::min(TILE, BLOCKS / groups) : TILE;
     while (begin < end) {
         const std::int64_t student = begin / p.samples, first = begin % p.samples;
-        std::int64_t count = end - begin < TILE ? end - begin : TILE;
-        if (count > p.samples - first) count = p.samples - first;
+        const std::int64_t count = std::min({tile, end - begin, p.samples - first});
         const Noise &noise = p.noise[student];
         const Keys keys(noise.seed);
         select(p, noise, keys, first, count, selected);
+        if (mix) mixed.draw(p, noise, keys, first, count, selected);
         const float *shared =
             p.shared_xi ? p.shared_xi + student * padded_classes(p.classes) : nullptr;
-        for (std::int64_t i = 0; i < count; ++i)
-            p.row_loss[begin + i] = one_row(p, noise, keys, student, first + i, selected[i], shared);
+        const float *drawn = mix ? mixed.xi : shared;
+        for (std::int64_t i = 0; i < count; ++i) {
+            p.row_loss[begin + i] = one_row(p, noise, keys, student, first + i, selected[i], drawn);
+            if (mix && selected[i]) drawn += 4 * groups;
+        }
         begin += count;
     }
 }

@@ -43,6 +43,7 @@ class ValueAndGrad(Protocol):
         grad_scale: Tensor | None,
         *,
         grad_dtype: torch.dtype | None,
+        teacher_id: int = 0,  # several teachers, each with its own noise: which
         **options: Unpack[Options],
     ) -> tuple[Tensor, Tensor | None]: ...
 

@@ -116,6 +116,11 @@ INLINE F load(const float *from) {
     return x;
 }
 INLINE void store(float *to, F x) { std::memcpy(to, &x, sizeof x); }
+INLINE U load(const std::uint32_t *from) {
+    U x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
 
 template <bool to_write>
 INLINE void prefetch(const void *from) {
@@ -157,8 +162,8 @@ INLINE F square_root(F x) {
 #endif
 }
 
-// Shuffles within each 128 bits, as x86 has them at every width: `index` tells for each lane which
-// lane of a (below WIDTH) or b it takes.
+// Shuffles, most of them within each 128 bits, as x86 has them at every width: `index` tells which
+// lane of a (below WIDTH) or b each lane takes.
 template <int... Lane>
 struct Shuffles {
     static constexpr int low_halves(int i) { return i / 4 * 4 + i % 2 * 2 + (i % 4 < 2 ? 0 : WIDTH); }
@@ -167,7 +172,26 @@ struct Shuffles {
     static constexpr int pairs_low(int i) { return i / 4 * 4 + i % 2 + (i % 4 < 2 ? 0 : WIDTH); }
     static constexpr int pairs_high(int i) { return pairs_low(i) + 2; }
 
+    // Where, of 4 rows of WIDTH / 4, the first, third, second and fourth of a column stand.
+    static constexpr int columns(int i) {
+        return (i % 4 == 1 ? 2 : i % 4 == 2 ? 1 : i % 4) * (WIDTH / 4) + i / 4;
+    }
+
+    template <int By>
+    static constexpr int swap(int i) {
+        return i ^ By;
+    }
+
+    // The sum of all lanes, in an order of its own.
+    static INLINE float sum(F x) {
+        if constexpr (sizeof...(Lane) > 8) x = x + SHUFFLE(x, x, swap<8>);
+        if constexpr (sizeof...(Lane) > 4) x = x + SHUFFLE(x, x, swap<4>);
+        x = x + SHUFFLE(x, x, swap<2>);
+        return x[0] + x[1];
+    }
+
     static INLINE F even(F a, F b) { return SHUFFLE(a, b, low_halves); }
+    static INLINE U by_columns(U x) { return bits<U>(SHUFFLE(bits<F>(x), bits<F>(x), columns)); }
 
     // Four vectors of first, second, third and fourth elements become four of whole quadruples.
     static INLINE void transpose(F (&x)[4]) {

@@ -77,6 +77,37 @@ class RowBlocks {
     Q first2, second0, second2, second3;
 };
 
+// Blocks of several rows at a time, for rows of few groups: group and row differ from lane to lane.
+class MixedBlocks {
+   public:
+    MixedBlocks(const Keys &keys, std::uint32_t step, std::uint32_t stream) : keys(keys) {
+        const std::uint64_t product1 = step * M1;
+        first0 = all(std::uint64_t{high(product1) ^ low(keys.key0[0][0])});
+        first1 = all(std::uint64_t{low(product1)});
+        first2 = all(std::uint64_t{stream ^ low(keys.key1[0][0])});
+    }
+
+    // The blocks of WIDTH groups and rows, whose normals come out in this order.
+    INLINE void draw(U group, U row, Words &words, Words &others) const {
+        const Q groups = bits<Q>(Shuffle::by_columns(group)), rows = bits<Q>(Shuffle::by_columns(row));
+        words = one_round(groups, rows);
+        others = one_round(groups >> 32, rows >> 32);
+        for (int i = 1; i < 10; ++i) {
+            words.round(keys, i);
+            others.round(keys, i);
+        }
+    }
+
+   private:
+    INLINE Words one_round(Q group, Q row) const {
+        const Q product0 = multiply_low(group, all(M0));
+        return {row ^ first0, first1, (product0 >> 32) ^ first2, product0};
+    }
+
+    const Keys &keys;
+    Q first0, first1, first2;
+};
+
 // -2 ln u for u = ((word >> 9) + 0.5) / 2^23 = 2^e (1 + t), t in [sqrt(1/2) - 1, sqrt(2) - 1):
 // e is 0 for u near 1, where t is exact. The polynomial is off by 1.7e-7 of its value at most.
 INLINE F minus_two_log(U word) {
@@ -145,6 +176,18 @@ INLINE void draw_row(const RowBlocks &blocks, std::int64_t group, std::int64_t c
         ahead(4 * i);
         Words words, others;
         blocks.draw(first, first + half, words, others);
+        normals(words, others, scale, to + 4 * i);
+    }
+}
+
+// xi of `count` blocks, each of its own group and row, into 4 count floats rounded up to 4 WIDTH.
+// Groups and rows are read up to the next multiple of WIDTH.
+INLINE void draw_blocks(const MixedBlocks &blocks, const std::uint32_t *group,
+                        const std::uint32_t *row, std::int64_t count, float sigma, float *to) {
+    const F scale = all(sigma);
+    for (std::int64_t i = 0; i < count; i += WIDTH) {
+        Words words, others;
+        blocks.draw(load(group + i), load(row + i), words, others);
         normals(words, others, scale, to + 4 * i);
     }
 }

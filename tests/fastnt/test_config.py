@@ -132,8 +132,28 @@ def test_missing_config_file_and_another_data_set(tmp_path: Path) -> None:
         load_recipe("cifar10", config)
 
 
+def test_own_data_have_a_recipe_and_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("mine", None, {"epochs": 3})
+    assert (recipe.dataset, recipe.dataset_name) == (str(tmp_path / "mine"), "mine")
+    assert (recipe.epochs, recipe.preprocess) == (3, "pixel_mean")
+    assert load_recipe("./mine/../mine", None, {"epochs": 3}) == recipe
+    Path("config.json").write_text(json.dumps(dataclasses.asdict(recipe)))
+    monkeypatch.chdir(tmp_path / "mine")
+    for again in (None, "../mine", str(tmp_path / "mine")):
+        assert load_recipe(again, tmp_path / "config.json") == recipe
+    with pytest.raises(UserError, match=r"is for .*mine, not mnist; drop"):
+        load_recipe("mnist", tmp_path / "config.json")
+    assert load_recipe("my.beton").dataset_name == "my"
+    (tmp_path / "mine").rmdir()  # a run can be evaluated when its data have gone
+    assert load_recipe(None, tmp_path / "config.json") == recipe
+
+
 def test_recipes_hold_only_known_keys() -> None:
     known = {field.name for field in dataclasses.fields(Recipe)}
-    for dataset in DATASETS:
+    for dataset in (*DATASETS, "folder"):
         text = resources.files("fastnt").joinpath("recipes", f"{dataset}.toml").read_text("utf-8")
         assert set(tomllib.loads(text)) <= known

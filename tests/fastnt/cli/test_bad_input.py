@@ -13,6 +13,8 @@ import torch
 from scipy.io import savemat
 
 from fastnt.cli import main
+from fastnt.data.preprocess import Preprocess
+from fastnt.training.model import Model, save_model
 
 Fastnt = Callable[..., str]
 TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100", "--quiet")
@@ -173,6 +175,14 @@ def test_a_teacher_that_is_missing_or_not_safetensors(refused: Fastnt, tmp_path:
     foreign = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"w": torch.zeros(3)}, foreign)
     assert "holds no fastnt model" in refused("train", "--teacher", foreign)
+
+
+def test_several_teachers_one_of_which_is_missing(refused: Fastnt, tmp_path: Path) -> None:
+    good = tmp_path / "good.safetensors"
+    save_model(Model("FC10", Preprocess("none", (8, 8, 1)), 10), good)
+    missing = tmp_path / "none.safetensors"
+    sentence = refused("train", "--teacher", good, "--teacher", missing)
+    assert f"no model file at {missing}" in sentence
 
 
 def test_a_run_folder_that_holds_another_run(refused: Fastnt, tmp_path: Path) -> None:

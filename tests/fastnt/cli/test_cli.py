@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import fastnt
 from fastnt.cli import main
+from fastnt.training.run_folder import RunFolder
 
 TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
 
@@ -104,7 +107,10 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == f"fastnt {fastnt.__version__}"
 
 
-def test_an_interrupted_training_exits_with_130_and_keeps_what_is_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_is_saved_and_exits_with_130(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "fastnt", "train", "--run", "a", *TINY, "--epochs", "100000"],
         stderr=subprocess.PIPE,
@@ -119,10 +125,19 @@ def test_an_interrupted_training_exits_with_130_and_keeps_what_is_whole(tmp_path
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    for line in metrics.read_text().splitlines():
-        json.loads(line)
+    *_, last = stderr.splitlines()
+    assert re.fullmatch(
+        r"fastnt: interrupted: (clean|noisy) is saved in epoch \d+ after \d+ batches; "
+        "go on with fastnt train --resume --run a",
+        last,
+    )
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    saved = RunFolder(tmp_path / "runs" / "a").checkpoints.newest()
+    assert saved is not None
+    assert [asdict(record) for record in saved.records] == records
     assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".lock"))

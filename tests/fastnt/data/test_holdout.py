@@ -38,12 +38,20 @@ def test_train_samples_keeps_the_first_of_the_training_split() -> None:
     assert split.validation.tolist() == [7, 8, 9]
 
 
+def test_without_a_count_a_tenth_of_each_class_is_held_out() -> None:
+    labels = np.repeat([0, 1, 2], [10, 26, 4])  # sorted, as files often are
+    split = hold_out(labels, (40,))
+    assert split.validation.tolist() == [9, 33, 34, 35]
+    assert len(split.train) == 36
+    with pytest.raises(UserError, match="none are held out"):
+        hold_out(np.arange(10), (10,))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"last": 10}, "leaves none to train on"),
         ({"last": 99}, "leaves none to train on"),
-        ({"last": 0}, "none are held out"),
         ({"last": 3, "train_samples": 8}, "the training split has 7 images"),
     ],
 )

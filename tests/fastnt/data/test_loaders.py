@@ -75,6 +75,22 @@ def test_each_row_comes_once_an_epoch_in_the_order_of_the_seed(make, arrays, vie
         assert np.array_equal(labels, arrays[1][positions[index % 1001]])
 
 
+@pytest.mark.parametrize("world", [2, 3, 70])
+def test_the_parts_of_all_ranks_are_the_batches(make, world):
+    positions = np.arange(64 * 3 + 2)  # a last batch of two rows
+    whole = epoch_of(make(positions=positions), 1)
+    parts = [
+        epoch_of(make(positions=positions, rank=rank, world=world), 1) for rank in range(world)
+    ]
+    for number, batch in enumerate(whole):
+        for rank, part in enumerate(parts):
+            for expected, given in zip(batch, part[number], strict=True):
+                assert given.dtype == expected.dtype
+                assert torch.equal(given, expected[rank::world])
+    later = list(make(positions=positions, rank=1, world=world).epoch(1, start=2))
+    assert [batch.index.tolist() for batch in later] == [p.index.tolist() for p in parts[1][2:]]
+
+
 def test_an_empty_list_has_no_batches(make):
     assert epoch_of(make(positions=np.arange(0)), 0) == []
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -242,22 +243,57 @@ def test_a_run_that_was_stopped_leaves_nothing_that_passes_for_whole(
     left = contents(cache)
     if number == signal.SIGINT or stage == "sidecar":
         assert not [name for name in left if name.endswith(".part")]
-    with pytest.raises(UserError):
-        open_dataset(next((cache / "data").iterdir()))
+    for folder in (cache / "data").glob("*"):
+        with pytest.raises(UserError):
+            open_dataset(folder)
     made = prepare("mnist", mnist_folder, progress=False)
     assert made.train.count == 200
     assert set(WHOLE) <= set(contents(cache))
 
 
-def test_temporary_files_of_a_killed_run_are_swept_when_old(mnist_folder):
+def test_temporary_files_of_a_killed_run_are_swept(mnist_folder):
     made = prepare("mnist", mnist_folder, progress=False)
-    old, new = (made.folder / f".train.beton.{name}.part" for name in ("old", "new"))
-    old.touch()
-    new.touch()
-    os.utime(old, (1, 1))
+    left = made.folder / ".train.beton.abc.part"
+    left.touch()
     (made.folder / "test.beton.json").unlink()
     prepare("mnist", mnist_folder, progress=False)
-    assert (old.exists(), new.exists()) == (False, True)
+    assert contents(made.folder) == WHOLE
+
+
+def test_of_two_that_prepare_at_once_one_reads_and_the_other_finds_it_made(
+    mnist_folder, monkeypatch
+):
+    reading, go_on, made = threading.Event(), threading.Event(), []
+
+    def read(*arguments):
+        assert not reading.is_set()  # once
+        reading.set()
+        assert go_on.wait(60)
+        return sources.read_source(*arguments)
+
+    monkeypatch.setattr("fastnt.data.prepare.read_source", read)
+
+    def make():
+        made.append(prepare("mnist", mnist_folder, progress=False))
+
+    threads = [threading.Thread(target=make) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert reading.wait(60)
+    assert not made
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert made[0] == made[1]
+    assert contents(made[0].folder) == WHOLE
+
+
+def test_the_lock_of_a_killed_preparation_is_free(mnist_folder, cache):
+    with start("pages", mnist_folder) as first:
+        assert first.stdout.readline() == "here\n"  # it has begun to write, and waits
+        first.kill()
+    assert prepare("mnist", mnist_folder, progress=False).train.count == 200
+    assert contents(cache) == WHOLE
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(mnist_folder, cache):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import correlate
 
-from fastnt.data.preprocess import LCN_SIGMA, LCN_SIZE, Preprocess, local_contrast_normalise
+from fastnt.data.preprocess import LCN_SIGMA, LCN_SIZE, Preprocess, View, local_contrast_normalise
 
 SHAPE = (6, 5, 3)
 
@@ -25,7 +25,7 @@ def test_none_scales_to_the_unit_interval_in_channels_last_memory() -> None:
 
 def test_flipped_rows_are_mirror_images() -> None:
     images, flipped = _images(4), torch.tensor([True, False, True, False])
-    pixels = Preprocess("none", SHAPE)(images, flipped)
+    pixels = Preprocess("none", SHAPE)(images, View(flipped))
     plain = Preprocess("none", SHAPE)(images)
     assert torch.equal(pixels[flipped], plain[flipped].flip(3))
     assert torch.equal(pixels[~flipped], plain[~flipped])
@@ -35,7 +35,7 @@ def test_pixel_mean_of_the_training_list_becomes_zero() -> None:
     images = _images(50)
     preprocess = Preprocess("pixel_mean", SHAPE)
     flipped = torch.arange(50) >= 25
-    batches = list(zip(images.split(16), flipped.split(16), strict=True))
+    batches = list(zip(images.split(16), map(View, flipped.split(16)), strict=True))
     preprocess.fit(batches)
     seen = torch.cat([preprocess(part, flips) for part, flips in batches])
     # Means of 50 float32 values below 1.
@@ -46,7 +46,7 @@ def test_pixel_mean_of_the_training_list_becomes_zero() -> None:
 
 def test_the_mean_travels_with_the_state() -> None:
     fitted, loaded = Preprocess("pixel_mean", SHAPE), Preprocess("pixel_mean", SHAPE)
-    fitted.fit([(_images(9), torch.zeros(9, dtype=torch.bool))])
+    fitted.fit([(_images(9), None)])
     loaded.load_state_dict(fitted.state_dict())
     assert torch.equal(fitted(_images(3)), loaded(_images(3)))
 
@@ -78,6 +78,14 @@ def test_lcn_does_not_see_brightness_or_contrast() -> None:
     plain = local_contrast_normalise(image)
     assert torch.allclose(local_contrast_normalise(0.5 * image + 0.2), plain, atol=1e-4)
     assert torch.equal(local_contrast_normalise(torch.zeros(1, 1, 8, 8)), torch.zeros(1, 1, 8, 8))
+
+
+def test_lcn_is_as_exact_under_autocast() -> None:
+    images = _images(2, (16, 16, 3))
+    preprocess = Preprocess("lcn", (16, 16, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = preprocess(images)
+    assert torch.equal(found, preprocess(images))
 
 
 def test_an_unknown_kind_is_named() -> None:

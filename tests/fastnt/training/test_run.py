@@ -15,9 +15,9 @@ from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
-from fastnt.training.evaluate import evaluate_run
 from fastnt.training.model import Model, load_model, save_model
 from fastnt.training.run import Place, Run
+from fastnt.training.saved_run import evaluate_run
 
 CPU = torch.device("cpu")
 FILES = {
@@ -150,6 +150,52 @@ def test_a_run_is_evaluated_again_with_the_same_errors(tmp_path: Path) -> None:
     assert errors == {p: summary[p]["test_error"] for p in ("teacher", "clean", "noisy")}
 
 
+def test_several_teachers_are_named_saved_and_evaluated_again(tmp_path: Path) -> None:
+    files = []
+    for seed in (1, 2):
+        _, folder = _run(tmp_path, _recipe(seed=seed, epochs=1), str(seed))
+        files.append(str(folder / "teacher.safetensors"))
+    recipe = _recipe(teacher=files, combine="geometric")
+    summary, folder = _run(tmp_path, recipe, "both")
+    assert {p.name for p in folder.iterdir()} == FILES - {"teacher.safetensors"} | {
+        "teacher-1.safetensors",
+        "teacher-2.safetensors",
+    }
+    for number, file in enumerate(files, start=1):
+        assert (folder / f"teacher-{number}.safetensors").read_bytes() == Path(file).read_bytes()
+    one, two = summary["teachers"]
+    assert summary["teacher"]["parameters"] == one["parameters"] + two["parameters"]
+    assert summary["teacher"]["combine"] == "geometric"
+    assert 0 < summary["teacher"]["signs_agree"] < 1
+    assert load_recipe(None, folder / "config.json") == recipe
+    assert evaluate_run(folder, None, CPU) == {
+        "teacher-1": one["test_error"],
+        "teacher-2": two["test_error"],
+        **{phase: summary[phase]["test_error"] for phase in ("teacher", "clean", "noisy")},
+    }
+
+
+def test_teachers_with_their_own_noise_leave_the_clean_student_as_it_is(tmp_path: Path) -> None:
+    _, first = _run(tmp_path, _recipe(epochs=1), "1")
+    file = str(first / "teacher.safetensors")
+    _, same = _run(tmp_path, _recipe(teacher=[file, file]), "same")
+    summary, own = _run(tmp_path, _recipe(teacher=[file, file], teacher_alphas="0,0.5"), "own")
+    assert summary["noisy"]["alpha"] == [0, 0.5]
+    name = "clean.safetensors"
+    assert (own / name).read_bytes() == (same / name).read_bytes()
+    name = "noisy.safetensors"
+    assert (own / name).read_bytes() != (same / name).read_bytes()
+
+
+def test_with_random_crops_the_students_learn_from_a_live_teacher(tmp_path: Path) -> None:
+    values = {"crop": 1, "teacher_epochs": 6, "epochs": 8, "train_samples": 0}
+    summary, _ = _run(tmp_path, _recipe(**values))
+    assert not _tables()
+    # Chance is 90 %.
+    for network in ("teacher", "clean", "noisy"):
+        assert summary[network]["test_error"] < 0.5
+
+
 def test_logits_of_another_teacher_are_refused(tmp_path: Path) -> None:
     _run(tmp_path, _recipe(seed=21), "a")
     table_of_a = next(iter(_tables()))
@@ -199,7 +245,9 @@ def test_two_runs_of_the_same_second_have_two_folders(tmp_path: Path) -> None:
 
 
 def test_a_training_that_diverges_is_stopped(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training of teacher diverged in epoch 1.*lower the"):
+    with pytest.raises(
+        UserError, match=r"training of teacher diverged in epoch 1.*lower learning rate"
+    ):
         _run(tmp_path, _recipe(teacher_lr=1e30))
 
 

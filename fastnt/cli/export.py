@@ -1,0 +1,30 @@
+"""``fastnt export RUN``: a trained network as one file for other programs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    format_: Annotated[
+        Literal["onnx", "pt2", "safetensors"],
+        typer.Option("--format", help="ONNX, torch.export's, or fastnt's own."),
+    ],
+    network: Annotated[
+        Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")
+    ] = "noisy",
+    output: Annotated[
+        Path | None, typer.Option(help="The file; by default it lies in RUN.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Write a network of RUN as one file, from raw uint8 images to logits, and check it."""
+    from fastnt.training.export import BATCHES, export_run
+
+    made = export_run(run, format_, network, output)
+    kind = "test images" if made.real else "drawn images"
+    typer.echo(
+        f"{made.path}: its logits differ from the original's by at most {made.difference:.2g}, on "
+        f"{made.images} {kind} in batches of {', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
+    )

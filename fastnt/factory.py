@@ -1,0 +1,182 @@
+"""Networks of the user's own: ``module:factory``, imported, called and checked.
+
+A factory is any callable that can be imported, from the current directory as with ``python -m`` or
+from the environment. It is called with ``num_classes=`` if it takes that, else without arguments, and
+returns an ``nn.Module`` from float32 images (N, C, H, W), in channels_last memory and with fastnt's
+preprocessing in front, to logits (N, classes).
+"""
+
+import copy
+import importlib
+import inspect
+import re
+import sys
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastnt.errors import UserError
+
+Shape = tuple[int, int, int]
+_NAMES = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_FACTORY = re.compile(rf"({_NAMES}):({_NAMES})")
+
+
+def is_factory(text: str) -> bool:
+    """Tell whether ``text`` reads as ``module:factory``."""
+    return _FACTORY.fullmatch(text) is not None
+
+
+def call_factory(text: str, classes: int) -> nn.Module:
+    """Import the factory that ``text`` names and return the network that it makes.
+
+    Raises:
+        UserError: it cannot be imported, is none, fails, or makes something else than a network.
+    """
+    factory = _import(text)
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise UserError(
+            f"{text} is {_kind(factory)}; name a function or a class that makes the network"
+        )
+    arguments = {"num_classes": classes} if _takes_classes(factory) else {}
+    try:
+        network = factory(**arguments)
+    except Exception as error:
+        given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        raise UserError(f"{text}({given}) failed: {in_short(error)}; mend the factory") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{text} returned {_kind(network)}; it must return a torch.nn.Module")
+    return network
+
+
+def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> None:
+    """Try a network on two black images, in eval mode: what is not materialised yet is then.
+
+    Args:
+        network: float32 images (N, *shape) to logits (N, classes).
+        shape: one image, (channels, height, width).
+        classes: number of logits that must come out.
+        name: what messages call the network.
+
+    Raises:
+        UserError: it cannot take the images, gives something else, or could not be saved.
+    """
+    if not any(True for _ in network.parameters()):
+        raise UserError(f"{name} has no parameters; a network needs some")
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            _logits(network.eval(), (2, *shape), classes, name)
+    finally:
+        network.train(was_training)
+    for key, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{name} keeps {_kind(value)} as its state {key!r}; keep tensors only")
+
+
+def check_training(network: nn.Module, shape: Shape, classes: int, name: str, samples: int) -> None:
+    """Try a copy of a network in training mode, on as many black images as the last batch has.
+
+    Raises:
+        UserError: it cannot take them (batch normalisation may want more than one), gives something
+            else than in eval mode, or has nothing to train.
+    """
+    copied = copy.deepcopy(network).train()
+    with torch.random.fork_rng(devices=[]):
+        where = f"{name}, in training mode and on the last batch of {samples},"
+        logits = _logits(copied, (samples, *shape), classes, where)
+    if not logits.requires_grad:
+        raise UserError(f"{name} has nothing to train: none of its parameters requires a gradient")
+
+
+def _logits(network: nn.Module, shape: tuple[int, ...], classes: int, name: str) -> Tensor:
+    # A lazy layer has no device before it has seen images.
+    devices = {p.device for p in network.parameters() if not nn.parameter.is_lazy(p)}
+    images = torch.zeros(shape, device=next(iter(devices), None))
+    try:
+        logits = network(images.to(memory_format=torch.channels_last))
+    except Exception as error:
+        raise UserError(
+            f"{name} cannot take float32 images of shape {shape}: {in_short(error)}"
+        ) from error
+    if not isinstance(logits, Tensor):
+        gave = _kind(logits)
+    else:
+        gave = f"{logits.dtype} of shape {tuple(logits.shape)}"
+        if logits.shape == (shape[0], classes) and logits.is_floating_point():
+            return logits
+    raise UserError(
+        f"{name} gave {gave} for images of shape {shape}; it must give float logits of shape "
+        f"({shape[0]}, {classes}), one for each class"
+    )
+
+
+def source_code(network: nn.Module) -> str:
+    """Return what its weights do not tell of a network: its layers, and the code of their classes."""
+    classes = {
+        base
+        for layer in network.modules()
+        for base in type(layer).__mro__
+        if base is not object and base.__module__.partition(".")[0] != "torch"
+    }
+    return "\n".join([repr(network), *sorted(map(_code, classes))])
+
+
+def in_short(error: BaseException) -> str:
+    """Return an exception's kind and the first line of what it says."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _import(text: str) -> Any:
+    match = _FACTORY.fullmatch(text)
+    assert match is not None
+    module, attribute = match.groups()
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        # A model file that somebody else wrote says what is called when it is loaded.
+        raise UserError(
+            f"{text} is in Python's own library, which has no networks; name your module"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        # A module may draw numbers while it is imported; what is drawn after must not depend on it.
+        with torch.random.fork_rng(devices=[]):
+            found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module and not module.startswith(f"{error.name}."):
+            raise UserError(f"{module}, of {text}, needs {error.name}; install it") from error
+        raise UserError(
+            f"cannot import {error.name}, of {text}; start fastnt in its folder or install it"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"importing {module}, of {text}, failed: {in_short(error)}") from error
+    try:
+        return reduce(getattr, attribute.split("."), found)
+    except AttributeError as error:
+        raise UserError(f"{module} has no {attribute}; mend the name in {text}") from error
+
+
+def _takes_classes(factory: Any) -> bool:
+    try:
+        inspect.signature(factory).bind_partial(num_classes=1)
+    except (TypeError, ValueError):  # ValueError: what is written in C may not tell
+        return False
+    return True
+
+
+def _code(class_: type) -> str:
+    try:
+        return inspect.getsource(class_)
+    except (OSError, TypeError):  # typed into a prompt, or written in C
+        return class_.__qualname__
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, nn.Module):
+        return "a network itself"
+    return "None" if value is None else f"a {type(value).__name__}"

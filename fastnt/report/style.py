@@ -1,0 +1,66 @@
+"""How the pictures of runs look: colours that colour-blind readers tell apart, quiet axes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastnt.files import atomic_path
+
+COLOURS = {"teacher": "#6b7280", "clean": "#0072b2", "noisy": "#d55e00"}
+# A run's colour and marker, where several are compared: Okabe and Ito's colours, grey for yellow.
+RUN_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+    "#8c8c8c",
+)
+RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+_LOGARITHMIC = 4.0  # times the smallest value, from which on a linear axis would hide the end
+
+
+def dress(axes: Any, title: str, ylabel: str) -> None:
+    """Give axes over epochs their title and labels, and take away what is not needed."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(ylabel)
+    axes.margins(x=0.02)  # epochs count from 1: no room for a zero
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y", color="#e5e7eb")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def scale(axes: Any, values: Sequence[float]) -> None:
+    """Make the y axis logarithmic, in plain numbers, where ``values`` span a wide range."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    if not values or min(values) <= 0:
+        axes.set_ylim(bottom=0)
+    elif max(values) >= _LOGARITHMIC * min(values):
+        axes.set_yscale("log")
+        few = max(values) >= 30 * min(values)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1, 2, 3, 5, 7)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+
+
+def noise_text(alpha: Any, sigma: Any) -> str:
+    """``α 0.5, σ 0.6``; each teacher's own alpha as ``α 0, 0.5``, a range of sigma as ``σ 0.01 to 1``."""
+    alphas, ends = (v if isinstance(v, (list, tuple)) else [v] for v in (alpha, sigma))
+    return f"α {', '.join(f'{a:g}' for a in alphas)}, σ {' to '.join(f'{end:g}' for end in ends)}"
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write the picture (PNG).
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")

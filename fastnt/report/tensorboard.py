@@ -1,0 +1,61 @@
+"""A watcher of trainings that writes TensorBoard's files: one folder a network, the same charts.
+
+    tensorboard --logdir RUN/tensorboard
+
+shows teacher, clean and noisy student as three lines in each chart.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from fastnt.errors import UserError
+from fastnt.training.progress import EpochRecord
+
+SCALARS = {
+    "loss/train": "train_loss",
+    "loss/validation": "validation_loss",
+    "error/validation": "validation_error",
+    "lr": "lr",
+    "images per second": "images_per_second",
+}
+
+
+class TensorBoard:
+    """Writes each epoch's figures under ``folder``, which appears with the first of them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Check that TensorBoard is there.
+
+        Raises:
+            UserError: the package is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                "--tensorboard needs the package tensorboard; "
+                "install it: python -m pip install tensorboard"
+            ) from error
+        self._open: Any = SummaryWriter
+        self._folder, self._epochs = folder, 0
+        self._writer: Any = None
+
+    def begin(self, phase: str, epochs: int, images: int) -> None:
+        """Remember when the phase ends."""
+        self._epochs, self._writer = epochs, None
+
+    def advance(self, images: int) -> None:
+        """Ignore: the figures come with the epoch's end."""
+
+    def end_epoch(self, record: EpochRecord) -> None:
+        """Write the epoch's figures to disk."""
+        if self._writer is None:
+            # Epochs from here on that an interrupted training wrote are taken back.
+            folder = str(self._folder / record.phase)
+            self._writer = self._open(folder, purge_step=record.epoch)
+        for tag, name in SCALARS.items():
+            self._writer.add_scalar(tag, getattr(record, name), record.epoch)
+        if record.epoch == self._epochs:
+            self._writer.close()
+        else:
+            self._writer.flush()

@@ -1,0 +1,129 @@
+"""Checkpoints: where a run stands, as one verified safetensors file; the last two are kept."""
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fastnt.errors import UserError
+from fastnt.files import atomic_path
+from fastnt.training.progress import EpochRecord
+
+FORMAT = "fastnt-checkpoint-1"
+INTERVAL = 30.0  # seconds of training between two
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after ``batch`` batches of ``epoch`` (from 0) of ``phase``; all before it is done."""
+
+    phase: str
+    epoch: int
+    batch: int
+    seconds: float  # of this epoch's training so far
+    records: tuple[EpochRecord, ...]  # of all epochs so far
+    timings: dict[str, float]  # of all parts so far
+    tensors: dict[str, Tensor]  # ``TrainStep.state()``
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write ``checkpoint`` to ``path`` atomically.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    description = {"format": FORMAT} | {
+        name: value for name, value in vars(checkpoint).items() if name != "tensors"
+    }
+    description["records"] = [asdict(record) for record in checkpoint.records]
+    description["sha256"] = _digest(description, checkpoint.tensors)
+    payload = safetensors.torch.save(checkpoint.tensors, {"fastnt": json.dumps(description)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(payload)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read what ``save_checkpoint`` wrote, its tensors on the CPU.
+
+    Raises:
+        UserError: the file is damaged or no checkpoint of this format.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {})["fastnt"]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description = json.loads(text)
+        whole = json.dumps(description) == text  # no digit that a float does not show
+        if description.pop("sha256") != _digest(description, tensors) or not whole:
+            raise ValueError("its SHA-256 is another")
+        if description.pop("format") != FORMAT:
+            raise ValueError(f"it is not of the format {FORMAT}")
+        description["records"] = tuple(EpochRecord(**r) for r in description["records"])
+        return Checkpoint(tensors=tensors, **description)
+    except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"the checkpoint {path} is damaged ({error}); delete it, and --resume goes on from the "
+            "one before, or from the beginning if there is none"
+        ) from error
+
+
+def _digest(description: dict[str, object], tensors: dict[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 of the description and of the tensors with names, types and shapes."""
+    digest = hashlib.sha256(json.dumps(description).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class Checkpoints:
+    """A folder of checkpoints, numbered in the order of time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last was saved, or this object made, so long ago that it is time."""
+        return time.monotonic() - self._last >= INTERVAL
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save one; when it stands, only the one before is kept.
+
+        Raises:
+            UserError: it cannot be written; those before are as they were.
+        """
+        before = self._paths()
+        number = int(before[-1].stem) + 1 if before else 1
+        save_checkpoint(checkpoint, self.folder / f"{number:08d}.safetensors")
+        for path in before[: 1 - KEPT]:
+            path.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def newest(self) -> Checkpoint | None:
+        """Load the last one saved, or return None where there is none.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        paths = self._paths()
+        return load_checkpoint(paths[-1]) if paths else None
+
+    def clear(self) -> None:
+        """Remove all, and the folder if nothing else is in it."""
+        with suppress(OSError):  # what cannot be removed does no harm
+            for path in self._paths():
+                path.unlink()
+            self.folder.rmdir()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.safetensors"))

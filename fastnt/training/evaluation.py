@@ -1,0 +1,63 @@
+"""Error and mean loss of a network over a loader."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastnt.data.loaders import Batch, Loader
+from fastnt.loss import noisy_l2_loss
+from fastnt.training.precision import FLOAT32, Precision
+
+# Loss of each sample of a batch, (B,), from its logits (B, C).
+SampleLoss = Callable[[Tensor, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Fraction of misclassified samples, and the mean loss."""
+
+    error: float
+    loss: float
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, loader: Loader, sample_loss: SampleLoss, precision: Precision = FLOAT32
+) -> Evaluation:
+    """Error and mean loss of ``model`` in eval mode over ``loader``."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    wrong = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    for batch in loader.epoch(0):
+        with precision.autocast(device):
+            logits = model(batch.images).float()
+        wrong += (logits.argmax(1) != batch.labels).sum()
+        loss += sample_loss(logits, batch).sum(dtype=torch.float64)
+    model.train(was_training)
+    return Evaluation(wrong.item() / loader.rows, loss.item() / loader.rows)
+
+
+def label_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of each sample, (B,)."""
+    return F.cross_entropy(logits, batch.labels, reduction="none")
+
+
+def clean_l2_loss(targets: Tensor) -> SampleLoss:
+    """Half the squared distance of each sample to the teacher's clean ``targets`` (rows, C)."""
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        return noisy_l2_loss(
+            logits,
+            targets.index_select(0, batch.index),
+            alpha=0.0,
+            sigma=0.0,
+            seed=0,
+            reduction="none",
+        )
+
+    return loss

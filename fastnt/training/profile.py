@@ -1,0 +1,165 @@
+"""Where the time of a training step goes: a table of its sections, and a Chrome trace.
+
+    with StepProfile(device, trace=folder / "trace.json") as profile:
+        for ...:
+            with profile.record("data"):
+                batch = next(batches)
+            with profile.record("forward"):
+                ...
+            profile.end_step()
+    profile.summary()
+
+The first steps warm up; the next are timed, without torch's profiler, whose own cost would be in the
+figures; the next are traced. After that, and outside a ``with``, all of it costs next to nothing.
+On a GPU a section's time is the device's, between two events on the current stream, so that the
+backward pass, which autograd launches from a thread of its own, is counted where it belongs; nothing
+waits for the device before :meth:`StepProfile.summary`. Steps replayed from a CUDA graph have no
+sections: profile without graphs.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from fastnt.files import atomic_path
+
+WARM_UP, STEPS = 5, 20
+OTHER = "other"  # what of a step lies in no section
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the step: mean milliseconds a step, and its share of the whole."""
+
+    name: str
+    milliseconds: float
+    share: float
+
+
+class StepProfile:
+    """Times ``steps`` steps by section after ``warm_up`` others, then traces as many."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        trace: Path | None = None,
+        steps: int = STEPS,
+        warm_up: int = WARM_UP,
+    ) -> None:
+        """``trace`` is the Chrome trace to write (JSON), or None for none."""
+        self._device, self._trace = device, trace
+        self._timed = range(warm_up, warm_up + steps)
+        self._traced = range(warm_up + steps, warm_up + 2 * steps if trace else 0)
+        self._step = 0
+        self._profiler: Any = None
+        self._spans: list[tuple[str, Any, Any]] = []  # name, clock before, clock after
+        self._begin: Any = None  # clocks at the ends of the timed steps
+        self._end: Any = None
+        self._steps_timed = 0
+
+    def __enter__(self) -> Self:
+        """Begin the first step."""
+        self._turn()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Write the trace if the steps ended before it was full."""
+        self._stop_trace()
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps that are timed or traced have ended."""
+        return self._step >= max(self._timed.stop, self._traced.stop)
+
+    def record(self, section: str) -> AbstractContextManager[None]:
+        """Count what happens in the ``with`` block to ``section``; blocks may not be nested."""
+        if self._step in self._timed:
+            return self._time(section)
+        if self._profiler is not None:
+            return self._mark(section)
+        return _NOTHING
+
+    def end_step(self) -> None:
+        """End a step, and begin the next."""
+        if self._step in self._timed:
+            self._end = self._clock()
+            self._steps_timed += 1
+        self._step += 1
+        self._turn()
+
+    def summary(self) -> list[Section]:
+        """Return the sections in the order they first came, and last what lies in none of them.
+
+        Empty when no step was timed.
+        """
+        if not self._steps_timed:
+            return []
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        whole = self._between(self._begin, self._end)
+        sums: dict[str, float] = {}
+        for name, begin, end in self._spans:
+            sums[name] = sums.get(name, 0.0) + self._between(begin, end)
+        sums[OTHER] = whole - sum(sums.values())
+        return [
+            Section(name, each / self._steps_timed, each / whole) for name, each in sums.items()
+        ]
+
+    def _turn(self) -> None:
+        """Do what the step that begins needs."""
+        if self._step == self._timed.start:
+            self._begin = self._clock()
+        elif self._step in self._traced and self._profiler is None:
+            activities = [torch.profiler.ProfilerActivity.CPU]
+            if self._device.type == "cuda":
+                activities.append(torch.profiler.ProfilerActivity.CUDA)
+            self._profiler = torch.profiler.profile(activities=activities)
+            self._profiler.start()
+        elif self._step == self._traced.stop:
+            self._stop_trace()
+
+    def _stop_trace(self) -> None:
+        if self._profiler is None or self._trace is None:
+            return
+        self._profiler.stop()
+        with atomic_path(self._trace) as temporary:
+            self._profiler.export_chrome_trace(str(temporary))
+        self._profiler = None
+
+    @contextmanager
+    def _time(self, section: str) -> Iterator[None]:
+        begin = self._clock()
+        yield
+        self._spans.append((section, begin, self._clock()))
+
+    @contextmanager
+    def _mark(self, section: str) -> Iterator[None]:
+        with torch.profiler.record_function(section):
+            yield
+
+    def _clock(self) -> Any:
+        """Return the time: seconds, or an event on the GPU's current stream."""
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def _between(self, begin: Any, end: Any) -> float:
+        """Return the milliseconds between two clocks."""
+        if self._device.type != "cuda":
+            return 1e3 * float(end - begin)
+        return float(begin.elapsed_time(end))

@@ -1,0 +1,185 @@
+"""Several processes that train one network: torchrun's ranks, each with its part of every batch."""
+
+import functools
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fastnt.errors import UserError
+from fastnt.training.environment import choose_device
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=1)  # data are prepared by one rank while the others wait
+GRACE = 5.0  # seconds that a silent rank leaves to the one that speaks
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; alone, nothing here communicates.
+
+    The first rank is the writer: it alone shows and writes anything.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0  # among those of this machine
+    # A group of its own to wait in, for as long as it takes: gradients are given up on far sooner.
+    waiting: Any = None
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this rank writes the run's files and shows its progress."""
+        return self.rank == 0
+
+    @contextmanager
+    def local_first(self) -> Iterator[None]:
+        """Run the block on the first rank of each machine, then on the others: they find its files.
+
+        No rank may communicate in the block.
+        """
+        if self.local_rank > 0:
+            self._wait()
+        yield
+        if self.local_rank == 0:
+            self._wait()
+
+    def _wait(self) -> None:
+        if self.world > 1:
+            dist.barrier(self.waiting)
+
+    def tell(self, value: T) -> T:
+        """Return the writer's ``value``, which JSON can hold, on every rank."""
+        if self.world == 1:
+            return value
+        text = torch.frombuffer(bytearray(json.dumps(value), "utf-8"), dtype=torch.uint8)
+        length = torch.tensor(len(text))
+        dist.broadcast(length, 0, self.waiting)
+        if not self.is_writer:
+            text = torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(text, 0, self.waiting)
+        told: T = json.loads(bytes(text.tolist()))
+        return told
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Set ``tensors``, of equal shapes on all ranks, to the writer's, without a host sync."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Set ``tensor`` to its sum over the ranks, without a host sync."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+
+    def least(self, tensor: Tensor) -> None:
+        """Set ``tensor`` to its minimum over the ranks, without a host sync."""
+        if self.world > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MIN)
+
+    def replicate(self, model: nn.Module) -> nn.Module:
+        """Return ``model``, made equal on all ranks, with gradients averaged over them; alone itself."""
+        if self.world == 1:
+            return model
+        if self.is_writer and any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()
+        ):
+            _warn_of_batch_norm()
+        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    def seed(self, seed: int) -> int:
+        """Return a seed of this rank's own, for dropout; the writer's is ``seed``."""
+        return (seed + self.rank * 0x9E3779B97F4A7C15) % 2**64
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def join_ranks(
+    device: Literal["auto", "cpu", "cuda"],
+) -> Iterator[tuple[Ranks, torch.device]]:
+    """Join the ranks that torchrun started; yield this one and the device that it computes on.
+
+    Without torchrun's environment, or as its only rank, this process is alone.
+
+    An error on one rank ends them all. The first that fails raises its error; the others, which
+    fail for want of it or of the same, leave without a word and with exit code 2.
+
+    Raises:
+        UserError: a GPU is asked for where there is none, or none for this rank.
+        SystemExit: another rank failed before this one.
+    """
+    rank, world, local_rank = _environment()
+    if world == 1:
+        yield ALONE, choose_device(device)
+        return
+    from torch.distributed.rendezvous import rendezvous
+
+    store, *_ = next(rendezvous("env://", rank, world))
+    try:
+        own = _own_device(choose_device(device), local_rank)
+        backend = "nccl" if own.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+        waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
+        yield Ranks(rank, world, local_rank, waiting), own
+    except BaseException as error:
+        silent = _another_failed(store, error)  # asked before this rank's connections break
+        _leave()
+        if silent:
+            time.sleep(GRACE)  # torchrun ends all when one has left: the first has yet to speak
+            sys.exit(2)
+        raise
+    _leave()
+
+
+def _another_failed(store: Any, error: BaseException) -> bool:
+    try:
+        return store.add("fastnt/failures", 1) > 1 and isinstance(error, Exception)
+    except RuntimeError:  # the store is gone, with the machine that kept it: so are connections
+        return isinstance(error, RuntimeError)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _environment() -> tuple[int, int, int]:
+    """Rank, number of ranks and rank on this machine, as torchrun tells them."""
+    texts = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    if not all(text.isdecimal() for text in texts):
+        return 0, 1, 0
+    rank, world, local_rank = map(int, texts)
+    return rank, world, local_rank
+
+
+def _own_device(device: torch.device, local_rank: int) -> torch.device:
+    if device.type != "cuda":
+        return device
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise UserError(
+            f"there are more ranks here than the {count} GPUs that torch sees; start torchrun with "
+            f"--nproc-per-node {count}, or use --device cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+@functools.cache
+def _warn_of_batch_norm() -> None:
+    logging.getLogger("fastnt").warning(
+        "fastnt: warning: each rank normalises by the statistics of its own part of the batch "
+        "(BatchNorm), and the first rank's are kept: results depend on the number of ranks"
+    )

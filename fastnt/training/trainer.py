@@ -1,0 +1,114 @@
+"""The loop around a step: epochs, the learning rate's decay, and the held-out error after each."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fastnt.data.loaders import Loader
+from fastnt.errors import UserError
+from fastnt.training.evaluation import Evaluation
+from fastnt.training.progress import EpochRecord, Progress
+from fastnt.training.step import TrainStep
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a phase lasts and how its learning rate falls."""
+
+    phase: str  # teacher, clean or noisy
+    epochs: int
+    lr: float
+    lr_decay: float  # factor after each epoch
+
+
+class Trainer:
+    """One network's training, which stands after ``batch`` batches of ``epoch`` (from 0)."""
+
+    def __init__(
+        self,
+        step: TrainStep,
+        loader: Loader,
+        validate: Callable[[], Evaluation],
+        schedule: Schedule,
+        progress: Progress,
+    ) -> None:
+        self.step, self.schedule = step, schedule
+        self._loader, self._validate, self._progress = loader, validate, progress
+        self.epoch = self.batch = 0
+        self.seconds = 0.0  # of this epoch's training so far
+
+    def train(self, after_step: Callable[[], None] = lambda: None) -> Iterator[EpochRecord]:
+        """Go on from where it stands and yield a record after each epoch.
+
+        Losses stay on the device and are read once an epoch. ``after_step`` runs when a step was
+        submitted; what it sees in ``epoch``, ``batch`` and ``seconds`` is where training stands.
+
+        Raises:
+            UserError: the loss is not finite any more.
+        """
+        self._progress.begin(self.schedule.phase, self.schedule.epochs, self._loader.rows)
+        self._progress.advance(self._images_done())
+        while self.epoch < self.schedule.epochs:
+            yield self._train_epoch(after_step)
+
+    def _train_epoch(self, after_step: Callable[[], None]) -> EpochRecord:
+        schedule, step, rows = self.schedule, self.step, self._loader.rows
+        step.model.train()
+        if self.batch == 0:
+            step.begin_epoch(self.epoch)
+        earlier, start = self.seconds, time.perf_counter()
+        for batch in self._loader.epoch(self.epoch, start=self.batch):
+            size = min(self._loader.batch_size, rows - self.batch * self._loader.batch_size)
+            step(batch, size)
+            self.batch += 1
+            self.seconds = earlier + time.perf_counter() - start
+            self._progress.advance(size)
+            after_step()
+        step.end_epoch()
+        train_loss = step.loss.item() / rows  # waits for the device
+        self.seconds = earlier + time.perf_counter() - start
+        self.check_finite()
+        lr = schedule.lr * schedule.lr_decay**self.epoch
+        result = self._validate()
+        record = EpochRecord(
+            phase=schedule.phase,
+            epoch=self.epoch + 1,
+            lr=lr,
+            train_loss=train_loss,
+            validation_loss=result.loss,
+            validation_error=result.error,
+            seconds=self.seconds,
+            images_per_second=rows / self.seconds,
+        )
+        step.rate.mul_(schedule.lr_decay)
+        self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
+        self._progress.end_epoch(record)
+        return record
+
+    def check_finite(self) -> None:
+        """Wait for the device and refuse to go on from a loss that is not finite.
+
+        Raises:
+            UserError: it names the phase, the epoch and the batch.
+        """
+        finite = int(self.step.finite.item())
+        if finite < self.batch:
+            schedule = self.schedule
+            option = "--set teacher_lr=" if schedule.phase == "teacher" else "--lr"
+            raise UserError(
+                f"the training of {schedule.phase} diverged in epoch {self.epoch + 1}, batch "
+                f"{finite + 1}: its loss is not finite; begin a new run with a lower learning rate "
+                f"({option}), here it was {schedule.lr * schedule.lr_decay**self.epoch:g}"
+            )
+
+    def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:
+        """Stand where the training stood whose step had this state."""
+        self.step.load_state(state)
+        self.epoch, self.batch, self.seconds = epoch, batch, seconds
+
+    def _images_done(self) -> int:
+        return self.epoch * self._loader.rows + min(
+            self.batch * self._loader.batch_size, self._loader.rows
+        )

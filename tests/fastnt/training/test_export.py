@@ -1,0 +1,166 @@
+"""Exported networks: the same logits for raw images in batches of any size, or no file."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fastnt
+from fastnt.cli import main
+from fastnt.data.prepare import prepare
+from fastnt.data.preprocess import Preprocess
+from fastnt.errors import UserError
+from fastnt.training import export
+from fastnt.training.model import Model, save_model
+
+SHAPE = (8, 8, 1)
+
+
+def _save(folder: Path, network: str, kind: str, which: str = "noisy") -> None:
+    """Write a run's folder as far as an export reads it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    torch.manual_seed(5)
+    preprocess = Preprocess(kind, SHAPE)
+    preprocess.fit([(torch.from_numpy(prepare("digits").train.arrays()[0]), None)])
+    save_model(Model(network, preprocess, 10), folder / f"{which}.safetensors")
+
+
+@pytest.fixture
+def run(tmp_path: Path, bn_resnet: Path) -> Path:
+    """A run of digits: the clean student normalises contrasts, the noisy one has batch norm."""
+    folder = tmp_path / "run"
+    _save(folder, "[C3(S1P1)@4-MP3(S2)]-[C3(S1P1)@4-AP3(S2)]-D0.5-GAP-FC10", "lcn", "clean")
+    _save(folder, "bn_resnet:small", "pixel_mean")
+    facts = {"source_sha256": prepare("digits").source_sha256}
+    (folder / "environment.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.from_numpy(prepare("digits").test.arrays()[0][:9])
+
+
+@pytest.mark.parametrize("which", ["noisy", "clean"])
+def test_onnx(run: Path, images: Tensor, which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    with pytest.raises(SystemExit, match="0"):
+        main(["export", str(run), "--format", "onnx", "--network", which])
+    out, err = capsys.readouterr()
+    assert f"{which}.onnx: its logits differ from the original's by at most" in out
+    assert "on 8 test images in batches of 1, 2 and 7" in out
+    assert err == ""
+    session = runtime.InferenceSession(run / f"{which}.onnx", providers=["CPUExecutionProvider"])
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [8, 8, 1])
+    assert (made.name, made.type, made.shape[1:]) == ("logits", "tensor(float)", [10])
+    student = fastnt.load_student(run, which)  # type: ignore[arg-type]
+    for count in (1, 4, 9):
+        found = session.run(None, {"images": images[:count].numpy()})[0]
+        wanted = student(images[:count]).detach()
+        torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["noisy", "clean"])
+def test_pt2_needs_neither_fastnt_nor_the_factory(run: Path, images: Tensor, which: str) -> None:
+    made = export.export_run(run, "pt2", which)  # type: ignore[arg-type]
+    assert made.path == run / f"{which}.pt2"
+    assert (made.real, made.images) == (True, 8)
+    network = torch.export.load(made.path).module()
+    assert not any("fastnt" in str(node.target) for node in network.graph.nodes)
+    student = fastnt.load_student(run, which)  # type: ignore[arg-type]
+    for count in (1, 4, 9):
+        wanted = student(images[:count])
+        torch.testing.assert_close(network(images[:count]), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_safetensors_is_what_load_student_reads(run: Path, images: Tensor, tmp_path: Path) -> None:
+    output = tmp_path / "handed on" / "student.safetensors"
+    made = export.export_run(run, "safetensors", output=output)
+    assert (made.path, made.difference) == (output, 0)
+    assert torch.equal(fastnt.load_student(output)(images), fastnt.load_student(run)(images))
+    assert export.export_run(run, "safetensors").path == run / "noisy-export.safetensors"
+
+
+def test_images_are_drawn_where_the_data_have_gone(run: Path) -> None:
+    (run / "environment.json").unlink()
+    assert not export.export_run(run, "safetensors").real
+
+
+class _Fixed(nn.Module):
+    """Forgets that batches have sizes, as a careless trace does."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.zeros(2, 10)
+
+
+def _wrong(model: Model, images: Tensor, path: Path) -> export.Logits:
+    path.write_bytes(b"anything")
+    return lambda batch: model(batch) * 1.01
+
+
+def _nan(model: Model, images: Tensor, path: Path) -> export.Logits:
+    return lambda batch: model(batch) * float("nan")
+
+
+def _fixed(model: Model, images: Tensor, path: Path) -> export.Logits:
+    return _Fixed()
+
+
+@pytest.mark.parametrize(
+    ("writer", "words"),
+    [
+        (_wrong, "in a batch of 1 its logits differ"),
+        (_nan, "by nan"),
+        (_fixed, "a batch of 1 fails"),
+    ],
+)
+def test_a_file_that_gives_other_logits_is_not_kept(
+    run: Path, writer: object, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / "noisy.pt2").write_bytes(b"the one before")
+    before = sorted(run.iterdir())
+    monkeypatch.setitem(export._WRITERS, "pt2", writer)
+    with pytest.raises(UserError, match=rf"noisy.pt2 was not kept.*{words}"):
+        export.export_run(run, "pt2")
+    assert sorted(run.iterdir()) == before
+    assert (run / "noisy.pt2").read_bytes() == b"the one before"
+
+
+def test_a_network_that_torch_cannot_export(run: Path, bn_resnet: Path) -> None:
+    Path("branches.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(64, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.layer(x.flatten(1)) * (2 if x.sum().item() > 5 else 1)\n"
+    )
+    _save(run, "branches:Net", "none", "teacher")
+    before = sorted(run.iterdir())
+    with pytest.raises(UserError, match="torch cannot export this network") as error:
+        export.export_run(run, "pt2", "teacher")
+    assert "\n" not in str(error.value)
+    assert sorted(run.iterdir()) == before
+
+
+def test_missing_packages_and_files_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"no model file at .*teacher"):
+        export.export_run(run, "pt2", "teacher")
+    with pytest.raises(UserError, match="holds no run"):
+        export.export_run(run / "none", "pt2")
+    with pytest.raises(UserError, match="holds no run"):
+        export.export_run(run / "noisy.safetensors", "pt2")
+    for taken in (run, run / "noisy.safetensors"):
+        with pytest.raises(UserError, match="which is taken"):
+            export.export_run(run, "safetensors", output=taken)
+    monkeypatch.setattr(export, "_ONNX_PACKAGES", ("torch", "no_such_onnx"))
+    with pytest.raises(
+        UserError, match=r"needs no_such_onnx; run `pip install 'fastnt\[export\]'`"
+    ):
+        export.export_run(run, "onnx")

@@ -1,0 +1,256 @@
+"""The user's own networks and data, end to end."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fastnt
+from fastnt.cli import main
+from fastnt.data.preprocess import Preprocess
+from fastnt.errors import UserError
+from fastnt.training.model import Model, load_model, save_model
+
+ONE = ("--epochs", "1", "--teacher-epochs", "1", "--quiet")
+SHAPE = (8, 8, 1)
+
+
+def _run(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert exit_.value.code == 0
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert exit_.value.code == 2
+    sentence = capsys.readouterr().err
+    assert sentence.count("\n") == 1
+    return sentence
+
+
+def _digits(*arguments: object) -> None:
+    _run("train", *ONE, "--train-samples", "200", *arguments)
+
+
+def _summary(name: str) -> Any:
+    return json.loads(Path("runs", name, "summary.json").read_text())
+
+
+def _images(count: int = 5, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator)
+
+
+def test_own_networks_train_on_own_data(
+    bn_resnet: Path, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = "bn_resnet:small"
+    _run(
+        *("train", "--run", "a", *ONE, "--dataset", own_folder, "--student", network),
+        *("--set", "teacher_network=bn_resnet:ResNet", "--batch-size", "16"),
+    )
+    summary = _summary("a")
+    assert (summary["dataset"], summary["official"]) == ("mine", False)
+    config = json.loads(Path("runs/a/config.json").read_text())
+    assert config["dataset"] == str(own_folder)
+    assert (config["student_network"], config["teacher_network"]) == (network, "bn_resnet:ResNet")
+    assert "official" not in capsys.readouterr().out
+
+    student = fastnt.load_student("runs/a")
+    assert not student.training
+    assert student.network.bn1.num_batches_tracked == 4  # 54 images are trained on
+    assert not torch.equal(student.network.bn1.running_mean, torch.zeros(4))
+    test_images, test_labels = (
+        torch.from_numpy(np.load(own_folder / f"test_{name}.npy")) for name in ("images", "labels")
+    )
+    for which in ("teacher", "clean", "noisy"):
+        found = fastnt.load_student("runs/a", which)(test_images).argmax(1)
+        assert (found != test_labels).double().mean() == summary[which]["test_error"]
+        # Evaluation counts images one by one, whatever statistics a batch has.
+    assert torch.allclose(student(test_images[:1]), student(test_images)[:1], atol=1e-5)
+
+    # Again, through the other loader.
+    loader = "ffcv" if importlib.util.find_spec("ffcv") else "resident"
+    _run("train", "--run", "b", "--quiet", "--config", "runs/a/config.json", "--loader", loader)
+    assert _summary("b") == summary
+    for name in ("teacher", "clean", "noisy"):
+        a, b = (Path("runs", run, f"{name}.safetensors").read_bytes() for run in "ab")
+        assert a == b
+
+    moved = own_folder.rename(own_folder.with_name("moved"))
+    again = {phase: {"test_error": summary[phase]["test_error"]} for phase in ("teacher", "noisy")}
+    for arguments in ((), ("--data-dir", moved)):
+        capsys.readouterr()
+        _run("evaluate", "runs/a", "--json", *arguments)
+        assert json.loads(capsys.readouterr().out).items() >= again.items()
+    assert "mine is not there" in _refused(
+        capsys, "train", "--quiet", "--config", "runs/a/config.json"
+    )
+    np.save(moved / "test_labels.npy", (test_labels + 1) % 3)
+    assert "other files of" in _refused(capsys, "evaluate", "runs/a", "--data-dir", moved)
+
+
+def test_the_default_networks_learn_own_data_of_many_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(1200) % 12)
+    palette = rng.permutation(
+        np.stack(np.meshgrid([0, 127, 255], [0, 255], [0, 255]), -1).reshape(12, 3)
+    )
+    images = np.clip(
+        palette[labels][:, None, None] + rng.integers(-40, 40, (1200, 5, 7, 3)), 0, 255
+    )
+    np.save(folder / "images.npy", images.astype(np.uint8))
+    np.save(folder / "labels.npy", labels)
+    small = ("--set", "teacher_network=C3(S1P1)@16-GAP-FC32-FCK", "--teacher-epochs", "20")
+    _run(
+        *("train", "--run", "a", "--runs-dir", tmp_path, "--quiet", "--dataset", folder),
+        *(*small, "--epochs", "3"),
+    )
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    # Chance is 92 %.
+    assert summary["teacher"]["test_error"] < 0.3
+    assert summary["clean"]["test_error"] < 0.5
+    student = fastnt.load_student(tmp_path / "a", "clean")
+    assert student(_images(2, (5, 7, 3))).shape == (2, 12)
+
+
+def test_a_teacher_from_a_factory_is_used_as_it_is(bn_resnet: Path) -> None:
+    _digits("--run", "a", "--teacher", "bn_resnet:pretrained")
+    import bn_resnet as module  # type: ignore[import-not-found]
+
+    teacher = fastnt.load_student("runs/a", "teacher")
+    for key, value in module.pretrained(10).state_dict().items():
+        assert torch.equal(teacher.network.state_dict()[key], value)
+    phases = [json.loads(x)["phase"] for x in Path("runs/a/metrics.jsonl").read_text().splitlines()]
+    assert phases == ["clean", "noisy"]
+    # A file of that name goes first.
+    shutil.copy("runs/a/clean.safetensors", "bn_resnet:pretrained")
+    _digits("--run", "b", "--teacher", "bn_resnet:pretrained")
+    same = (
+        Path("runs", *at).read_bytes()
+        for at in (("a", "clean.safetensors"), ("b", "teacher.safetensors"))
+    )
+    assert len(set(same)) == 1
+
+
+def test_a_teacher_is_trained_again_when_the_code_of_its_network_changes(bn_resnet: Path) -> None:
+    own = ("--set", "teacher_network=bn_resnet:small")
+
+    def trained(name: str) -> bool:
+        _digits("--run", name, *own)
+        return "teacher" in Path("runs", name, "metrics.jsonl").read_text()
+
+    assert [trained("a"), trained("b")] == [True, False]
+    # The same weights at the start, but another function.
+    bn_resnet.write_text(bn_resnet.read_text().replace("return self.relu(out +", "return (out +"))
+    del sys.modules["bn_resnet"]
+    assert trained("c")
+
+
+def test_saving_keeps_tied_weights_and_every_buffer(bn_resnet: Path) -> None:
+    model = Model("bn_resnet:Makers.tied", Preprocess("none", SHAPE), 10).eval()
+    with torch.no_grad():
+        model.network[1].weight.mul_(3)
+    model.network.rows += 1
+    save_model(model, Path("a.safetensors"))
+    loaded = load_model(Path("a.safetensors"))
+    assert loaded.digest() == model.digest()
+    assert torch.equal(loaded(_images()), model(_images()))
+    assert loaded.network[1].weight is loaded.network[2].weight
+
+
+def test_a_model_whose_factory_has_gone_says_so(bn_resnet: Path) -> None:
+    save_model(Model("bn_resnet:small", Preprocess("none", SHAPE), 10), Path("a.safetensors"))
+    bn_resnet.unlink()
+    del sys.modules["bn_resnet"]
+    with pytest.raises(
+        UserError, match=r"network of a.safetensors cannot be made: cannot import bn"
+    ):
+        load_model(Path("a.safetensors"))
+
+
+def test_weights_of_another_network_are_refused(bn_resnet: Path) -> None:
+    save_model(Model("bn_resnet:small", Preprocess("none", SHAPE), 10), Path("a.safetensors"))
+    bn_resnet.write_text(bn_resnet.read_text().replace("width=4", "width=6"))
+    del sys.modules["bn_resnet"]
+    with pytest.raises(UserError, match="do not fit its own description"):
+        load_model(Path("a.safetensors"))
+
+
+def _module(hidden: int = 5) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
+
+
+def test_a_module_can_be_given_as_an_object(tmp_path: Path) -> None:
+    module = _module()
+    model = Model(module, Preprocess("none", SHAPE), 10).eval()
+    assert model.network is module
+    assert torch.equal(model(_images()), module(_images().permute(0, 3, 1, 2) / 255))
+    assert (model.parameter_count, model.multiply_count) == (64 * 5 + 5 + 5 * 10 + 10, 64 * 5 + 50)
+    path = tmp_path / "a.safetensors"
+    save_model(model, path)
+    with pytest.raises(UserError, match=r"Sequential, which was handed over .*network=module"):
+        fastnt.load_student(path)
+    other = _module()
+    loaded = fastnt.load_student(path, network=other)
+    assert loaded.network is other
+    assert torch.equal(loaded(_images()), model(_images()))
+    assert loaded.digest() == model.digest()
+    with pytest.raises(UserError, match="do not fit"):
+        fastnt.load_student(path, network=_module(6))
+
+
+def test_an_object_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"<torch.*Sequential> gave torch.float32 of shape \(2, 10\)"
+    ):
+        Model(_module(), Preprocess("none", SHAPE), 11)
+
+
+def test_objects_of_other_code_have_other_digests() -> None:
+    digests = set()
+    for layer in (nn.Tanh(), nn.ReLU()):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), layer)
+        digests.add(Model(network, Preprocess("none", SHAPE), 10).digest())
+    assert len(digests) == 2
+
+
+def test_bad_networks_and_data_are_one_sentence_each(
+    bn_resnet: Path, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("train", "--quiet", "--dataset", own_folder)
+    for arguments, words in (
+        (("--student", "bn_resnot:small"), "cannot import bn_resnot"),
+        (("--student", "bn_resnet:ten"), "one for each class"),
+        (("--set", "teacher_network=bn_resnet:smal"), "bn_resnet has no smal"),
+        (("--teacher", "bn_resnet:smal"), "bn_resnet has no smal"),
+        (
+            ("--student", "bn_resnet:Makers.wants_more_than_one", "--batch-size", "53"),
+            "batch of 1,",
+        ),
+        (("--student", "FC800"), "end it with FC3"),
+        (("--data-dir", own_folder), "leave --data-dir"),
+    ):
+        assert words in _refused(capsys, *data, *arguments)
+    assert "is not there" in _refused(capsys, "train", "--quiet", "--dataset", "./none")
+    assert "no folder or .beton file; did you mean" in _refused(
+        capsys, "train", "--dataset", "mnst"
+    )
+    for which in ("noisy", "teacher"):
+        with pytest.raises(UserError, match="holds no run"):
+            fastnt.load_student(own_folder, which)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="which is 'best'; it must be one of noisy, clean, teacher"):
+        fastnt.load_student(own_folder, "best")  # type: ignore[arg-type]

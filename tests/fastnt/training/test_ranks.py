@@ -1,0 +1,279 @@
+"""Several ranks train what one process trains, and fail as one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from fastnt.cli.progress import Silent
+from fastnt.config import load_recipe
+from fastnt.data.preprocess import Preprocess, View
+from fastnt.errors import UserError
+from fastnt.networks import NETWORKS
+from fastnt.training.model import Model
+from fastnt.training.ranks import ALONE, _own_device, join_ranks
+from fastnt.training.run import Place, Run
+
+CPU = torch.device("cpu")
+WORLD = 2
+# No dropout: its masks are drawn by each rank for its own rows.
+PLAIN = {
+    "teacher_network": "[C3(S1P1)@8-MP2(S2)]-FC32-FC10",
+    "epochs": 2,
+    "teacher_epochs": 1,
+    "train_samples": 300,  # the last batch of 64 is ragged: 44 rows
+}
+CASES: dict[str, dict[str, Any]] = {
+    "equal parts": PLAIN | {"preprocess": "pixel_mean", "mirror": True},
+    "uneven parts": PLAIN | {"batch_size": 45, "noise": "shared"},
+    "a last batch of one row": PLAIN
+    | {"batch_size": 16, "train_samples": 161, "sigma": [0.1, 1.0], "crop": 1},
+    "a rank without rows": PLAIN | {"batch_size": 1, "train_samples": 20},
+}
+STEP = """
+import torch
+from fastnt.data.loaders import Batch
+from fastnt.data.preprocess import Preprocess
+from fastnt.training.model import Model
+from fastnt.training.objectives import label_objective
+from fastnt.training.precision import Precision
+from fastnt.training.step import TrainStep
+
+def first_step(dtype, ranks):
+    torch.manual_seed(5)
+    model = Model("C3(S1P1)@4-MP2(S2)-FC10", Preprocess("none", (8, 8, 1)), 10)
+    images, labels = torch.randint(0, 256, (7, 8, 8, 1), dtype=torch.uint8), torch.arange(7)
+    rows = slice(ranks.rank, None, ranks.world)
+    step = TrainStep(
+        model, label_objective, lambda *_: None, lr=0.1, precision=Precision(dtype), ranks=ranks
+    )
+    step(Batch(images[rows], labels[rows], labels[rows]), 7)
+    step.end_epoch()
+    return {k: v for k, v in step.state().items() if not k.startswith("generator")}
+"""
+WORKER = (
+    STEP
+    + """
+import json, sys
+from pathlib import Path
+import safetensors.torch
+import fastnt.training.ranks
+from fastnt.cli.progress import Silent
+from fastnt.config import load_recipe
+from fastnt.errors import UserError
+from fastnt.training.run import Place, Run
+
+fastnt.training.ranks.GRACE = 0.1
+runs = Path(sys.argv[1])
+with fastnt.training.ranks.join_ranks("cpu") as (ranks, device):
+    mine, found = torch.tensor([1.0 + ranks.rank, -5.0]), {}
+    for what in (ranks.add_up, ranks.least, lambda tensor: ranks.share([tensor])):
+        what(tensor := mine.clone())
+        found[what.__name__] = tensor.tolist()
+    found["tell"] = ranks.tell({"rank": [ranks.rank, "\u00e9"]})
+    found["seed"] = ranks.seed(7)
+    for _ in range(2):
+        ranks.replicate(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)))
+    for dtype in (torch.float32, torch.float16):
+        path = runs / f"{dtype}-{ranks.rank}.safetensors"
+        safetensors.torch.save_file(first_step(dtype, ranks), path)
+    for name, values in json.loads(sys.argv[2]).items():
+        place = Place(device, "resident", runs_dir=runs, name=name, amp=False, ranks=ranks)
+        found[name] = Run(load_recipe("digits", None, values), place, Silent()).execute()
+    (runs / f"rank-{ranks.rank}.json").write_text(json.dumps(found))
+    if ranks.is_writer:
+        raise UserError("the first fails")
+    ranks.tell("the others wait for ever")
+"""
+)
+
+
+def _together(*command: str) -> list[tuple[int, str, str]]:
+    """Start ``python command`` as ranks, as torchrun does; exit status and both outputs of each."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {
+        "WORLD_SIZE": WORLD,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": store.port,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+    }
+    processes = []
+    for rank in range(WORLD):
+        told = common | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1}
+        environment = os.environ | {name: str(value) for name, value in told.items()}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *command],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=200) for process in processes]
+    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
+
+
+@pytest.mark.slow
+def test_ranks_train_the_networks_that_one_process_trains_and_fail_as_one(tmp_path: Path) -> None:
+    """One test: it starts processes once."""
+    results = _together("-c", WORKER, str(tmp_path), json.dumps(CASES))
+    (failed, _, first), (silent, _, second) = results
+    assert failed == 1, second
+    assert first.endswith("UserError: the first fails\n")
+    assert silent == 2
+    assert "Error" not in second
+    assert first.count("fastnt: warning: each rank normalises") == 1
+    assert "warning: each rank" not in second
+
+    found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(WORLD)]
+    for rank in found:
+        assert rank["add_up"] == [3, -10]
+        assert rank["least"] == [1, -5]
+        assert rank["<lambda>"] == [1, -5]
+        assert rank["tell"] == {"rank": [0, "é"]}
+    assert found[0]["seed"] == 7 != found[1]["seed"]
+
+    for name, values in CASES.items():
+        place = Place(CPU, "resident", runs_dir=tmp_path / "alone", name=name, amp=False)
+        summary = Run(load_recipe("digits", None, values), place, Silent()).execute()
+        assert [rank[name] for rank in found] == [json.loads(json.dumps(summary))] * WORLD
+        _assert_same_run(tmp_path / name, tmp_path / "alone" / name)
+
+    _assert_same_step(tmp_path)
+
+
+def _assert_same_step(folder: Path) -> None:
+    """Adam's moments are the gradient, whose scale its steps do not show."""
+    namespace: dict[str, Any] = {}
+    exec(STEP, namespace)
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float16, 2e-3)):
+        expected = namespace["first_step"](dtype, ALONE)
+        states = [
+            safetensors.torch.load_file(folder / f"{dtype}-{rank}.safetensors")
+            for rank in range(WORLD)
+        ]
+        for name, value in expected.items():
+            assert torch.equal(states[0][name], states[1][name])
+            atol = tolerance * value.double().abs().max().item()
+            torch.testing.assert_close(states[0][name], value, rtol=tolerance, atol=atol)
+
+
+def _assert_same_run(several: Path, one: Path) -> None:
+    for network in ("teacher", "clean", "noisy"):
+        a, b = (safetensors.torch.load_file(x / f"{network}.safetensors") for x in (several, one))
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    records = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (several, one)
+    ]
+    for a, b in zip(*records, strict=True):
+        assert (a["phase"], a["epoch"]) == (b["phase"], b["epoch"])
+        for figure in ("train_loss", "validation_loss"):
+            assert a[figure] == pytest.approx(b[figure], rel=1e-4)
+    ranks = [json.loads((x / "environment.json").read_text())["ranks"] for x in (several, one)]
+    assert ranks == [WORLD, 1]
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with join_ranks("cpu") as (ranks, device):
+        assert (ranks, device) == (ALONE, CPU)
+        assert not torch.distributed.is_initialized()
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="mine"), join_ranks("cpu") as (ranks, _):
+        assert ranks == ALONE
+        assert not torch.distributed.is_initialized()
+        raise UserError("mine")
+
+
+def test_a_rank_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"the 2 GPUs that torch sees.* --nproc-per-node 2"):
+        _own_device(torch.device("cuda"), 2)
+    assert _own_device(CPU, 2) == CPU
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_rows_give_zero_gradients(name: str) -> None:
+    """A rank without a row goes through forward and backward all the same."""
+    shape = {"digits": (8, 8, 1), "mnist": (28, 28, 1)}.get(name.split("-")[0], (32, 32, 3))
+    for kind in ("none", "pixel_mean", "lcn"):
+        model = Model(name, Preprocess(kind, shape), 10)
+        rows = torch.empty(0, dtype=torch.int64)
+        view = View(rows > 0, rows, pad=2, mirror=True)
+        logits = model(torch.empty((0, *shape), dtype=torch.uint8), view)
+        logits.backward(torch.zeros_like(logits))
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            assert not parameter.grad.any()
+
+
+def _torchrun(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(WORLD), "-m", "--", "fastnt", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["resident", "ffcv"])
+def test_torchrun_trains_as_one_process_does(loader: str, tmp_path: Path) -> None:
+    if loader == "ffcv":
+        pytest.importorskip("ffcv")
+    arguments = ["train", "--runs-dir", str(tmp_path), "--no-amp", "--quiet"]
+    for key, value in (PLAIN | {"batch_size": 43}).items():  # the last batch has 42 rows
+        arguments += ["--set", f"{key}={value}"]
+    alone = [sys.executable, "-m", "fastnt", *arguments, "--run", "alone", "--loader", "resident"]
+    subprocess.run(alone, capture_output=True, check=True)
+    together = _torchrun(*arguments, "--run", "together", "--loader", loader)
+    assert together.returncode == 0, together.stderr
+    assert together.stdout.count("student, noisy") == 1
+    assert (tmp_path / "together" / "curves.png").exists()
+    one, several = tmp_path / "alone", tmp_path / "together"
+    assert (one / "summary.json").read_text() == (several / "summary.json").read_text()
+    _assert_same_run(several, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["--set", "teacher_lr=1e30"], "the training of teacher diverged in epoch 1"),
+        (["--student", "FC7"], "10 logits are needed"),
+        (["--alpha", "2"], "alpha is 2.0; it must be between 0 and 1"),
+        (["--run", "a"], "already holds other files"),  # the first rank alone looks
+    ],
+)
+def test_torchrun_ends_with_one_sentence(wrong: list[str], sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "notes.txt").touch()
+    result = _torchrun("train", "--runs-dir", str(tmp_path), "--train-samples", "200", *wrong)
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert result.stderr.count("fastnt: error: ") == 1
+    assert result.stderr.count(sentence) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < WORLD, reason="needs two GPUs")
+def test_two_gpus_train_as_one_process_does(tmp_path: Path) -> None:
+    arguments = ["train", "--runs-dir", str(tmp_path), "--no-amp", "--quiet", "--device", "cuda"]
+    for key, value in (PLAIN | {"batch_size": 43}).items():
+        arguments += ["--set", f"{key}={value}"]
+    alone = [sys.executable, "-m", "fastnt", *arguments, "--run", "alone"]
+    subprocess.run(alone, capture_output=True, check=True)
+    together = _torchrun(*arguments, "--run", "together")
+    assert together.returncode == 0, together.stderr
+    records = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("alone", "together")
+    ]
+    for a, b in zip(*records, strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-2)

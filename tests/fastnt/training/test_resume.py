@@ -1,0 +1,570 @@
+"""A run that was stopped anywhere goes on and ends in the same bits as one that was not."""
+
+import json
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from fastnt.cli.progress import Silent
+from fastnt.config import Recipe, load_recipe
+from fastnt.data.prepare import prepare
+from fastnt.errors import Interrupted, UserError
+from fastnt.files import cache_dir
+from fastnt.report.curves import draw_curves
+from fastnt.training import checkpoint as checkpoint_module
+from fastnt.training.interruption import Interruption
+from fastnt.training.progress import EpochRecord
+from fastnt.training.run import Place, Run
+from fastnt.training.run_folder import RunFolder, find_run
+from fastnt.training.saved_run import evaluate_run
+
+CPU = torch.device("cpu")
+PHASES = ("teacher", "clean", "noisy")
+TIMES = ("seconds", "images_per_second")
+
+
+class Killed(BaseException):
+    """Stands for a process that ends without a word."""
+
+
+@dataclass
+class At(Silent):
+    """Does ``what`` when so many images of a phase were trained on."""
+
+    phase: str
+    images: int
+    what: Callable[[], object]
+    seen: int = field(default=0, init=False)
+    now: str = field(default="", init=False)
+
+    def begin(self, phase: str, epochs: int, images: int) -> None:
+        self.now, self.seen = phase, 0
+
+    def advance(self, images: int) -> None:
+        before, self.seen = self.seen, self.seen + images
+        if self.now == self.phase and before < self.images <= self.seen:
+            self.what()
+
+
+def die() -> None:
+    raise Killed
+
+
+def term() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _recipe(**values: Any) -> Recipe:
+    small = {"epochs": 3, "teacher_epochs": 2, "train_samples": 200, "seed": 4}
+    networks = {"student_network": "FC32-D0.5-FC10", "teacher_network": "FC24-D0.2-FC10"}
+    return load_recipe("digits", None, small | networks | values)
+
+
+def _run(folder: Path, progress: Any = None, *, resume: bool = False, **values: Any) -> Run:
+    place = Place(CPU, runs_dir=folder.parent, name=folder.name, resume=resume, quiet=True)
+    return Run(_recipe(**values), place, progress or Silent())
+
+
+def _forget_what_is_cached() -> None:
+    for name in ("teachers", "logits"):
+        for path in (cache_dir() / name).rglob("*.safetensors"):
+            path.unlink()
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """Everything a run made, without times."""
+    result: dict[str, Any] = {
+        name: (folder / name).read_bytes()
+        for name in ("config.json", "summary.json", *(f"{phase}.safetensors" for phase in PHASES))
+    }
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    result["metrics"] = [{k: v for k, v in r.items() if k not in TIMES} for r in records]
+    result["files"] = sorted(path.name for path in folder.iterdir())
+    return result
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> dict[str, Any]:
+    _run(tmp_path / "undisturbed").execute()
+    _forget_what_is_cached()
+    return _result(tmp_path / "undisturbed")
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save after every step."""
+    monkeypatch.setattr(checkpoint_module, "INTERVAL", 0.0)
+
+
+# 200 rows are 4 batches an epoch, the last of 8.
+@pytest.mark.parametrize(
+    ("phase", "images"),
+    [
+        ("teacher", 64),
+        ("teacher", 264),
+        ("clean", 200),
+        ("clean", 392),
+        ("noisy", 1),
+        ("noisy", 600),
+    ],
+)
+def test_a_signal_saves_at_once_and_the_run_goes_on_from_there(
+    tmp_path: Path, undisturbed: dict[str, Any], phase: str, images: int
+) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(Interrupted, match=f"{phase} is saved in epoch .*--resume --run a"):
+        _run(folder, At(phase, images, term)).execute()
+    saved = RunFolder(folder).checkpoints.newest()
+    assert saved is not None
+    assert saved.phase == phase
+    assert saved.epoch * 4 + saved.batch == -(-(images % 200) // 64) + images // 200 * 4
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("images", [1, 200, 201])
+def test_a_kill_after_any_batch_loses_nothing_that_was_saved(
+    tmp_path: Path, undisturbed: dict[str, Any], always: None, phase: str, images: int
+) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(Killed):
+        _run(folder, At(phase, images, die)).execute()
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_a_run_that_is_stopped_again_and_again_comes_to_its_end(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    folder, resume = tmp_path / "a", False
+    for phase, images in (("teacher", 130), ("teacher", 300), ("clean", 70), ("noisy", 450)):
+        with pytest.raises(Interrupted):
+            _run(folder, At(phase, images, term), resume=resume).execute()
+        resume = True
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+PARTS = (
+    "prepare",
+    "TrainingData",
+    "save_model",
+    "prepare_teaching",
+    "noisy_l2_objective",
+    "evaluate",
+    "summarise",
+    "write_json",
+)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_between_the_trainings_loses_nothing(
+    tmp_path: Path,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    before: bool,
+) -> None:
+    import fastnt.training.run as module
+
+    whole = getattr(module, part)
+
+    def dying(*arguments: Any, **values: Any) -> Any:
+        if not before:
+            whole(*arguments, **values)
+        raise Killed
+
+    folder = tmp_path / "a"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, part, dying)
+        _run(folder).execute()
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_the_second_half_does_without_the_caches(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(Interrupted):
+        _run(folder, At("noisy", 70, term)).execute()
+    _forget_what_is_cached()
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_a_teacher_that_another_run_stored_meanwhile_changes_nothing(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(Interrupted):
+        _run(folder, At("teacher", 70, term)).execute()
+    _run(tmp_path / "b").execute()
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_mirror_images_crops_and_the_other_loader_resume_exactly(tmp_path: Path) -> None:
+    pytest.importorskip("ffcv")
+    values = {"random_mirror": True, "crop": 1, "preprocess": "pixel_mean"}
+
+    def run(name: str, loader: Any, progress: Any = None, resume: bool = False) -> Run:
+        place = Place(CPU, loader, runs_dir=tmp_path, name=name, resume=resume, quiet=True)
+        return Run(_recipe(**values), place, progress or Silent())
+
+    run("whole", "resident").execute()
+    _forget_what_is_cached()
+    with pytest.raises(Interrupted):  # after the last batch of an epoch: nothing is left to load
+        run("a", "ffcv", At("teacher", 200, term)).execute()
+    with pytest.raises(Interrupted):
+        run("a", "ffcv", At("clean", 250, term), resume=True).execute()
+    run("a", "resident", resume=True).execute()
+    assert _result(tmp_path / "a") == _result(tmp_path / "whole")
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    def twice() -> None:
+        term()
+        term()
+
+    folder = tmp_path / "a"
+    with pytest.raises(Interrupted, match="stopped at once; go on with"):
+        _run(folder, At("clean", 300, twice)).execute()
+    saved = RunFolder(folder).checkpoints.newest()
+    assert saved is not None
+    assert (saved.phase, saved.epoch) == ("teacher", 2)
+    assert not list(folder.rglob("*.part"))
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_a_signal_outside_the_trainings_stops_at_once(
+    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a"
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at once"):
+        patch.setattr("fastnt.training.run.prepare", lambda *_, **__: term())
+        _run(folder).execute()
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_handlers_are_put_back_and_are_the_main_threads_alone() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def enter() -> None:
+        with Interruption():
+            inside.append(signal.getsignal(signal.SIGTERM))
+
+    inside: list[Any] = []
+    enter()
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert inside[0] != before[1]
+    assert inside[1] == before[1]
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with Interruption():
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_short_run_saves_at_the_end_of_each_training_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    monkeypatch.setattr(
+        "fastnt.training.checkpoint.save_checkpoint", lambda c, path: saved.append(c)
+    )
+    _run(tmp_path / "a").execute()
+    assert [(c.phase, c.epoch, c.batch) for c in saved] == [
+        ("teacher", 2, 0),
+        ("clean", 3, 0),
+        ("noisy", 3, 0),
+    ]
+
+
+def test_times_go_on_where_they_stood(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(Interrupted):
+        _run(folder, At("noisy", 300, term)).execute()
+    saved = RunFolder(folder).checkpoints.newest()
+    assert saved is not None
+    run = _run(folder, resume=True)
+    run.execute()
+    for part, seconds in saved.timings.items():
+        assert run.timings[part] >= seconds > 0
+    assert run.records[: len(saved.records)] == list(saved.records)
+
+
+def test_the_picture_shows_all_epochs_after_a_resume(tmp_path: Path) -> None:
+    drawn: list[EpochRecord] = []
+
+    def draw(path: Path, records: Any, error: float, summary: Any) -> None:
+        drawn.extend(records)
+        draw_curves(path, records, error, summary)
+
+    folder = tmp_path / "a"
+    with pytest.raises(Interrupted):
+        _run(folder, At("noisy", 300, term)).execute()
+    _run(folder, resume=True).execute(draw)
+    assert [(r.phase, r.epoch) for r in drawn if r.phase != "teacher"] == [
+        (phase, epoch) for phase in ("clean", "noisy") for epoch in (1, 2, 3)
+    ]
+    assert (folder / "curves.png").exists()
+
+
+def test_a_picture_that_fails_leaves_the_run_to_be_resumed(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    def draw(*_: Any) -> None:
+        raise Killed
+
+    folder = tmp_path / "a"
+    with pytest.raises(Killed):
+        _run(folder).execute(draw)
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_a_finished_run_is_read_and_not_touched(tmp_path: Path) -> None:
+    run = _run(tmp_path / "a")
+    summary = run.execute()
+    before = {path: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+    again = _run(tmp_path / "a", resume=True)
+    assert again.execute() == summary
+    assert again.timings == run.timings
+    assert {path: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
+
+
+def test_a_resumed_run_is_evaluated_with_the_same_errors(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        _run(tmp_path / "a", At("clean", 100, term)).execute()
+    summary = _run(tmp_path / "a", resume=True).execute()
+    errors = evaluate_run(tmp_path / "a", None, CPU)
+    assert errors == {phase: summary[phase]["test_error"] for phase in PHASES}
+
+
+def test_without_resume_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        _run(tmp_path / "a", At("clean", 1, die)).execute()
+    with pytest.raises(UserError, match="did not finish; go on with it with --resume, or choose"):
+        _run(tmp_path / "a")
+
+
+def test_a_run_that_is_going_on_is_refused_and_not_harmed(tmp_path: Path) -> None:
+    _run(tmp_path / "undisturbed").execute()
+    _forget_what_is_cached()
+    folder, tried = tmp_path / "a", []
+
+    def try_too() -> None:
+        before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        with pytest.raises(UserError, match="is being trained by another process"):
+            _run(folder, resume=True).execute()
+        assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+        tried.append(True)
+
+    _run(folder, At("clean", 300, try_too)).execute()
+    assert tried
+    assert _result(folder) == _result(tmp_path / "undisturbed")
+
+
+def test_the_newest_unfinished_run_is_found(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no unfinished run"):
+        find_run(tmp_path / "none", None)
+    for name, progress in (("b", die), ("a", die), ("c", None)):
+        if progress is None:
+            _run(tmp_path / name).execute()
+            continue
+        with pytest.raises(Killed):
+            _run(tmp_path / name, At("clean", 1, progress)).execute()
+    assert find_run(tmp_path, None).path == tmp_path / "a"
+    assert find_run(tmp_path, "b").path == tmp_path / "b"
+    assert find_run(tmp_path, "c").finished
+    with pytest.raises(UserError, match="holds no run to go on with"):
+        find_run(tmp_path, "d")
+    with pytest.raises(UserError, match="must be the name of a folder"):
+        find_run(tmp_path, "../a")
+
+
+def test_a_run_of_a_release_without_checkpoints_is_named_so(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text(json.dumps({"dataset": "digits"}))
+    (tmp_path / "a" / "environment.json").write_text(json.dumps({"precision": "float32"}))
+    with pytest.raises(UserError, match="holds no unfinished run"):
+        find_run(tmp_path, None)
+    with pytest.raises(UserError, match=r"kept no checkpoints; start it again with --config"):
+        find_run(tmp_path, "a")
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """A run that was stopped in the second student."""
+    with pytest.raises(Interrupted):
+        _run(tmp_path / "a", At("noisy", 300, term)).execute()
+    return tmp_path / "a"
+
+
+def test_other_arithmetic_than_before_is_refused(stopped: Path) -> None:
+    place = Place(CPU, runs_dir=stopped.parent, name="a", resume=True)
+    before = json.loads((stopped / "environment.json").read_text())
+    other = before["precision"] == "float32"
+    with pytest.raises(UserError, match="begun with another precision"):
+        Run(_recipe(), replace(place, amp=other), Silent())
+    with pytest.raises(UserError, match="begun with another compile"):
+        Run(_recipe(), replace(place, compile=not before["compile"]), Silent())
+    with pytest.raises(UserError, match=r"another device .*--device cpu"):
+        Run(_recipe(), replace(place, device=torch.device("cuda")), Silent())
+    (stopped / "environment.json").write_text(json.dumps(before | {"precision": "bfloat16"}))
+    assert Run(_recipe(), place, Silent()).precision.dtype == torch.bfloat16
+
+
+def test_other_data_than_before_are_refused(stopped: Path) -> None:
+    path = stopped / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"source_sha256": "0" * 64}))
+    with pytest.raises(UserError, match="made with other files of digits"):
+        _run(stopped, resume=True).execute()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
+    undisturbed: dict[str, Any], stopped: Path
+) -> None:
+    older, newest = sorted((stopped / "checkpoint").glob("*.safetensors"))
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(
+        UserError, match=rf"{newest.name} is damaged .* delete it, and --resume goes"
+    ):
+        _run(stopped, resume=True).execute()
+    newest.unlink()
+    assert older.exists()
+    _run(stopped, resume=True).execute()
+    assert _result(stopped) == undisturbed
+
+
+def test_without_any_checkpoint_it_starts_from_the_beginning(
+    undisturbed: dict[str, Any], stopped: Path
+) -> None:
+    for path in (stopped / "checkpoint").glob("*.safetensors"):
+        path.unlink()
+    _forget_what_is_cached()
+    _run(stopped, resume=True).execute()
+    assert _result(stopped) == undisturbed
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """Make every write beyond so many bytes of a file fail, as a full disk does."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_while_saving_keeps_the_checkpoint_before(
+    tmp_path: Path, undisturbed: dict[str, Any], small_files: Callable[[int], None]
+) -> None:
+    def fill() -> None:
+        small_files(8_000)
+        term()
+
+    folder = tmp_path / "a"
+    with pytest.raises(
+        UserError, match=r"cannot write .*0002\.safe.*; then go on with fastnt train"
+    ):
+        _run(folder, At("clean", 300, fill)).execute()
+    small_files(-1)
+    assert [p.name for p in (folder / "checkpoint").iterdir()] == ["00000001.safetensors"]
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_a_full_disk_in_the_metrics_leaves_whole_lines(
+    tmp_path: Path, undisturbed: dict[str, Any], small_files: Callable[[int], None]
+) -> None:
+    folder = tmp_path / "a"
+    metrics = folder / "metrics.jsonl"
+    fill = At("clean", 300, lambda: small_files(metrics.stat().st_size + 50))
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl.*then go on with"):
+        _run(folder, fill).execute()
+    small_files(-1)
+    assert [json.loads(line)["phase"] for line in metrics.read_text().splitlines()] == [
+        *["teacher"] * 2,
+        "clean",
+    ]
+    _run(folder, resume=True).execute()
+    assert _result(folder) == undisturbed
+
+
+def test_a_state_that_diverged_is_never_saved(tmp_path: Path, always: None) -> None:
+    folder = tmp_path / "a"
+    sentence = r"training of clean diverged in epoch 1, batch \d: .*begin a new run .*\(--lr\)"
+    with pytest.raises(UserError, match=sentence):
+        _run(folder, lr=1e30).execute()
+    saved = RunFolder(folder).checkpoints.newest()
+    assert saved is not None
+    assert all(t.isfinite().all() for name, t in saved.tensors.items() if name == "loss")
+
+
+def test_a_signal_does_not_save_a_state_that_diverged(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(UserError, match="training of clean diverged"):
+        _run(folder, At("clean", 190, term), lr=1e30).execute()
+    saved = RunFolder(folder).checkpoints.newest()
+    assert saved is not None
+    assert saved.phase == "teacher"
+
+
+def test_logits_that_are_not_finite_are_refused_when_made_and_when_read(tmp_path: Path) -> None:
+    _run(tmp_path / "a").execute()
+    (table,) = (cache_dir() / "logits").rglob("*.safetensors")
+    with safetensors.safe_open(table, framework="pt") as file:
+        metadata = file.metadata()
+    logits = safetensors.torch.load_file(table)
+    logits["train"][[3, 5], 2] = torch.tensor([torch.nan, torch.inf])
+    safetensors.torch.save_file(logits, table, metadata)
+    with pytest.raises(UserError, match=r"2 of 200 rows of the logits .* not finite; delete it"):
+        _run(tmp_path / "b").execute()
+    table.unlink()
+    teacher = tmp_path / "a" / "teacher.safetensors"
+    with safetensors.safe_open(teacher, framework="pt") as file:
+        metadata = file.metadata()
+    weights = safetensors.torch.load_file(teacher)
+    next(t for t in weights.values() if t.ndim == 2).fill_(torch.nan)
+    safetensors.torch.save_file(weights, teacher, metadata)
+    with pytest.raises(UserError, match="200 of 200 rows of the logits of the teacher are not"):
+        _run(tmp_path / "c", teacher=str(teacher)).execute()
+    assert not table.exists()
+
+
+def test_a_teacher_that_was_given_is_not_needed_again(tmp_path: Path) -> None:
+    _run(tmp_path / "a").execute()
+    teacher = tmp_path / "given.safetensors"
+    teacher.write_bytes((tmp_path / "a" / "teacher.safetensors").read_bytes())
+    _run(tmp_path / "whole", teacher=str(teacher)).execute()
+    with pytest.raises(Interrupted):
+        _run(tmp_path / "b", At("clean", 100, term), teacher=str(teacher)).execute()
+    kept = teacher.rename(tmp_path / "away")
+    _run(tmp_path / "b", resume=True, teacher=str(teacher)).execute()
+    assert kept.exists()
+    assert _result(tmp_path / "b") == _result(tmp_path / "whole")
+
+
+def test_what_was_prepared_before_is_found_by_its_hash(stopped: Path) -> None:
+    wanted = json.loads((stopped / "environment.json").read_text())["source_sha256"]
+    assert prepare("digits").source_sha256 == wanted
