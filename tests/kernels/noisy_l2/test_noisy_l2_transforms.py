@@ -15,6 +15,7 @@ from torch.func import grad, hessian, jacrev, vmap
 
 import fastnt
 from fastnt.kernels.noisy_l2 import eager, native
+from fastnt.loss import noisy_logits
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 FUSED = ["triton"] if INTERPRETED else ["native"]
@@ -156,6 +157,17 @@ def test_vmap_over_rows_and_scales(impl):
     for i in range(3):
         expected = pair(student[i], teacher[i], index[i], scale[i])
         same((loss[i], gradient[i]), expected)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_vmap_of_noisy_logits(impl):
+    (teacher, _), seeds = logits(3, 4, 7), torch.arange(3)
+
+    def noisy(teacher, seed):
+        return noisy_logits(teacher, alpha=0.6, sigma=0.6, seed=seed, teacher_id=2, impl=impl)
+
+    singly = [noisy(z, seed) for z, seed in zip(teacher, seeds, strict=True)]
+    same(vmap(noisy)(teacher, seeds), torch.stack(singly))
 
 
 @pytest.mark.parametrize("impl", IMPLS)
