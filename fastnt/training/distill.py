@@ -31,10 +31,7 @@ from fastnt.training.training_data import TrainingData
 
 Teacher = nn.Module | str | Path
 # Keys of a recipe that are arguments here, or of a teacher that is trained.
-_IDLE = {
-    *("dataset", "student_network", "teacher_network"),
-    *("teacher_epochs", "teacher_lr", "teacher_lr_decay"),
-}
+_IDLE = "dataset student_network teacher_network teacher_epochs teacher_lr teacher_lr_decay"
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,7 @@ def distill(
         data: a data set's name; a folder or a .beton file; or images, (n, H, W, C) or (n, H, W) uint8,
             and labels, (n,) whole numbers from 0, as arrays or tensors.
         test: the test set, when ``data`` is images and labels; by default their last tenth.
-        device: "auto" takes the GPU where there is one.
-        loader: "ffcv" streams from disk, "resident" keeps the images on the device.
+        device, loader: as for ``fastnt train``; "auto" takes the GPU where there is one.
         amp, compile: mixed precision, by default where the device has it; torch.compile, on a GPU.
         progress: show on stderr how it goes.
         recipe: what differs from the data set's recipe, such as epochs, alpha, sigma, lr, batch_size,
@@ -88,7 +84,7 @@ def distill(
         raise UserError(f"the student is a {type(student).__name__}; give a plain module or text")
     if not teachers or not all(isinstance(given, (nn.Module, str, Path)) for given in teachers):
         raise UserError("a teacher is neither a module nor the name of one; give one or several")
-    if idle := [key for key in recipe if key in _IDLE]:
+    if idle := [key for key in recipe if key in _IDLE.split()]:
         raise UserError(f"{idle[0]} says nothing to distill, which trains no teacher; leave it out")
     if any(isinstance(given, nn.Module) and not isinstance(given, Model) for given in teachers):
         recipe = {"preprocess": "none"} | recipe
@@ -119,22 +115,19 @@ def distill(
             precision=precision,
             compile=compiled,
         )
-        loss = clean_l2_loss(teaching.validation)
         trainer = Trainer(
             step,
             found.train,
-            lambda: evaluate(model, found.validation, loss, precision),
+            lambda: evaluate(
+                model, found.validation, clean_l2_loss(teaching.validation), precision
+            ),
             Schedule("noisy", chosen.epochs, chosen.lr, chosen.lr_decay),
             watcher,
         )
         records = list(trainer.train())
-        combined = Ensemble(models, chosen.combine)
-        return Distilled(
-            student=model.eval(),
-            test_error=evaluate(model, found.test, label_loss).error,
-            teacher_test_error=evaluate(combined, found.test, label_loss).error,
-            records=records,
-        )
+        result = evaluate(model, found.test, label_loss)
+        teachers_result = evaluate(Ensemble(models, chosen.combine), found.test, label_loss)
+        return Distilled(model.eval(), result.error, teachers_result.error, records)
 
 
 def _describe(network: Teacher) -> str:
