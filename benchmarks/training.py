@@ -78,8 +78,8 @@ def shares(work: Work, rounds: int, *, bf16: bool) -> dict[str, float]:
     """Shares of fastnt's training time: the three parts of the student, and all the rest.
 
     Clocks stand around the network's forward, ``Tensor.backward`` and the optimizer's step and
-    ``zero_grad``, which on a CPU return when they are done; an epoch's time less theirs is the rest: data, preprocessing,
-    loss and noise, targets, bookkeeping. Medians over the epochs.
+    ``zero_grad``, which on a CPU return when they are done; an epoch's time less theirs is the rest:
+    data, preprocessing, loss and noise, targets, bookkeeping. Medians over the epochs.
     """
     epoch, network = ways.fastnt(work, bf16=bf16)
     epoch()

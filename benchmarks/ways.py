@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from fastnt.bench.cases import SIGMA
 from fastnt.bench.rivals import pytorch_loss
-from fastnt.cli.progress import Silent
 from fastnt.config import Recipe
 from fastnt.data.loaders import make_loader
 from fastnt.data.preprocess import Preprocess
 from fastnt.data.split import Split, write_split
 from fastnt.networks import build_network
+from fastnt.training.display import Silent
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
 from fastnt.training.objectives import noisy_l2_objective

@@ -156,8 +156,11 @@ def load_recipe(
     dataset: str | None = None,
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    given_by: str = "the command line",
 ) -> Recipe:
     """Merge the data set's recipe, a config file and overrides (text or typed values).
+
+    Messages say that the overrides are ``given_by``.
 
     Raises:
         UserError: an unknown data set or key, a value of the wrong type or out of range, a file that
@@ -177,7 +180,7 @@ def load_recipe(
     for source, layer in (
         (f"recipes/{file}", tomllib.loads(text)),
         (origin, chosen),
-        ("the command line", given),
+        (given_by, given),
     ):
         values |= {key: _typed(key, value, source) for key, value in layer.items()}
     return Recipe(**values)

@@ -18,7 +18,7 @@ def evaluate(
     json_: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
 ) -> None:
     """Evaluate the saved networks of RUN on the test set again."""
-    from fastnt.cli.progress import name_phase
+    from fastnt.training.display import name_phase
     from fastnt.training.environment import choose_device
     from fastnt.training.saved_run import evaluate_run
 

@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fastnt.cli.progress import name_phase
 from fastnt.data.sources import SOURCES
+from fastnt.training.display import name_phase
 from fastnt.training.profile import Section
 
 

@@ -169,11 +169,11 @@ def train(
 
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
-    from fastnt.cli.progress import Several, choose_progress
     from fastnt.cli.table import print_profile, print_summary
     from fastnt.config import load_recipe
     from fastnt.report.curves import draw_curves
     from fastnt.report.tensorboard import TensorBoard
+    from fastnt.training.display import Several, choose_progress
     from fastnt.training.environment import use_deterministic_algorithms
     from fastnt.training.memory import keep_freed_memory
     from fastnt.training.model import is_own_teacher

@@ -56,8 +56,10 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
 
     Raises:
-        UserError: a GPU is asked for where torch sees none.
+        UserError: a GPU is asked for where torch sees none, or another device.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device is {name!r}; it must be one of auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but torch sees no GPU here; use --device cpu or auto")
     use_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())

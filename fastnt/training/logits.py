@@ -36,6 +36,9 @@ class TeacherLogits:
 def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> TeacherLogits:
     """Find the stored logits of ``teacher`` for a training list, or make and store them.
 
+    Those of a module that was handed over as an object are made each time: what it computes may
+    depend on more than its weights and its code.
+
     Raises:
         UserError: the stored table belongs to another teacher or is damaged, or the teacher gives
             logits that are not finite.
@@ -48,13 +51,15 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
         "list": data.digest,
         "shape": [data.ordered.rows, data.validation.rows, teacher.classes],
     }
-    if not path.exists():
+    if teacher.is_object or not path.exists():
         progress.begin("logits", 1, data.ordered.rows + data.validation.rows)
         tables = {
             "train": compute_logits(teacher, data.ordered, data.list_view, progress.advance),
             "validation": compute_logits(teacher, data.validation, advance=progress.advance),
         }
         _refuse_nonfinite(tables, "the teacher", "train it again, or give another with --teacher")
+        if teacher.is_object:
+            return TeacherLogits(**tables)
         payload = safetensors.torch.save(tables, {"fastnt": json.dumps(expected)})
         with atomic_path(path) as temporary:
             temporary.write_bytes(payload)

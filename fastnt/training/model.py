@@ -49,7 +49,7 @@ class Model(nn.Module):
         self.classes = classes
         self.preprocess = copy.deepcopy(preprocess)
         if isinstance(network, nn.Module):
-            self.notation = f"<{type(network).__module__}.{type(network).__qualname__}>"
+            self.notation = describe_object(network)
             check_network(network, (channels, height, width), classes, self.notation)
             self.network = network
         else:
@@ -75,7 +75,12 @@ class Model(nn.Module):
     @property
     def is_own(self) -> bool:
         """Whether the network is the user's own: a factory's, or handed over as an object."""
-        return self.notation.startswith("<") or is_factory(self.notation)
+        return self.is_object or is_factory(self.notation)
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the network was handed over as an object, whose digest may not tell all of it."""
+        return self.notation.startswith("<")
 
     def check_training(self, samples: int) -> None:
         """Try the user's own network in training mode, on a batch of so many black images.
@@ -165,6 +170,11 @@ def load_model(path: Path, network: nn.Module | None = None) -> Model:
         ) from error
     # Strided as it was trained: other strides may take other kernels, with other bits.
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def describe_object(network: nn.Module) -> str:
+    """Return what stands for a network that was handed over as an object: its class."""
+    return f"<{type(network).__module__}.{type(network).__qualname__}>"
 
 
 def is_own_teacher(teacher: str) -> bool:

@@ -68,6 +68,9 @@ enum Reduction : int { NONE, SUM, BATCHMEAN, MEAN };
 
 // Below this many elements waking a thread costs more than it saves.
 constexpr std::int64_t PARALLEL = 1 << 16;
+// Images pass so fast that torch's own threads, which still spin after its last operation, stand in
+// the way for longer.
+constexpr std::int64_t PARALLEL_PIXELS = 1 << 21;
 
 // See native.py for the arguments: pointers (0: none), dtypes, shapes and strides in elements.
 void noisy_l2(int threads, std::int64_t students, std::int64_t samples, std::int64_t classes,
@@ -176,7 +179,7 @@ void augment(int threads, std::int64_t count, std::int64_t height, std::int64_t 
                           reinterpret_cast<void *>(to),
                           static_cast<Dtype>(dtype)};
     const std::int64_t elements = height * width * channels;
-    if (count * elements < PARALLEL) threads = 1;
+    if (count * elements < PARALLEL_PIXELS) threads = 1;
     const std::int64_t piece = std::max({count / (8 * std::int64_t{threads}),
                                          (1 << 14) / std::max<std::int64_t>(elements, 1),
                                          std::int64_t{1}});

@@ -11,11 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from fastnt.cli.progress import Silent
 from fastnt.config import load_recipe
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.errors import UserError
 from fastnt.networks import NETWORKS
+from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.ranks import ALONE, _own_device, join_ranks
 from fastnt.training.run import Place, Run
@@ -64,7 +64,7 @@ import json, sys
 from pathlib import Path
 import safetensors.torch
 import fastnt.training.ranks
-from fastnt.cli.progress import Silent
+from fastnt.training.display import Silent
 from fastnt.config import load_recipe
 from fastnt.errors import UserError
 from fastnt.training.run import Place, Run

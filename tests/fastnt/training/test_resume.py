@@ -13,13 +13,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from fastnt.cli.progress import Silent
 from fastnt.config import Recipe, load_recipe
 from fastnt.data.prepare import prepare
 from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
 from fastnt.report.curves import draw_curves
 from fastnt.training import checkpoint as checkpoint_module
+from fastnt.training.display import Silent
 from fastnt.training.interruption import Interruption
 from fastnt.training.progress import EpochRecord
 from fastnt.training.run import Place, Run

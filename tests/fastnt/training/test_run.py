@@ -9,12 +9,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from fastnt.cli.progress import Silent
 from fastnt.config import Recipe, load_recipe
 from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
+from fastnt.training.display import Silent
 from fastnt.training.model import Model, load_model, save_model
 from fastnt.training.run import Place, Run
 from fastnt.training.saved_run import evaluate_run

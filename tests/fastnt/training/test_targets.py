@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastnt.cli.progress import Silent
 from fastnt.config import Recipe, load_recipe
 from fastnt.data.loaders import Batch
 from fastnt.data.prepare import prepare
@@ -19,6 +18,7 @@ from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.kernels.noisy_l2 import eager
 from fastnt.loss import noisy_l2_value_and_grad, noisy_logits
+from fastnt.training.display import Silent
 from fastnt.training.ensemble import Ensemble, combine_logits, sign_agreement
 from fastnt.training.logits import compute_logits, map_to_device
 from fastnt.training.model import Model

@@ -73,7 +73,7 @@ def test_strided_images_are_read_in_place():
 
 
 def test_threads_share_the_images():
-    images = images_of(300, 16, 16, 3)
+    images = images_of(750, 32, 32, 3)  # more than one thread would take
     expected = augment(images, pad=2, mirror=True, impl="native")
     torch.set_num_threads(2)
     assert torch.equal(augment(images, pad=2, mirror=True, impl="native"), expected)

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from fastnt.cli import main
-from fastnt.cli.progress import Bars, Lines, Several, Silent
 from fastnt.report.tensorboard import SCALARS, TensorBoard
+from fastnt.training.display import Bars, Lines, Several, Silent
 from fastnt.training.progress import EpochRecord, Progress
 
 TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")

@@ -1,0 +1,54 @@
+"""Images and labels in memory, as data of the user's own: see ``fastnt.data.own``."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastnt.errors import UserError
+
+Pair = tuple[Any, Any] | list[Any]  # images and labels: arrays or tensors
+
+
+@contextmanager
+def located(data: str | Path | Pair, test: Pair | None) -> Iterator[str]:
+    """Yield the name or path of the data; arrays lie in a folder of their own for so long.
+
+    Raises:
+        UserError: they are not images and labels; or in the block, then of files without their path.
+    """
+    pairs = {"": data} if test is None else {"": data, "test_": test}
+    if isinstance(data, (str, Path)):
+        if test is not None:
+            raise UserError("test goes with images and labels; a data set has its own test files")
+        yield str(data)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "arrays")  # the data set's name
+        folder.mkdir()
+        for prefix, pair in pairs.items():
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise UserError(
+                    f"{prefix}data is no pair; give (images, labels), or a path as text"
+                )
+            for name, values in zip(("images", "labels"), pair, strict=True):
+                _save(folder / f"{prefix}{name}.npy", values)
+        try:
+            yield str(folder)
+        except UserError as error:
+            raise UserError(str(error).replace(f"{folder}{os.sep}", "")) from error
+
+
+def _save(path: Path, values: Any) -> None:
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+        np.save(path, array, allow_pickle=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path.stem} are no array of numbers ({error}); give one") from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; make room there") from error
