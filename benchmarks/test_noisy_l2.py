@@ -31,7 +31,7 @@ def _one_thread() -> Iterator[None]:
 def test_noisy_l2(benchmark: BenchmarkFixture, case: Case, rival: str) -> None:
     calls = rivals(case, make_inputs(case, DEVICE))
     if rival not in calls:
-        pytest.skip("no gradient is written: there is no such floor")
+        pytest.skip("there is no such rival for this mode or device")
     call = calls[rival]
     benchmark.group = str(case)
     benchmark.extra_info["peak_extra_bytes"] = peak_extra_bytes(call, DEVICE)

@@ -13,6 +13,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """The cache folder of this test, so that no test sees or changes the user's."""

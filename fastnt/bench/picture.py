@@ -8,6 +8,7 @@ from fastnt.files import atomic_path
 
 COLOURS = {
     "fastnt": "#c2410c",
+    "fastnt 2 threads": "#f59e0b",
     "pytorch": "#1d6fb8",
     "compile": "#15803d",
     "compile fallback": "#65a30d",

@@ -1,6 +1,7 @@
 """The losses that are compared, each written as its users would write it.
 
 fastnt        this package's best version for the device
+fastnt 2 threads   the same on two CPU threads, whatever the others have
 pytorch       the same loss in plain PyTorch, with torch's own random numbers
 compile       torch.compile of that
 compile fallback   the same with Inductor's fallback_random (eager's generators); CPU only
@@ -10,6 +11,7 @@ floor         no loss at all: both inputs read once, the gradient written once (
 """
 
 import functools
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -66,6 +68,8 @@ def rivals(case: Case, inputs: Inputs) -> dict[str, Call]:
     """One function without arguments a rival; each call does the whole of ``case.mode``."""
     g, z, labels = inputs.student, inputs.teacher, inputs.labels
     calls: dict[str, Call] = {"fastnt": _fastnt(case, inputs)}
+    if g.device.type == "cpu" and (os.cpu_count() or 1) > 1:
+        calls["fastnt 2 threads"] = functools.partial(_on_threads, 2, calls["fastnt"])
     for name, loss in _losses(case, g.device).items():
         calls[name] = functools.partial(_call, loss, case, g, z, labels)
     out = torch.empty_like(z)
@@ -73,6 +77,15 @@ def rivals(case: Case, inputs: Inputs) -> dict[str, Call]:
     if case.mode != "loss":
         calls["floor"] = lambda: torch.add(source, z, out=out)
     return calls
+
+
+def _on_threads(threads: int, call: Call) -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return call()
+    finally:
+        torch.set_num_threads(before)
 
 
 def _call(loss: Loss, case: Case, g: Tensor, z: Tensor, labels: Tensor) -> object:

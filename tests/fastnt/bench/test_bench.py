@@ -64,6 +64,7 @@ def test_bench_writes_rows_and_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     assert {"torch", "triton"} <= set(result["machine"]["packages"])
     assert {row["rival"] for row in result["rows"]} == {
         "fastnt",
+        "fastnt 2 threads",
         "pytorch",
         "kd_lib",
         "mse",
