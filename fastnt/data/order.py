@@ -1,10 +1,10 @@
 """The order of an epoch: stream 5 of the noise stream, the same for every loader and machine."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fastnt.kernels.philox.eager import ORDER, as_int64, philox4x32
+from fastnt.kernels.philox.eager import ORDER
+from fastnt.kernels.philox.words import philox_words
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
@@ -13,7 +13,12 @@ def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     Row r draws the Philox block with key ``seed`` and counter (0, r, epoch, ORDER); rows are sorted
     by (word 0, word 1, r).
     """
-    row = torch.arange(rows, dtype=torch.int64)
-    word0, word1, _, _ = philox4x32(0, row, epoch, ORDER, torch.tensor(as_int64(seed)))
-    keys = (word0.numpy().astype(np.uint64) << np.uint64(32)) | word1.numpy().astype(np.uint64)
-    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+    counters = np.zeros((4, rows), dtype=np.uint32)
+    counters[1], counters[2], counters[3] = np.arange(rows), epoch, ORDER
+    word0, word1, _, _ = philox_words(seed, counters).astype(np.uint64)
+    keys = (word0 << np.uint64(32)) | word1
+    order = np.argsort(keys)
+    in_order = keys[order]
+    if np.any(in_order[1:] == in_order[:-1]):  # one order in 10^8 of SVHN's 604,388 rows
+        order = np.argsort(keys, kind="stable")
+    return order.astype(np.int64, copy=False)

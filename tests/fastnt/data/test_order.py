@@ -40,3 +40,9 @@ def test_places_are_uniform():
     places = np.array([np.argsort(epoch_order(1, epoch, rows)) for epoch in range(epochs)])
     sigma = np.sqrt((rows**2 - 1) / 12 / epochs)
     assert np.all(np.abs(places.mean(0) - (rows - 1) / 2) < 5 * sigma)
+
+
+def test_rows_that_draw_the_same_words_stay_in_their_order(monkeypatch):
+    monkeypatch.setattr("fastnt.data.order.philox_words", lambda seed, counters: counters // 1000)
+    counters = np.arange(1000)
+    assert np.array_equal(epoch_order(0, 1, 1000), counters)
