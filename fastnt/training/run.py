@@ -315,6 +315,7 @@ class Run:
             "loader": self.place.loader,
             "precision": str(self.precision.dtype).removeprefix("torch."),
             "compile": self.compile,
+            "ranks": self.place.ranks.world,
         }
         if not self.place.ranks.is_writer:
             if self.place.resume:
