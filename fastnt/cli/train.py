@@ -242,6 +242,8 @@ def train(
         print_summary(summary, current.timings, current.folder)
         if current.profile:
             print_profile(current.profile, "a step of the noisy student")
+        elif profile:
+            typer.echo("--profile: the noisy student took too few steps here to time", err=True)
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:

@@ -81,7 +81,8 @@ class Journal:
     def _train_together(self, trainer: Trainer) -> None:
         """Train with other ranks: between epochs, where all stand alike, the writer saves.
 
-        What a rank counts within an epoch is its own, and a signal ends all ranks at once.
+        What a rank counts within an epoch is its own, and a signal ends all ranks at once. Networks
+        with dropout go on, after a resume, with other masks than an undisturbed run's.
         """
         for record in trainer.train():
             self.records.append(record)

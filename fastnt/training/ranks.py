@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastnt.errors import UserError
+from fastnt.errors import Interrupted, UserError
 from fastnt.training.environment import choose_device
 
 T = TypeVar("T")
@@ -75,7 +75,9 @@ class Ranks:
         """Set ``tensors``, of equal shapes on all ranks, to the writer's, without a host sync."""
         if self.world > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, 0)
+                same = tensor.detach().contiguous()  # memory is sent as it lies
+                dist.broadcast(same, 0)
+                tensor.detach().copy_(same)
 
     def add_up(self, tensor: Tensor) -> None:
         """Set ``tensor`` to its sum over the ranks, without a host sync."""
@@ -145,7 +147,7 @@ def join_ranks(
 
 def _another_failed(store: Any, error: BaseException) -> bool:
     try:
-        return store.add("fastnt/failures", 1) > 1 and isinstance(error, Exception)
+        return store.add("fastnt/failures", 1) > 1 and isinstance(error, (Exception, Interrupted))
     except RuntimeError:  # the store is gone, with the machine that kept it: so are connections
         return isinstance(error, RuntimeError)
 

@@ -45,7 +45,11 @@ def same_device(folder: RunFolder, asked: Device) -> Device:
 
 
 def same_arithmetic(
-    folder: RunFolder, device: torch.device, precision: Precision | None, compile: bool | None
+    folder: RunFolder,
+    device: torch.device,
+    precision: Precision | None,
+    compile: bool | None,
+    ranks: int = 1,
 ) -> tuple[Precision, bool] | None:
     """The precision and the compilation that a run was begun with; torch's threads are set to its.
 
@@ -54,6 +58,7 @@ def same_arithmetic(
         device: what it is to go on with.
         precision: what is asked for, or None for the same.
         compile: likewise.
+        ranks: how many train it now.
 
     Returns:
         None when the run had not got so far that it matters.
@@ -76,11 +81,17 @@ def same_arithmetic(
     for what, was, wanted, remedy in (
         ("device", kind, device.type, f"--device {kind}"),
         ("precision", saved, precision or saved, "--amp and --no-amp left out"),
+        (
+            "ranks",
+            before.get("ranks", 1),
+            ranks,
+            f"torchrun and {before.get('ranks', 1)} processes",
+        ),
         ("compile", compiled, compiled if compile is None else compile, "--compile left out"),
     ):
         if was != wanted:
             raise UserError(
-                f"{folder.path} was begun with another {what} ({before[what]}); resume it with "
+                f"{folder.path} was begun with another {what} ({before.get(what, 1)}); resume it with "
                 f"{remedy}"
             )
     torch.set_num_threads(threads)
@@ -116,9 +127,11 @@ def same_data(
     return dataset
 
 
-def resume_command(folder: Path, data_dir: Path | None) -> str:
+def resume_command(folder: Path, data_dir: Path | None, ranks: int = 1) -> str:
     """The command line that goes on with the run in ``folder``."""
     words = ["fastnt", "train", "--resume", "--run", folder.name]
+    if ranks > 1:
+        words = ["torchrun", "--nproc-per-node", str(ranks), "-m", "--", *words]
     if folder.parent != Path("runs"):
         words += ["--runs-dir", str(folder.parent)]
     if data_dir is not None:

@@ -93,11 +93,13 @@ class Run:
         self.compile = place.device.type == "cuda" if place.compile is None else place.compile
         if place.resume:
             asked = None if place.amp is None else self.precision
-            before = same_arithmetic(self._files, place.device, asked, place.compile)
+            before = same_arithmetic(
+                self._files, place.device, asked, place.compile, place.ranks.world
+            )
             self.precision, self.compile = before or (self.precision, self.compile)
         elif place.ranks.is_writer:
             self._files.refuse_used()
-        self._command = resume_command(self.folder, place.data_dir)
+        self._command = resume_command(self.folder, place.data_dir, place.ranks.world)
         self._journal = Journal(self._files, self._command, place.ranks)
 
     def _choose_folder(self) -> Path:
@@ -259,7 +261,7 @@ class Run:
             except UserError as error:
                 raise UserError(f"{error} Or delete {kept}: it is trained again") from error
         if found:
-            return teacher  # the writer's weights come into it
+            return teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # the writer's weights come into it
         teacher.check_training(data.last_batch)
         teacher.to(self.place.device)
         schedule = Schedule(

@@ -167,6 +167,8 @@ class TrainStep:
             scale, tracker = state["scaler"].tolist()
             fresh = self.scaler.state_dict()
             self.scaler.load_state_dict(fresh | {"scale": scale, "_growth_tracker": int(tracker)})
+        if self._ranks.world > 1:  # what is saved is the writer's; each rank has its own
+            return
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 WORLD = 2
 # No dropout: its masks are drawn by each rank for its own rows.
 PLAIN = {
-    "teacher_network": "[C3(S1P1)@8-MP2(S2)]-FC32-FC10",
+    "teacher_network": "[C3(S1P1)@4]-[C3(S1P1)@8-MP2(S2)]-FC32-FC10",
     "epochs": 2,
     "teacher_epochs": 1,
     "train_samples": 300,  # the last batch of 64 is ragged: 44 rows
@@ -239,6 +239,10 @@ def test_torchrun_trains_as_one_process_does(loader: str, tmp_path: Path) -> Non
     one, several = tmp_path / "alone", tmp_path / "together"
     assert (one / "summary.json").read_text() == (several / "summary.json").read_text()
     _assert_same_run(several, one)
+    again = _torchrun(*arguments, "--run", "again", "--loader", loader)  # its teacher is found
+    assert again.returncode == 0, again.stderr
+    for network in ("teacher.safetensors", "noisy.safetensors"):
+        assert (tmp_path / "again" / network).read_bytes() == (several / network).read_bytes()
 
 
 @pytest.mark.slow
