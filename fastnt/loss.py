@@ -14,7 +14,7 @@ from fastnt.arguments import (
     prepare,
     prepare_scale,
 )
-from fastnt.kernels.noisy_l2.op import choose, noisy_l2, takes_plain
+from fastnt.kernels.noisy_l2.op import choose, noisy_l2, shaped, takes_plain
 
 Noise = Literal["logit", "shared"]
 Perturb = Literal["teacher", "student"]
@@ -137,7 +137,7 @@ def noisy_l2_value_and_grad(
     with torch.no_grad():
         loss, grad = kernel(*tensors, scale, grad_dtype=student.dtype, **options)
     assert grad is not None
-    return loss.view(loss_shape(student, students, reduction)), grad.view(student.shape)
+    return shaped(loss, loss_shape(student, students, reduction)), shaped(grad, student.shape)
 
 
 def noisy_logits(

@@ -1,238 +1,151 @@
-// The noisy-teacher L2 loss and its gradient, one row at a time (see eager.py for the mathematics).
+// The noisy-teacher L2 loss and its gradient (see eager.py for the mathematics): which rows the mask
+// selects, their noise, and the order in which rows are swept (sweep.hpp).
 //
-// A row that the mask selects draws its noise, in chunks that stay in the L1 cache, then
-//     f = 1 + xi,  r = g - f z  (noise on the student: r = f g - z),
-//     loss = 0.5 sum r^2,  grad = weight r  (weight f r),
-// in one pass over g and z. A row belongs to one thread and its sum has one order: float32 in the
-// lanes of a chunk, float64 over chunks. So no number depends on how the rows are shared out.
+// Noise is drawn in chunks that stay in the L1 cache, for selected rows only. A row belongs to one
+// thread and its sum has one order: float32 in the lanes of a chunk, float64 over chunks. So no
+// number depends on how the rows are shared out.
 //
 // This file is compiled once for each instruction set, ISA being its name.
 #include "native.hpp"
 
 #include <algorithm>
+#include <optional>
 
-#include "../philox/convert.hpp"
 #include "../philox/philox.hpp"
+#include "sweep.hpp"
 
 namespace {
 
 using namespace fastnt;
 
-constexpr std::int64_t CHUNK = 1024;  // classes, a multiple of 4 WIDTH
 constexpr std::int64_t TILE = 64;     // rows whose mask is drawn together
-constexpr std::int64_t MIXED = 64;    // class groups below which rows draw their noise together
-constexpr std::int64_t BLOCKS = 1024;  // that such rows draw at a time
+constexpr std::int64_t FEW = 256;     // classes below which rows draw their noise together
+constexpr std::int64_t BLOCKS = 512;  // of four normals each, that such rows draw at a time
 
-// `n` logits of a row as float32: in place where they are, else in the buffer.
-inline const float *read(const Logits &x, std::int64_t offset, std::int64_t n, float *buffer) {
-    const std::int64_t stride = x.class_stride;
-    if (x.dtype == Dtype::float32) {
-        const float *from = static_cast<const float *>(x.data) + offset;
-        if (stride == 1) return from;
-        for (std::int64_t i = 0; i < n; ++i) buffer[i] = from[i * stride];
-    } else if (x.dtype == Dtype::float64) {
-        const double *from = static_cast<const double *>(x.data) + offset;
-        for (std::int64_t i = 0; i < n; ++i) buffer[i] = static_cast<float>(from[i * stride]);
-    } else {
-        const std::uint16_t *from = static_cast<const std::uint16_t *>(x.data) + offset;
-        std::uint16_t gathered[CHUNK];
-        if (stride != 1) {
-            for (std::int64_t i = 0; i < n; ++i) gathered[i] = from[i * stride];
-            from = gathered;
+// Up to TILE samples of one student, and which of them the mask selects.
+struct Tile {
+    Tile(const NoisyL2 &p, std::int64_t begin, std::int64_t most)
+        : p(p),
+          student(begin / p.samples),
+          first(begin % p.samples),
+          count(std::min(most, p.samples - first)),
+          noise(p.noise[student]),
+          keys(noise.seed),
+          loss(p.row_loss + begin) {
+        std::uint32_t row[TILE] = {}, others[TILE];
+        float u[TILE];
+        for (std::int64_t i = 0; i < count; ++i) row[i] = row_of(i);
+        draw_uniforms(MixedBlocks(keys, noise.step, stream(MASK)), row, count, u);
+        for (std::int64_t i = 0; i < count; ++i) {  // no branch: it would be wrong half the time
+            places[selected] = others[i - selected] = static_cast<std::uint32_t>(i);
+            selected += u[i] < noise.alpha;
         }
-        if (x.dtype == Dtype::float16)
-            from_float16(from, n, buffer);
-        else
-            from_bfloat16(from, n, buffer);
-    }
-    return buffer;
-}
-
-// Brings neighbouring elements into the cache, 4 WIDTH at a time: memory works too while noise is drawn.
-class Ahead {
-   public:
-    Ahead(const void *data, Dtype dtype, std::int64_t stride, std::int64_t offset, std::int64_t n) {
-        const std::int64_t bytes = dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
-        from = static_cast<const char *>(data) + offset * bytes;
-        size = data && stride == 1 && n >= 16 * WIDTH ? bytes : 0;
-    }
-    template <bool to_write>
-    INLINE void fetch(std::int64_t i) const {
-        for (std::int64_t line = 0; line < 4 * WIDTH * size; line += 64)
-            prefetch<to_write>(from + i * size + line);
+        std::copy_n(others, count - selected, places + selected);
     }
 
-   private:
-    const char *from;
-    std::int64_t size;
+    Row row(std::int64_t place, bool noisy) const { return {p, student, first + place, noisy}; }
+    std::uint32_t row_of(std::int64_t place) const {
+        const std::int64_t sample = first + place;
+        return static_cast<std::uint32_t>(p.index ? p.index[sample * p.index_stride] : sample);
+    }
+    std::uint32_t stream(Stream of) const { return of + 256 * p.teacher_id; }
+
+    const NoisyL2 &p;
+    const std::int64_t student, first, count;
+    const Noise &noise;
+    const Keys keys;
+    double *const loss;
+    std::int64_t selected = 0;
+    std::uint32_t places[TILE];  // of the selected samples, behind them of the others
 };
 
-// From REST + k: no bit set, in the last k of WIDTH all.
-constexpr struct Rest {
-    std::uint32_t bits[2 * WIDTH] = {};
-    constexpr Rest() {
-        for (int i = WIDTH; i < 2 * WIDTH; ++i) bits[i] = 0xFFFFFFFF;
-    }
-    constexpr const std::uint32_t *operator+(std::int64_t k) const { return bits + k; }
-} REST;
-
-enum Target { CLEAN, TEACHER, STUDENT };  // what the noise multiplies
-
-// The sum of r^2 of one row's `n` classes; the gradient, where wanted, into `grad`.
-template <Target target, bool write>
-double sweep(const float *g, const float *z, const float *xi, std::int64_t n, float weight,
-             float *grad) {
-    const F one = all(1.0f), weights = all(weight);
-    F sums[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
-    std::int64_t i = 0;
-    auto step = [&](F &sum) INLINE_LAMBDA {
-        const F f = target == CLEAN ? one : one + load(xi + i);
-        const F r = target == STUDENT ? f * load(g + i) - load(z + i)
-                    : target == TEACHER ? load(g + i) - f * load(z + i)
-                                        : load(g + i) - load(z + i);
-        sum = sum + r * r;
-        if (write) store(grad + i, target == STUDENT ? r * f * weights : r * weights);
-        i += WIDTH;
-    };
-    while (i + 4 * WIDTH <= n) {
-        step(sums[0]);
-        step(sums[1]);
-        step(sums[2]);
-        step(sums[3]);
-    }
-    while (i + WIDTH <= n) step(sums[0]);
-    if (i < n && n >= WIDTH) {  // the last WIDTH once more, of which only the rest counts
-        F rest = all(0.0f);
-        const U counts = load(REST + (n - i));
-        i = n - WIDTH;
-        step(rest);
-        sums[1] = sums[1] + bits<F>(bits<U>(rest) & counts);
-    }
-    float tail = 0;
-    for (; i < n; ++i) {
-        const float f = target == CLEAN ? 1.0f : 1.0f + xi[i];
-        const float r = target == STUDENT ? f * g[i] - z[i] : g[i] - f * z[i];
-        tail += r * r;
-        if (write) grad[i] = target == STUDENT ? r * f * weight : r * weight;
-    }
-    const F sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    return static_cast<double>(Shuffle::sum(sum)) + static_cast<double>(tail);
-}
-
-using Sweep = double (*)(const float *, const float *, const float *, std::int64_t, float, float *);
-constexpr Sweep SWEEPS[3][2] = {{sweep<CLEAN, false>, sweep<CLEAN, true>},
-                                {sweep<TEACHER, false>, sweep<TEACHER, true>},
-                                {sweep<STUDENT, false>, sweep<STUDENT, true>}};
-
-inline std::int64_t row_of(const NoisyL2 &p, std::int64_t sample) {
-    return p.index ? p.index[sample * p.index_stride] : sample;
-}
-
-// The mask of up to TILE samples from `sample` on.
-void select(const NoisyL2 &p, const Noise &noise, const Keys &keys, std::int64_t sample,
-            std::int64_t count, bool *selected) {
-    const Q zero = all(std::uint64_t{0}), step = all(std::uint64_t{noise.step});
-    const Q stream = all(std::uint64_t{MASK + 256 * p.teacher_id});
-    constexpr int HALF = WIDTH / 2;
-    for (std::int64_t i = 0; i < count; i += HALF) {
-        Words words{zero, zero, step, stream};
-        for (int lane = 0; lane < HALF && i + lane < count; ++lane)
-            words.word1[lane] = static_cast<std::uint32_t>(row_of(p, sample + i + lane));
-        for (int round = 0; round < 10; ++round) words.round(keys, round);
-        for (int lane = 0; lane < HALF && i + lane < count; ++lane) {
-            const std::uint32_t word = low(words.word0[lane]);
-            selected[i + lane] = static_cast<float>(word >> 8) * 0x1p-24f < noise.alpha;
-        }
-    }
-}
-
-// The loss of one row. `drawn` holds its noise, if that was drawn before.
-double one_row(const NoisyL2 &p, const Noise &of, const Keys &keys, std::int64_t student,
-               std::int64_t sample, bool selected, const float *drawn) {
-    float noise[CHUNK], g_buffer[CHUNK], z_buffer[CHUNK], out_buffer[CHUNK];
-    const Logits &g = p.student, &z = p.teacher;
-    const std::int64_t g_row = student * g.student_stride + sample * g.sample_stride;
-    const std::int64_t z_row = student * z.student_stride + sample * z.sample_stride;
-    const std::int64_t grad_row = (student * p.samples + sample) * p.classes;
-    const Target target = !selected ? CLEAN : p.perturb_student ? STUDENT : TEACHER;
-    const Sweep run = SWEEPS[target][p.grad != nullptr];
-    const bool direct = p.grad && p.grad_dtype == Dtype::float32;
-    double sum = 0;
-    for (std::int64_t c = 0; c < p.classes; c += CHUNK) {
-        const std::int64_t n = p.classes - c < CHUNK ? p.classes - c : CHUNK;
-        const float *xi = drawn ? drawn + c : noise;
-        float *grad = direct ? static_cast<float *>(p.grad) + grad_row + c : out_buffer;
-        if (selected && !drawn) {
-            const RowBlocks blocks(keys, static_cast<std::uint32_t>(row_of(p, sample)), of.step,
-                                   NOISE + 256 * p.teacher_id);
-            const Ahead g_ahead(g.data, g.dtype, g.class_stride, g_row + c, n);
-            const Ahead z_ahead(z.data, z.dtype, z.class_stride, z_row + c, n);
-            const Ahead grad_ahead(p.grad, p.grad_dtype, 1, grad_row + c, n);
-            draw_row(blocks, c / 4, (n + 3) / 4, of.sigma, noise, [&](std::int64_t i) INLINE_LAMBDA {
-                g_ahead.fetch<false>(i);
-                z_ahead.fetch<false>(i);
-                grad_ahead.fetch<true>(i);
-            });
-        }
-        sum += run(read(g, g_row + c * g.class_stride, n, g_buffer),
-                   read(z, z_row + c * z.class_stride, n, z_buffer), xi, n, p.grad_weight, grad);
-        if (p.grad && !direct) {
-            std::uint16_t *to = static_cast<std::uint16_t *>(p.grad) + grad_row + c;
-            if (p.grad_dtype == Dtype::float16)
-                to_float16(out_buffer, n, to);
-            else
-                to_bfloat16(out_buffer, n, to);
-        }
-    }
-    return 0.5 * sum;
-}
-
-// The noise of several rows of few classes, one behind the other, each at a multiple of 4.
-class MixedRows {
+// Few classes: the rows of a tile draw their noise together, and are swept in order.
+class FewClasses {
    public:
-    explicit MixedRows(std::int64_t groups) : groups(groups) {
+    explicit FewClasses(std::int64_t classes) : groups((classes + 3) / 4) {
         for (std::int64_t i = 0, g = 0; i < BLOCKS; ++i, g = g + 1 < groups ? g + 1 : 0)
             group[i] = static_cast<std::uint32_t>(g);
     }
-    void draw(const NoisyL2 &p, const Noise &of, const Keys &keys, std::int64_t sample,
-              std::int64_t count, const bool *selected) {
-        std::int64_t blocks = 0;
-        for (std::int64_t i = 0; i < count; ++i)
-            if (selected[i])
-                for (const std::int64_t end = blocks + groups; blocks < end; ++blocks)
-                    row[blocks] = static_cast<std::uint32_t>(row_of(p, sample + i));
-        const MixedBlocks mixed(keys, of.step, NOISE + 256 * p.teacher_id);
-        draw_blocks(mixed, group, row, blocks, of.sigma, xi);
+
+    std::int64_t tile() const { return std::min(TILE, BLOCKS / groups); }
+
+    void sweep(const Tile &tile) {
+        static constexpr float none[FEW] = {};
+        const float *noise[TILE];
+        std::fill_n(noise, tile.count, none);
+        for (std::int64_t i = 0; i < tile.selected; ++i) {
+            noise[tile.places[i]] = xi + 4 * groups * i;
+            const U row_of_all = all(tile.row_of(tile.places[i]));
+            for (std::int64_t g = 0; g < groups; g += WIDTH) store(row + groups * i + g, row_of_all);
+        }
+        draw_blocks(MixedBlocks(tile.keys, tile.noise.step, tile.stream(NOISE)), group, row,
+                    tile.selected * groups, tile.noise.sigma, xi);
+        sweep_rows(tile.p, tile.student, tile.first, tile.count, noise, tile.loss);
     }
 
-    const std::int64_t groups;
-    float xi[4 * BLOCKS];
-
    private:
-    std::uint32_t group[BLOCKS], row[BLOCKS];
+    const std::int64_t groups;
+    std::uint32_t group[BLOCKS], row[BLOCKS + WIDTH];
+    float xi[4 * BLOCKS];
 };
 
-void rows(const NoisyL2 &p, std::int64_t begin, std::int64_t end) {
-    bool selected[TILE];
-    const std::int64_t groups = (p.classes + 3) / 4;
-    const bool mix = !p.shared_xi && 0 < groups && groups < MIXED;
-    MixedRows mixed(mix ? groups : 1);
-    const std::int64_t tile = mix ? std::min(TILE, BLOCKS / groups) : TILE;
-    while (begin < end) {
-        const std::int64_t student = begin / p.samples, first = begin % p.samples;
-        const std::int64_t count = std::min({tile, end - begin, p.samples - first});
-        const Noise &noise = p.noise[student];
-        const Keys keys(noise.seed);
-        select(p, noise, keys, first, count, selected);
-        if (mix) mixed.draw(p, noise, keys, first, count, selected);
-        const float *shared =
-            p.shared_xi ? p.shared_xi + student * padded_classes(p.classes) : nullptr;
-        const float *drawn = mix ? mixed.xi : shared;
-        for (std::int64_t i = 0; i < count; ++i) {
-            p.row_loss[begin + i] = one_row(p, noise, keys, student, first + i, selected[i], drawn);
-            if (mix && selected[i]) drawn += 4 * groups;
+// A row with noise and one without, chunk by chunk: drawing keeps the core busy and the memory idle,
+// so that both come into the cache meanwhile. Either may be missing.
+void sweep_pair(const Tile &tile, const RowBlocks &blocks, std::optional<Row> &noisy,
+                std::optional<Row> &clean) {
+    float xi[CHUNK];
+    const std::int64_t classes = tile.p.classes;
+    for (std::int64_t c = 0; c < classes; c += CHUNK) {
+        const std::int64_t n = std::min(classes - c, CHUNK);
+        if (noisy) {
+            const Ahead ahead(noisy, c, n), beside(clean, c, n);
+            draw_row(blocks, c / 4, (n + 3) / 4, tile.noise.sigma, xi,
+                     [&](std::int64_t i) INLINE_LAMBDA {
+                         ahead.fetch(i);
+                         beside.fetch(i);
+                     });
+            noisy->sweep(c, n, xi);
         }
-        begin += count;
+        if (clean) clean->sweep(c, n, nullptr);
+    }
+}
+
+void sweep_many_classes(const Tile &tile) {
+    const std::int64_t selected = tile.selected, others = tile.count - selected;
+    for (std::int64_t i = 0; i < std::max(selected, others); ++i) {
+        const std::uint32_t place = tile.places[i], beside = i < others ? tile.places[selected + i] : 0;
+        std::optional<Row> noisy, clean;
+        if (i < selected) noisy.emplace(tile.row(place, true));
+        if (i < others) clean.emplace(tile.row(beside, false));
+        sweep_pair(tile, {tile.keys, tile.row_of(place), tile.noise.step, tile.stream(NOISE)}, noisy,
+                   clean);
+        if (noisy) tile.loss[place] = noisy->loss();
+        if (clean) tile.loss[beside] = clean->loss();
+    }
+}
+
+void sweep_shared(const Tile &tile) {
+    const float *xi = tile.p.shared_xi + tile.student * padded_classes(tile.p.classes);
+    for (std::int64_t i = 0; i < tile.count; ++i) {
+        const bool noisy = i < tile.selected;
+        Row row = tile.row(tile.places[i], noisy);
+        row.sweep(noisy ? xi : nullptr);
+        tile.loss[tile.places[i]] = row.loss();
+    }
+}
+
+void rows(const NoisyL2 &p, std::int64_t begin, std::int64_t end) {
+    std::optional<FewClasses> few;
+    if (!p.shared_xi && 0 < p.classes && p.classes < FEW) few.emplace(p.classes);
+    while (begin < end) {
+        const Tile tile(p, begin, std::min(few ? few->tile() : TILE, end - begin));
+        if (few)
+            few->sweep(tile);
+        else if (p.shared_xi)
+            sweep_shared(tile);
+        else
+            sweep_many_classes(tile);
+        begin += tile.count;
     }
 }
 

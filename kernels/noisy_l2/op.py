@@ -120,6 +120,11 @@ def takes_plain(version: ValueAndGrad) -> bool:
     return version is native.value_and_grad and not transforms.traced()
 
 
+def shaped(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return a view in ``shape``: the tensor itself where it has that, as a view is not free."""
+    return tensor if tensor.shape == shape else tensor.view(shape)
+
+
 def noisy_l2(
     student: Tensor,
     *tensors: *Tensors,
@@ -139,7 +144,8 @@ def noisy_l2(
         apply: Any = _NoisyL2.apply
         loss: Tensor = apply(student, impl, shape, options, tensors)
         return loss
-    return choose(impl, student)(*tensors, None, grad_dtype=None, **options)[0].view(shape)
+    loss, _ = choose(impl, student)(*tensors, None, grad_dtype=None, **options)
+    return shaped(loss, shape)
 
 
 class _NoisyL2(Function):
@@ -162,7 +168,7 @@ class _NoisyL2(Function):
         )
         assert grad is not None
         ctx.save_for_backward(grad)
-        return loss if loss.shape == shape else loss.view(shape)
+        return shaped(loss, shape)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -173,8 +179,7 @@ class _NoisyL2(Function):
             grad = transforms.chain(grad, scale, ctx.each)
         if grad.dtype != ctx.dtype:
             grad = grad.to(ctx.dtype)
-        grad = grad.view(ctx.shape)
-        return (grad, None, None, None, None)
+        return (shaped(grad, ctx.shape), None, None, None, None)
 
 
 # Tells whether the backward that runs now is one of several (retain_graph=True). Then the saved

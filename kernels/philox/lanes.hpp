@@ -121,6 +121,7 @@ INLINE U load(const std::uint32_t *from) {
     std::memcpy(&x, from, sizeof x);
     return x;
 }
+INLINE void store(std::uint32_t *to, U x) { std::memcpy(to, &x, sizeof x); }
 
 template <bool to_write>
 INLINE void prefetch(const void *from) {

@@ -87,11 +87,10 @@ class MixedBlocks {
         first2 = all(std::uint64_t{stream ^ low(keys.key1[0][0])});
     }
 
-    // The blocks of WIDTH groups and rows, whose normals come out in this order.
-    INLINE void draw(U group, U row, Words &words, Words &others) const {
-        const Q groups = bits<Q>(Shuffle::by_columns(group)), rows = bits<Q>(Shuffle::by_columns(row));
-        words = one_round(groups, rows);
-        others = one_round(groups >> 32, rows >> 32);
+    // Those of the low halves of two vectors of groups and rows.
+    INLINE void draw(Q group, Q other_group, Q row, Q other_row, Words &words, Words &others) const {
+        words = one_round(group, row);
+        others = one_round(other_group, other_row);
         for (int i = 1; i < 10; ++i) {
             words.round(keys, i);
             others.round(keys, i);
@@ -125,23 +124,24 @@ INLINE F minus_two_log(U word) {
     return e * all(-1.38629436f) + p * t;
 }
 
-// radius * (cos, sin) of 2 pi u = pi (k + y), y in [-1/2, 1/2): k's parity is a sign for both.
+// radius * (cos, sin) of 2 pi u = pi (k + 1/2 + y), y in (-1/2, 1/2): (-sin, cos) of pi y, k's parity
+// being a sign for both.
 INLINE void turn(F radius, U word, F &cosine, F &sine) {
-    const U fraction = (word & all(0xFFFFFE00u)) | all(0x100u);  // u * 2^32, exact
-    const F y = to_float(bits<I>(fraction << 1)) * all(0x1p-32f);
-    const U sign = (fraction + all(0x40000000u)) & all(0x80000000u);
-    radius = bits<F>(bits<U>(radius) ^ sign);
+    // 1 + the fraction of 2 u, exact: k is the word's top bit, the lowest of the fraction is always set.
+    const F one_and_fraction = bits<F>(((word >> 8) & all(0x7FFFFFu)) | all(0x3F800001u));
+    const F y = one_and_fraction - all(1.5f);
+    radius = bits<F>(bits<U>(radius) ^ (word & all(0x80000000u)));
     const F z = y * y;
     F c = z * all(0.21969681f) + all(-1.33188021f);
     c = c * z + all(4.05841208f);
     c = c * z + all(-4.93479300f);
     c = c * z + all(0.99999994f);
-    F s = z * all(0.07722225f) + all(-0.59804642f);
-    s = s * z + all(2.55003166f);
-    s = s * z + all(-5.16770697f);
-    s = s * z + all(3.14159250f);
-    cosine = radius * c;
-    sine = radius * (s * y);
+    F s = z * all(-0.07722225f) + all(0.59804642f);
+    s = s * z + all(-2.55003166f);
+    s = s * z + all(5.16770697f);
+    s = s * z + all(-3.14159250f);
+    cosine = radius * (s * y);
+    sine = radius * c;
 }
 
 // 4 WIDTH normals, times sigma, of WIDTH blocks; see groups_of_first for their order.
@@ -187,8 +187,25 @@ INLINE void draw_blocks(const MixedBlocks &blocks, const std::uint32_t *group,
     const F scale = all(sigma);
     for (std::int64_t i = 0; i < count; i += WIDTH) {
         Words words, others;
-        blocks.draw(load(group + i), load(row + i), words, others);
+        // For the normals to come out in this order; see groups_of_first.
+        const Q groups = bits<Q>(Shuffle::by_columns(load(group + i)));
+        const Q rows = bits<Q>(Shuffle::by_columns(load(row + i)));
+        blocks.draw(groups, groups >> 32, rows, rows >> 32, words, others);
         normals(words, others, scale, to + 4 * i);
+    }
+}
+
+// u = (word0 >> 8) / 2^24 of `count` rows, in group 0. Rows are read, and u is written, up to the next
+// multiple of WIDTH.
+INLINE void draw_uniforms(const MixedBlocks &blocks, const std::uint32_t *row, std::int64_t count,
+                          float *u) {
+    const Q none = all(std::uint64_t{0}), low_halves = all(std::uint64_t{0xFFFFFFFF});
+    for (std::int64_t i = 0; i < count; i += WIDTH) {
+        Words even, odd;
+        const Q rows = bits<Q>(load(row + i));
+        blocks.draw(none, none, rows, rows >> 32, even, odd);
+        const U word0 = bits<U>((even.word0 & low_halves) | (odd.word0 << 32));
+        store(u + i, to_float(bits<I>(word0 >> 8)) * all(0x1p-24f));
     }
 }
 
