@@ -177,8 +177,8 @@ def train(
     from fastnt.training.environment import use_deterministic_algorithms
     from fastnt.training.memory import keep_freed_memory
     from fastnt.training.model import is_own_teacher
-    from fastnt.training.ranks import join_ranks
-    from fastnt.training.resume import refuse_other_recipe, same_device
+    from fastnt.training.ranks import Device, join_ranks
+    from fastnt.training.resume import refuse_other_data, refuse_other_recipe, same_device
     from fastnt.training.run import Place, Run
     from fastnt.training.run_folder import find_run
 
@@ -199,16 +199,22 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
-    if resume:
-        found = find_run(runs_dir, run)
-        run, device = found.path.name, same_device(found, device)
+    again = {"--deterministic": deterministic, "--profile": profile, "--tensorboard": tensorboard}
     keep_freed_memory()
     if deterministic:
         use_deterministic_algorithms()
-    with join_ranks(device) as (ranks, own_device):
+
+    def choose() -> Device:
+        return same_device(find_run(runs_dir, run), device) if resume else device
+
+    with join_ranks(choose) as (ranks, own_device):
         overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
         if resume:
+            found = find_run(runs_dir, run)
+            run = found.path.name
             recipe = load_recipe(None, found.config)
+            if dataset is not None:
+                refuse_other_data(found, recipe, load_recipe(dataset))
             asked = load_recipe(dataset, config or found.config, overrides)
             refuse_other_recipe(found, recipe, asked)
         else:
@@ -228,6 +234,7 @@ def train(
             compile=compile_,
             ranks=ranks,
             profile=profile,
+            flags=tuple(flag for flag, given in again.items() if given),
         )
         with choose_progress(quiet=silent) as progress:
             current = Run(recipe, place, progress)

@@ -118,6 +118,10 @@ class Checkpoints:
         paths = self._paths()
         return load_checkpoint(paths[-1]) if paths else None
 
+    def names(self) -> list[str]:
+        """The files' names, in the order of time."""
+        return [path.name for path in self._paths()]
+
     def clear(self) -> None:
         """Remove all, and the folder if nothing else is in it."""
         with suppress(OSError):  # what cannot be removed does no harm

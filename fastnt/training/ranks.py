@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +20,7 @@ from fastnt.errors import Interrupted, UserError
 from fastnt.training.environment import choose_device
 
 T = TypeVar("T")
+Device = Literal["auto", "cpu", "cuda"]
 PATIENCE = timedelta(days=1)  # data are prepared by one rank while the others wait
 GRACE = 5.0  # seconds that a silent rank leaves to the one that speaks
 
@@ -108,10 +109,10 @@ ALONE = Ranks()
 
 
 @contextmanager
-def join_ranks(
-    device: Literal["auto", "cpu", "cuda"],
-) -> Iterator[tuple[Ranks, torch.device]]:
+def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the ranks that torchrun started; yield this one and the device that it computes on.
+
+    ``choose`` tells the device, once the ranks can fail as one.
 
     Without torchrun's environment, or as its only rank, this process is alone.
 
@@ -124,13 +125,13 @@ def join_ranks(
     """
     rank, world, local_rank = _environment()
     if world == 1:
-        yield ALONE, choose_device(device)
+        yield ALONE, choose_device(choose())
         return
     from torch.distributed.rendezvous import rendezvous
 
     store, *_ = next(rendezvous("env://", rank, world))
     try:
-        own = _own_device(choose_device(device), local_rank)
+        own = _own_device(choose_device(choose()), local_rank)
         backend = "nccl" if own.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -141,6 +142,8 @@ def join_ranks(
         if silent:
             time.sleep(GRACE)  # torchrun ends all when one has left: the first has yet to speak
             sys.exit(2)
+        if rank > 0 and isinstance(error, UserError):  # it may be that of another machine
+            raise UserError(f"rank {rank}: {error}") from error
         raise
     _leave()
 

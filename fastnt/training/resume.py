@@ -1,9 +1,9 @@
 """Going on with a run: the recipe, the arithmetic and the data it was begun with, and no others."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -12,9 +12,8 @@ from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
 from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.training.precision import Precision
+from fastnt.training.ranks import Device, Ranks
 from fastnt.training.run_folder import RunFolder
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 def refuse_other_recipe(folder: RunFolder, recipe: Recipe, asked: Recipe) -> None:
@@ -33,6 +32,33 @@ def refuse_other_recipe(folder: RunFolder, recipe: Recipe, asked: Recipe) -> Non
         raise UserError(
             f"--resume goes on with the recipe of {folder.path}, where {', '.join(others)}; leave "
             "those options out, or begin a new run without --resume"
+        )
+
+
+def refuse_other_data(folder: RunFolder, recipe: Recipe, asked: Recipe) -> None:
+    """Refuse to go on with a run on other data than those of ``recipe``.
+
+    Raises:
+        UserError: ``asked`` is a recipe for others.
+    """
+    if asked.dataset != recipe.dataset:
+        raise UserError(
+            f"{folder.path} was begun on {recipe.dataset}, not {asked.dataset}; leave --dataset out, "
+            "and if the same data lie elsewhere now, give that place with --data-dir"
+        )
+
+
+def refuse_other_folder(folder: RunFolder, ranks: Ranks) -> None:
+    """Refuse to go on where another rank, on another machine, sees another run than the first.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    seen = [folder.environment(), folder.checkpoints.names()]
+    if ranks.tell(seen) != seen:
+        raise UserError(
+            f"{folder.path} is not what rank 0 sees there; give all machines one --runs-dir that they "
+            "share"
         )
 
 
@@ -127,8 +153,10 @@ def same_data(
     return dataset
 
 
-def resume_command(folder: Path, data_dir: Path | None, ranks: int = 1) -> str:
-    """The command line that goes on with the run in ``folder``."""
+def resume_command(
+    folder: Path, data_dir: Path | None, ranks: int = 1, flags: Sequence[str] = ()
+) -> str:
+    """The command line that goes on with the run in ``folder``, ``flags`` given again."""
     words = ["fastnt", "train", "--resume", "--run", folder.name]
     if ranks > 1:
         words = ["torchrun", "--nproc-per-node", str(ranks), "-m", "--", *words]
@@ -136,4 +164,5 @@ def resume_command(folder: Path, data_dir: Path | None, ranks: int = 1) -> str:
         words += ["--runs-dir", str(folder.parent)]
     if data_dir is not None:
         words += ["--data-dir", str(data_dir)]
+    words += flags
     return shlex.join(words)

@@ -33,7 +33,12 @@ from fastnt.training.precision import Precision, choose_precision
 from fastnt.training.profile import Section, StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.ranks import ALONE, Ranks
-from fastnt.training.resume import resume_command, same_arithmetic, same_data
+from fastnt.training.resume import (
+    refuse_other_folder,
+    resume_command,
+    same_arithmetic,
+    same_data,
+)
 from fastnt.training.run_folder import RunFolder, find_run, named_path, new_path
 from fastnt.training.step import TrainStep
 from fastnt.training.summary import Networks, check_fits, summarise, teacher_names
@@ -63,6 +68,7 @@ class Place:
     compile: bool | None = None  # torch.compile; None: on a GPU
     ranks: Ranks = ALONE
     profile: bool = False  # where the time of the noisy student's steps goes; writes trace.json
+    flags: tuple[str, ...] = ()  # of the command line, to be given again with --resume
 
 
 @dataclass
@@ -92,6 +98,7 @@ class Run:
         self.precision = choose_precision(place.device, place.amp)
         self.compile = place.device.type == "cuda" if place.compile is None else place.compile
         if place.resume:
+            refuse_other_folder(self._files, place.ranks)
             asked = None if place.amp is None else self.precision
             before = same_arithmetic(
                 self._files, place.device, asked, place.compile, place.ranks.world
@@ -99,7 +106,7 @@ class Run:
             self.precision, self.compile = before or (self.precision, self.compile)
         elif place.ranks.is_writer:
             self._files.refuse_used()
-        self._command = resume_command(self.folder, place.data_dir, place.ranks.world)
+        self._command = resume_command(self.folder, place.data_dir, place.ranks.world, place.flags)
         self._journal = Journal(self._files, self._command, place.ranks)
 
     def _choose_folder(self) -> Path:

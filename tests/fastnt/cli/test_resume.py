@@ -94,7 +94,7 @@ def test_resume_takes_the_newest_unfinished_run_and_its_recipe(
     for options, words in (
         (("--alpha", "0.5"), "alpha is 0.25, not 0.5"),
         (("--set", "lr=1"), "lr is 0.005, not 1.0"),
-        (("--dataset", "mnist"), "is for digits, not mnist"),
+        (("--dataset", "mnist"), "was begun on digits, not mnist; leave --dataset out"),
     ):
         refused = _fastnt(capfd, "train", "--resume", *options, code=2)[1]
         assert words in refused
@@ -121,8 +121,12 @@ def test_the_command_that_goes_on_names_what_is_needed(
 
     monkeypatch.setattr("fastnt.training.run.prepare", stop)
     place = ("--runs-dir", "my runs", "--data-dir", str(mnist_folder), "--run", "b")
-    error = _fastnt(capfd, "train", "--dataset", "mnist", *place, code=130)[1]
-    command = f"fastnt train --resume --run b --runs-dir 'my runs' --data-dir {mnist_folder}\n"
+    flags = ("--tensorboard", "--profile")
+    error = _fastnt(capfd, "train", "--dataset", "mnist", *place, *flags, code=130)[1]
+    command = (
+        f"fastnt train --resume --run b --runs-dir 'my runs' --data-dir {mnist_folder} "
+        "--profile --tensorboard\n"
+    )
     assert error.endswith(command)
 
 

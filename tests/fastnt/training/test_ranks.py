@@ -17,8 +17,10 @@ from fastnt.errors import UserError
 from fastnt.networks import NETWORKS
 from fastnt.training.display import Silent
 from fastnt.training.model import Model
-from fastnt.training.ranks import ALONE, _own_device, join_ranks
+from fastnt.training.ranks import ALONE, Ranks, _own_device, join_ranks
+from fastnt.training.resume import refuse_other_folder
 from fastnt.training.run import Place, Run
+from fastnt.training.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 WORLD = 2
@@ -71,7 +73,7 @@ from fastnt.training.run import Place, Run
 
 fastnt.training.ranks.GRACE = 0.1
 runs = Path(sys.argv[1])
-with fastnt.training.ranks.join_ranks("cpu") as (ranks, device):
+with fastnt.training.ranks.join_ranks(lambda: "cpu") as (ranks, device):
     mine, found = torch.tensor([1.0 + ranks.rank, -5.0]), {}
     for what in (ranks.add_up, ranks.least, lambda tensor: ranks.share([tensor])):
         what(tensor := mine.clone())
@@ -183,12 +185,12 @@ def _assert_same_run(several: Path, one: Path) -> None:
 
 def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
-    with join_ranks("cpu") as (ranks, device):
+    with join_ranks(lambda: "cpu") as (ranks, device):
         assert (ranks, device) == (ALONE, CPU)
         assert not torch.distributed.is_initialized()
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="mine"), join_ranks("cpu") as (ranks, _):
+    with pytest.raises(UserError, match="mine"), join_ranks(lambda: "cpu") as (ranks, _):
         assert ranks == ALONE
         assert not torch.distributed.is_initialized()
         raise UserError("mine")
@@ -199,6 +201,21 @@ def test_a_rank_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match=r"the 2 GPUs that torch sees.* --nproc-per-node 2"):
         _own_device(torch.device("cuda"), 2)
     assert _own_device(CPU, 2) == CPU
+
+
+def test_a_run_is_resumed_where_all_ranks_see_the_same(tmp_path: Path) -> None:
+    class Elsewhere(Ranks):
+        def tell(self, value: Any) -> Any:
+            return [{"compile": False}, ["00000001.safetensors"]]
+
+    folder = RunFolder(tmp_path)
+    refuse_other_folder(folder, ALONE)
+    with pytest.raises(UserError, match=r"not what rank 0 sees there.* one --runs-dir"):
+        refuse_other_folder(folder, Elsewhere(rank=1, world=2))
+    folder.describe({"compile": False})
+    folder.checkpoints.folder.mkdir()
+    (folder.checkpoints.folder / "00000001.safetensors").touch()
+    refuse_other_folder(folder, Elsewhere(rank=1, world=2))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -253,6 +270,7 @@ def test_torchrun_trains_as_one_process_does(loader: str, tmp_path: Path) -> Non
         (["--student", "FC7"], "10 logits are needed"),
         (["--alpha", "2"], "alpha is 2.0; it must be between 0 and 1"),
         (["--run", "a"], "already holds other files"),  # the first rank alone looks
+        (["--resume"], "holds no unfinished run"),
     ],
 )
 def test_torchrun_ends_with_one_sentence(wrong: list[str], sentence: str, tmp_path: Path) -> None:
