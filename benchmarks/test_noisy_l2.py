@@ -29,12 +29,13 @@ def _one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("rival", COLOURS)
 @pytest.mark.parametrize("case", cases(DEVICE), ids=str)
 def test_noisy_l2(benchmark: BenchmarkFixture, case: Case, rival: str) -> None:
-    calls = rivals(case, make_inputs(case, DEVICE))
+    inputs = make_inputs(case, DEVICE)
+    calls = rivals(case, inputs)
     if rival not in calls:
         pytest.skip("there is no such rival for this mode or device")
     call = calls[rival]
     benchmark.group = str(case)
-    benchmark.extra_info["peak_extra_bytes"] = peak_extra_bytes(call, DEVICE)
+    benchmark.extra_info["peak_extra_bytes"] = peak_extra_bytes(call, DEVICE, inputs.release)
 
     def run() -> None:
         call()

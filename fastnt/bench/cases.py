@@ -44,6 +44,10 @@ class Inputs:
     teacher: Tensor
     labels: Tensor
 
+    def release(self) -> None:
+        """Drop the gradient of the call before."""
+        self.student.grad = None
+
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
     """Draw the logits of ``case``; the student's require a gradient in mode "autograd"."""

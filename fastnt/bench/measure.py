@@ -56,9 +56,13 @@ def _turn(call: Call, repeats: int, device: torch.device) -> float:
     return (time.perf_counter() - begin) / repeats
 
 
-def peak_extra_bytes(call: Call, device: torch.device) -> int:
-    """Most bytes that torch's allocator held at once during a call, beyond what it held before."""
+def peak_extra_bytes(call: Call, device: torch.device, release: Call = lambda: None) -> int:
+    """Most bytes that torch's allocator held at once during a call, beyond what it held before.
+
+    ``release`` lets go of what an earlier call left (a gradient): the next replaces it.
+    """
     call()
+    release()
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

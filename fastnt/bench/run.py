@@ -29,7 +29,7 @@ def run_cases(
         for name, call in list(calls.items()):
             rows[name] = _describe(case, name)
             try:
-                rows[name]["peak_extra_bytes"] = peak_extra_bytes(call, device)
+                rows[name]["peak_extra_bytes"] = peak_extra_bytes(call, device, inputs.release)
             except torch.OutOfMemoryError:
                 rows[name]["error"] = "out of memory"
                 del calls[name]

@@ -55,6 +55,16 @@ def test_peak_memory_is_what_a_call_holds_at_once() -> None:
     assert peak_extra_bytes(call, CPU) == 2 << 20
 
 
+def test_the_loss_takes_the_memory_of_one_gradient() -> None:
+    case = Case(64, 1000, torch.float32, 0.5, "autograd")
+    inputs = make_inputs(case, CPU)
+    calls, gradient = rivals(case, inputs), 64 * 1000 * 4
+    for _ in range(2):  # whether or not the call before left one
+        peak = peak_extra_bytes(calls["fastnt"], CPU, inputs.release)
+        assert gradient <= peak <= gradient + 64 * 8
+    assert peak_extra_bytes(calls["pytorch"], CPU, inputs.release) >= 4 * gradient
+
+
 def test_bench_writes_rows_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compile_ = ("--skip", "compile", "--skip", "compile fallback")
     arguments = ("--shape", "32x10", "--mode", "value_and_grad", *compile_)
