@@ -46,3 +46,11 @@ def test_rows_that_draw_the_same_words_stay_in_their_order(monkeypatch):
     monkeypatch.setattr("fastnt.data.order.philox_words", lambda seed, counters: counters // 1000)
     counters = np.arange(1000)
     assert np.array_equal(epoch_order(0, 1, 1000), counters)
+
+
+def test_the_last_bits_of_the_words_decide_too(monkeypatch):
+    def words(seed, counters):
+        return np.stack([counters[0], 1000 - counters[1], counters[2], counters[3]])
+
+    monkeypatch.setattr("fastnt.data.order.philox_words", words)
+    assert epoch_order(0, 1, 1000).tolist() == list(range(999, -1, -1))
