@@ -2,7 +2,7 @@
 
 A batch of 512 images of 32 x 32 x 3, pad 4, mirror, mean and deviation of each channel, on one thread:
 fastnt's best version for the device, the eager definition in PyTorch (the same bits), and the conversion
-alone, which moves the same bytes.
+alone, which moves the same bytes into memory that is there already.
 """
 
 from collections.abc import Callable, Iterator

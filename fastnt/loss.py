@@ -177,7 +177,7 @@ def noisy_logits(
     with torch.no_grad():
         _, grad = kernel(*tensors, None, grad_dtype=logits.dtype, teacher_id=teacher_id, **options)
     assert grad is not None
-    return grad.neg_().view(logits.shape)
+    return shaped(grad.neg_(), logits.shape)
 
 
 class NoisyL2Loss(nn.Module):

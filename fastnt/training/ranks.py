@@ -50,12 +50,13 @@ class Ranks:
         No rank may communicate in the block.
         """
         if self.local_rank > 0:
-            self._wait()
+            self.wait()
         yield
         if self.local_rank == 0:
-            self._wait()
+            self.wait()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait until all ranks have come here."""
         if self.world > 1:
             dist.barrier(self.waiting)
 

@@ -1,5 +1,6 @@
 """Going on with a run: the recipe, the arithmetic and the data it was begun with, and no others."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -48,14 +49,18 @@ def refuse_other_data(folder: RunFolder, recipe: Recipe, asked: Recipe) -> None:
         )
 
 
-def refuse_other_folder(folder: RunFolder, ranks: Ranks) -> None:
-    """Refuse to go on where another rank, on another machine, sees another run than the first.
+def refuse_other_folder(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
+    """Refuse to go on where a rank, on another machine, sees another run than the first does.
 
     Raises:
         UserError: naming the folder.
     """
-    seen = [folder.environment(), folder.checkpoints.names()]
-    if ranks.tell(seen) != seen:
+    state = asdict(recipe), folder.environment(), folder.checkpoints.names()
+    seen = json.dumps(state, sort_keys=True)
+    same = ranks.tell(seen) == seen
+    if same:
+        ranks.wait()  # none changes the folder before all have looked
+    else:
         raise UserError(
             f"{folder.path} is not what rank 0 sees there; give all machines one --runs-dir that they "
             "share"

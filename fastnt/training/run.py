@@ -98,7 +98,7 @@ class Run:
         self.precision = choose_precision(place.device, place.amp)
         self.compile = place.device.type == "cuda" if place.compile is None else place.compile
         if place.resume:
-            refuse_other_folder(self._files, place.ranks)
+            refuse_other_folder(self._files, self.recipe, place.ranks)
             asked = None if place.amp is None else self.precision
             before = same_arithmetic(
                 self._files, place.device, asked, place.compile, place.ranks.world
@@ -370,6 +370,6 @@ def check_same_data(dataset: Dataset, ranks: Ranks) -> None:
     """
     if ranks.tell(dataset.source_sha256) != dataset.source_sha256:
         raise UserError(
-            f"rank {ranks.rank} found other files of {dataset.name} than rank 0; give each machine "
-            "the same with --data-dir"
+            f"the files of {dataset.name} found here are not rank 0's; give each machine the same with "
+            "--data-dir"
         )

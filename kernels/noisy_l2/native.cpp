@@ -40,7 +40,7 @@ struct Tile {
             places[selected] = others[i - selected] = static_cast<std::uint32_t>(i);
             selected += u[i] < noise.alpha;
         }
-        std::copy_n(others, count - selected, places + selected);
+        for (std::int64_t i = selected; i < count; ++i) places[i] = others[i - selected];
     }
 
     Row row(std::int64_t place, bool noisy) const { return {p, student, first + place, noisy}; }
@@ -72,7 +72,7 @@ class FewClasses {
     void sweep(const Tile &tile) {
         static constexpr float none[FEW] = {};
         const float *noise[TILE];
-        std::fill_n(noise, tile.count, none);
+        for (std::int64_t i = 0; i < tile.count; ++i) noise[i] = none;
         for (std::int64_t i = 0; i < tile.selected; ++i) {
             noise[tile.places[i]] = xi + 4 * groups * i;
             const U row_of_all = all(tile.row_of(tile.places[i]));
@@ -85,7 +85,7 @@ class FewClasses {
 
    private:
     const std::int64_t groups;
-    std::uint32_t group[BLOCKS], row[BLOCKS + WIDTH];
+    std::uint32_t group[BLOCKS], row[BLOCKS + WIDTH] = {};
     float xi[4 * BLOCKS];
 };
 

@@ -3,7 +3,8 @@
 // F, I, U hold WIDTH 32-bit lanes, Q half as many 64-bit ones. GCC and Clang bring the arithmetic on
 // every machine; only what their vectors lack is written by instruction set. Other compilers get
 // loops over arrays. Everything is in an unnamed namespace: this header is compiled once for each
-// instruction set, and the linker must not merge the copies.
+// instruction set, and the linker must not merge the copies (nor those of templates from elsewhere, so
+// that loops are written out where a library's algorithm would do).
 #pragma once
 
 #include <cmath>

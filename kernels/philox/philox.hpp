@@ -87,7 +87,7 @@ class MixedBlocks {
         first2 = all(std::uint64_t{stream ^ low(keys.key1[0][0])});
     }
 
-    // Those of the low halves of two vectors of groups and rows.
+    // The blocks whose groups and rows are the low halves of these.
     INLINE void draw(Q group, Q other_group, Q row, Q other_row, Words &words, Words &others) const {
         words = one_round(group, row);
         others = one_round(other_group, other_row);

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -206,16 +207,28 @@ def test_a_rank_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch
 def test_a_run_is_resumed_where_all_ranks_see_the_same(tmp_path: Path) -> None:
     class Elsewhere(Ranks):
         def tell(self, value: Any) -> Any:
-            return [{"compile": False}, ["00000001.safetensors"]]
+            state = asdict(recipe), {"compile": False}, ["00000001.safetensors"]
+            return json.dumps(state, sort_keys=True)
 
-    folder = RunFolder(tmp_path)
-    refuse_other_folder(folder, ALONE)
-    with pytest.raises(UserError, match=r"not what rank 0 sees there.* one --runs-dir"):
-        refuse_other_folder(folder, Elsewhere(rank=1, world=2))
-    folder.describe({"compile": False})
-    folder.checkpoints.folder.mkdir()
-    (folder.checkpoints.folder / "00000001.safetensors").touch()
-    refuse_other_folder(folder, Elsewhere(rank=1, world=2))
+        def wait(self) -> None:
+            waited.append(self.rank)
+
+    recipe, waited = load_recipe("digits"), list[int]()
+    folder, other = RunFolder(tmp_path), Elsewhere(rank=1, world=2)
+    refuse_other_folder(folder, recipe, ALONE)
+    for change in (
+        lambda: folder.describe({"compile": False}),
+        folder.checkpoints.folder.mkdir,
+        (folder.checkpoints.folder / "00000001.safetensors").touch,
+    ):
+        with pytest.raises(UserError, match=r"not what rank 0 sees there.* one --runs-dir"):
+            refuse_other_folder(folder, recipe, other)
+        change()
+    with pytest.raises(UserError, match="not what rank 0 sees"):
+        refuse_other_folder(folder, load_recipe("digits", None, {"seed": 1}), other)
+    assert waited == []
+    refuse_other_folder(folder, recipe, other)
+    assert waited == [1]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
