@@ -115,7 +115,7 @@ def test_multiplications_of_any_network_are_counted(bn_resnet: Path) -> None:
     network = build_network("bn_resnet:small", SHAPE, 10)
     shapes = [p.shape for n, p in network.named_parameters() if p.dim() == 4]
     places = [64, 64, 64, 16, 16, 16]  # 8 x 8, and 4 x 4 behind the stride
-    assert count_multiplies(network, SHAPE) == 80 + sum(
+    assert count_multiplies(network, SHAPE) == 240 + sum(
         shape.numel() * place for shape, place in zip(shapes, places, strict=True)
     )
     assert count_parameters(network) == sum(p.numel() for p in network.parameters())

@@ -70,7 +70,7 @@ def test_own_modules_on_arrays(
     from bn_resnet import ResNet  # type: ignore[import-not-found]
 
     images, labels = _arrays()
-    student, teacher = ResNet(3, width=4), ResNet(3)
+    student, teacher = ResNet(3, width=12), ResNet(3)
     teacher(torch.zeros(2, 3, 10, 9))  # makes the lazy layer, and moves its statistics
     teacher.bn1.eval()
     before, modes = copy.deepcopy(teacher.state_dict()), [m.training for m in teacher.modules()]

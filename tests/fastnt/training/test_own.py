@@ -183,7 +183,7 @@ def test_a_model_whose_factory_has_gone_says_so(bn_resnet: Path) -> None:
 
 def test_weights_of_another_network_are_refused(bn_resnet: Path) -> None:
     save_model(Model("bn_resnet:small", Preprocess("none", SHAPE), 10), Path("a.safetensors"))
-    bn_resnet.write_text(bn_resnet.read_text().replace("width=4", "width=6"))
+    bn_resnet.write_text(bn_resnet.read_text().replace("width=12", "width=14"))
     del sys.modules["bn_resnet"]
     with pytest.raises(UserError, match="do not fit its own description"):
         load_model(Path("a.safetensors"))
