@@ -5,7 +5,7 @@ fastnt's best version for the device, the eager definition in PyTorch (the same 
 alone, which moves the same bytes into memory that is there already.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,14 +16,6 @@ from fastnt.kernels.augment import augment
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPE = (512, 32, 32, 3)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _rivals(dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:

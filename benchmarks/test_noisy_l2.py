@@ -4,8 +4,6 @@ The same cases as ``fastnt bench``, which times the rivals in turn and is what t
 Peak memory stands in each benchmark's extra_info.
 """
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -16,14 +14,6 @@ from fastnt.bench.picture import COLOURS
 from fastnt.bench.rivals import rivals
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("rival", COLOURS)
