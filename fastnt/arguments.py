@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnt.kernels.noisy_l2.op import Options, Tensors
+from fastnt.kernels.noisy_l2.op import Options, Tensors, ValueAndGrad, takes_plain
 from fastnt.kernels.philox.eager import as_int64
 
 Number = float | Tensor
@@ -77,18 +77,19 @@ def prepare(
     index: Tensor | None,
     students: bool,
     *,
-    plain: bool = False,
+    version: ValueAndGrad,
 ) -> Tensors:
     """Return the op's tensors: student, teacher, alpha, both sigmas, seed, step, index.
 
-    With ``plain``, for a version that takes them so, Python numbers and the logits (N, C) of one
-    student stay what they are: tensors and views of them would cost more than a small batch.
+    For a ``version`` that takes them so, Python numbers and the logits (N, C) of one student stay
+    what they are: tensors and views of them would cost more than a small batch.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
         ValueError: an argument has a value, shape or device that is not allowed.
     """
     _check_logits(student, teacher, students)
+    plain = takes_plain(version, student, teacher)
     count = student.shape[0] if students else 1
     if plain and student.dim() == 2 and not students:
         samples = student.shape[0]
@@ -143,6 +144,11 @@ def _check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
     for name, logits in (("student", student), ("teacher", teacher)):
         if not isinstance(logits, Tensor):
             raise TypeError(f"{name} must be a tensor of logits, got {type(logits).__name__}")
+        if type(logits) is not Tensor and hasattr(logits, "to_local"):
+            raise TypeError(
+                f"{name} must be this rank's own logits, got a {type(logits).__name__}: pass "
+                f"{name}.to_local(), and index with the rows that they are of"
+            )
         if logits.dtype not in _LOGIT_DTYPES or logits.layout != torch.strided:
             raise TypeError(
                 f"{name} must be a dense float16, bfloat16, float32 or float64 tensor, "

@@ -14,7 +14,7 @@ from fastnt.arguments import (
     prepare,
     prepare_scale,
 )
-from fastnt.kernels.noisy_l2.op import choose, noisy_l2, shaped, takes_plain
+from fastnt.kernels.noisy_l2.op import choose, noisy_l2, shaped
 
 Noise = Literal["logit", "shared"]
 Perturb = Literal["teacher", "student"]
@@ -85,13 +85,13 @@ def noisy_l2_loss(
             cannot run here.
     """
     options = check_options(noise, perturb, reduction)
-    kernel = choose(impl, student)
+    version = choose(impl, student)
     tensors = prepare(
         *(student, teacher, alpha, sigma, seed, step, index, students),
-        plain=takes_plain(kernel),
+        version=version,
     )
     shape = loss_shape(student, students, reduction)
-    return noisy_l2(student, *tensors, impl=impl, shape=shape, **options)
+    return noisy_l2(student, *tensors, version=version, shape=shape, **options)
 
 
 def noisy_l2_value_and_grad(
@@ -128,14 +128,14 @@ def noisy_l2_value_and_grad(
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, perturb, reduction)
-    kernel = choose(impl, student)
+    version = choose(impl, student)
     tensors = prepare(
         *(student, teacher, alpha, sigma, seed, step, index, students),
-        plain=takes_plain(kernel),
+        version=version,
     )
     scale = prepare_scale(grad_scale, student.device)
     with torch.no_grad():
-        loss, grad = kernel(*tensors, scale, grad_dtype=student.dtype, **options)
+        loss, grad = version(*tensors, scale, grad_dtype=student.dtype, **options)
     assert grad is not None
     return shaped(loss, loss_shape(student, students, reduction)), shaped(grad, student.shape)
 
@@ -168,14 +168,14 @@ def noisy_logits(
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, "teacher", "sum")
-    kernel = choose(impl, logits)
+    version = choose(impl, logits)
     zeros = torch.zeros_like(logits)
     tensors = prepare(
         *(zeros, logits, alpha, sigma, seed, step, index, False),
-        plain=takes_plain(kernel),
+        version=version,
     )
     with torch.no_grad():
-        _, grad = kernel(*tensors, None, grad_dtype=logits.dtype, teacher_id=teacher_id, **options)
+        _, grad = version(*tensors, None, grad_dtype=logits.dtype, teacher_id=teacher_id, **options)
     assert grad is not None
     return shaped(grad.neg_(), logits.shape)
 
@@ -186,7 +186,8 @@ class NoisyL2Loss(nn.Module):
     Given a ``seed`` it counts its training steps in the buffer ``step`` (part of the state dict):
     each call has its own noise, and a resumed run goes on with the next. Pass ``index`` then:
     without it the noise of a sample depends on its place in the batch alone, the same in every
-    rank. Without ``seed`` each call draws one from torch's generator.
+    rank. Without ``seed`` each call draws one from torch's generator. Keep a counting loss out of
+    torch.utils.checkpoint, whose second call would be another step.
 
     ``alpha`` and ``sigma`` may be changed between calls. Under torch.compile give them as 0-D
     tensors on the student's device and ``fill_`` these: nothing is compiled again.

@@ -1,7 +1,8 @@
 """The launcher of the native CPU kernel (native.cpp), and its op ``fastnt::augment_native``.
 
-The images are read in place. In eager mode the launcher is called directly; under torch.compile the
-registered op stands for it, to which seed and epoch are tensors, lest a new one is compiled again.
+The images are read in place. In eager mode the launcher is called directly; under torch.compile, and
+where else addresses mean nothing, the registered op stands for it, to which seed and epoch are tensors,
+lest a new one is compiled again.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastnt.kernels.noisy_l2.native import DTYPES, PRESENT
+from fastnt.kernels.noisy_l2.transforms import dispatched
 from fastnt.kernels.philox.eager import as_tensor
 
 if PRESENT:
@@ -32,7 +34,7 @@ def augment(
 ) -> Tensor:
     """As `fastnt.kernels.augment.eager.augment`, on the CPU, of arguments that were checked."""
     rest = pad, mirror, flipped, mean, std, dtype
-    if torch.compiler.is_compiling():
+    if dispatched(images):
         counters = as_tensor(seed, images.device), as_tensor(epoch, images.device)
         out: Tensor = torch.ops.fastnt.augment_native(images, index, *counters, *rest)
     else:
@@ -56,7 +58,7 @@ def _launch(
     per_pixel = [
         None if x is None else x.expand(images.shape[1:]).contiguous() for x in (mean, std)
     ]
-    out = torch.empty(images.shape, dtype=dtype)
+    out = torch.empty(images.shape, dtype=dtype, device="cpu")
     _native.augment(
         torch.get_num_threads(),
         *images.shape,

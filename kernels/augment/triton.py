@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastnt.kernels.augment.native import fake
+from fastnt.kernels.noisy_l2.transforms import dispatched
 from fastnt.kernels.noisy_l2.triton import FLAGS, INTERPRETED, define
 from fastnt.kernels.philox.eager import as_tensor
 from fastnt.kernels.philox.triton import AUGMENT, philox4x32
@@ -123,7 +124,7 @@ def augment(
     if pad or mirror:
         tensors = as_tensor(seed, images.device), as_tensor(epoch, images.device)
     arguments: Any = (images, index, *tensors, pad, mirror, flipped, mean, std, dtype)
-    if torch.compiler.is_compiling():
+    if dispatched(images):
         out: Tensor = torch.ops.fastnt.augment_triton(*arguments)
     elif images.is_cuda and images.get_device() != torch.cuda.current_device():
         with torch.cuda.device(images.device):

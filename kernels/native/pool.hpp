@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -60,6 +61,7 @@ class Pool {
     }
 
     void share(int helpers, std::int64_t count_, std::int64_t piece_, const Body &body_) {
+        helpers = start(helpers);
         body = &body_;
         count = count_;
         piece = piece_;
@@ -70,11 +72,20 @@ class Pool {
             wanted = helpers;
             ++round;
         }
-        for (; started < helpers; ++started)
-            std::thread(&Pool::wait_for_work, this, started, round.load() - 1).detach();
         wake.notify_all();
         take_pieces();
         for (int i = 0; working.load() > 0; ++i) pause(i);
+    }
+
+    // Returns how many of the helpers there are. Where the system has no more threads to give, those
+    // that it gave share the work.
+    int start(int helpers) {
+        try {
+            for (; started < helpers; ++started)
+                std::thread(&Pool::wait_for_work, this, started, round.load()).detach();
+        } catch (const std::system_error &) {
+        }
+        return std::min(helpers, started);
     }
 
     void take_pieces() {

@@ -26,7 +26,7 @@ def value_and_grad(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss and its gradient; see `fastnt.kernels.noisy_l2.eager.value_and_grad`."""
     options = (shared, perturb_student, reduction, grad_dtype, teacher_id)
-    function = _definition if transforms.traced() else _compiled(*options)
+    function = _definition if transforms.dispatched(*tensors[:2]) else _compiled(*options)
     return function(tensors, *options)
 
 

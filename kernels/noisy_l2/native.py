@@ -1,7 +1,7 @@
 """The launcher of the native CPU kernel (native.cpp), and its op ``fastnt::noisy_l2_native``.
 
 Tensors are handed over as addresses and strides and read in place. In eager mode the launcher is
-called directly; under torch.compile and torch.func the registered op stands for it.
+called directly; where addresses mean nothing (`transforms.dispatched`) the registered op stands for it.
 """
 
 import os
@@ -53,7 +53,8 @@ def value_and_grad(
     """
     tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
     options = shared, perturb_student, reduction, grad_dtype, teacher_id
-    if transforms.traced():
+    # Who hands over (N, C) has asked before.
+    if student.dim() == 3 and transforms.dispatched(student, teacher):
         loss, grad = torch.ops.fastnt.noisy_l2_native(*tensors, *options)
         return loss, None if grad_dtype is None else grad
     return _launch(*tensors, *options)
@@ -76,8 +77,10 @@ def _launch(
     teacher_id: int,
 ) -> tuple[Tensor, Tensor | None]:
     shape = student.shape
-    loss = torch.empty(shape[:-1] if reduction == "none" else shape[:-2], dtype=torch.float32)
-    grad = None if grad_dtype is None else torch.empty(shape, dtype=grad_dtype)
+    loss = torch.empty(
+        shape[:-1] if reduction == "none" else shape[:-2], dtype=torch.float32, device="cpu"
+    )
+    grad = None if grad_dtype is None else torch.empty(shape, dtype=grad_dtype, device="cpu")
     sizes: tuple[int, ...] = shape
     strides, teacher_strides = student.stride(), teacher.stride()
     if len(shape) == 2:

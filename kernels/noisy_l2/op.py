@@ -115,9 +115,9 @@ def _misfit(impl: str, student: Tensor) -> str | None:
     return None
 
 
-def takes_plain(version: ValueAndGrad) -> bool:
+def takes_plain(version: ValueAndGrad, student: Tensor, teacher: Tensor) -> bool:
     """Tell whether alpha, sigma, seed and step may be numbers, and a lone student's logits (N, C)."""
-    return version is native.value_and_grad and not transforms.traced()
+    return version is native.value_and_grad and not transforms.dispatched(student, teacher)
 
 
 def shaped(tensor: Tensor, shape: torch.Size) -> Tensor:
@@ -128,7 +128,7 @@ def shaped(tensor: Tensor, shape: torch.Size) -> Tensor:
 def noisy_l2(
     student: Tensor,
     *tensors: *Tensors,
-    impl: str,
+    version: ValueAndGrad,
     shape: torch.Size,
     **options: Unpack[Options],
 ) -> Tensor:
@@ -137,14 +137,14 @@ def noisy_l2(
     ``tensors`` are what the versions take, the student as (S, N, C) first. Where no gradient
     can be asked for, none is written.
     """
+    transforms.refuse_forward_mode(student)
     if transforms.transforming():
-        version = choose(impl, student)
         return transforms.transformed_loss(version, student, tensors, shape, **options)
     if student.requires_grad and torch.is_grad_enabled():
         apply: Any = _NoisyL2.apply
-        loss: Tensor = apply(student, impl, shape, options, tensors)
+        loss: Tensor = apply(student, version, shape, options, tensors)
         return loss
-    loss, _ = choose(impl, student)(*tensors, None, grad_dtype=None, **options)
+    loss, _ = version(*tensors, None, grad_dtype=None, **options)
     return shaped(loss, shape)
 
 
@@ -153,14 +153,14 @@ class _NoisyL2(Function):
     def forward(
         ctx: Any,
         student: Tensor,
-        impl: str,
+        version: ValueAndGrad,
         shape: torch.Size,
         options: Options,
         tensors: Tensors,
     ) -> Tensor:
         ctx.dtype, ctx.shape = student.dtype, student.shape
         ctx.each = options["reduction"] == "none"
-        loss, grad = choose(impl, student)(
+        loss, grad = version(
             *tensors,
             None,
             grad_dtype=transforms.kept_dtype(ctx.dtype),

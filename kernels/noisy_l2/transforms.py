@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
+from torch.nn import Parameter
 
 TEACHER, INDEX, GRAD_SCALE = 1, 7, 8  # places among an op's arguments
 
@@ -25,9 +26,27 @@ _NO_SECOND_DERIVATIVE = (
 )
 
 
-def traced() -> bool:
-    """Tell whether a registered op must stand for the kernel: while compiling, and in torch.func."""
-    return torch.compiler.is_compiling() or transforming()
+def dispatched(*tensors: Tensor) -> bool:
+    """Tell whether a registered op must stand for the kernel, as addresses would mean nothing.
+
+    So it is while something compiles, traces, transforms or records, and for tensors that are not
+    what their memory holds: torch's dispatcher unwraps them, or says that it cannot.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or transforming()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or not all(map(_is_its_memory, tensors))
+    )
+
+
+def _is_its_memory(tensor: Tensor) -> bool:
+    """Tell a tensor from subclasses that wrap, lazy negation, lazy zeros and functional wrappers."""
+    kind = type(tensor)
+    return (kind is Tensor or kind is Parameter) and not (
+        tensor.is_neg() or tensor._is_zerotensor() or torch._is_functional_tensor(tensor)
+    )
 
 
 def kept_dtype(student: torch.dtype) -> torch.dtype:
@@ -55,6 +74,16 @@ def refuse_second_derivative() -> None:
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
         raise RuntimeError(_NO_SECOND_DERIVATIVE)
+
+
+def refuse_forward_mode(student: Tensor) -> None:
+    """Raise RuntimeError for a student with a tangent (`torch.autograd.forward_ad`), else lost."""
+    unpack: Any = forward_ad.unpack_dual
+    if forward_ad._current_level >= 0 and unpack(student).tangent is not None:
+        raise RuntimeError(
+            "the noisy L2 loss has no forward-mode derivative: take its gradient backward, or its"
+            " tangent as (grad * tangent).sum() with noisy_l2_value_and_grad"
+        )
 
 
 def transformed_loss(

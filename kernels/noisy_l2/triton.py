@@ -254,7 +254,9 @@ def value_and_grad(
     """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on CUDA and ROCm, but not in float64."""
     tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
     options = shared, perturb_student, reduction, grad_dtype, teacher_id
-    kernel = torch.ops.fastnt.noisy_l2_triton if transforms.traced() else _launch
+    kernel = _launch
+    if transforms.dispatched(student, teacher):
+        kernel = torch.ops.fastnt.noisy_l2_triton
     if (
         torch.compiler.is_compiling()
         or not student.is_cuda

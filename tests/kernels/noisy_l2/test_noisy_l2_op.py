@@ -9,7 +9,7 @@ OPTIONS = {"shared": False, "perturb_student": False, "reduction": "batchmean"}
 def loss_of(*given, impl="eager"):
     student, *others = given
     tensors = student.detach(), *others
-    return op.noisy_l2(student, *tensors, impl=impl, shape=torch.Size([1]), **OPTIONS)
+    return op.noisy_l2(student, *tensors, version=op.choose(impl), shape=torch.Size([1]), **OPTIONS)
 
 
 def tensors(dtype=torch.float32, samples=8):
