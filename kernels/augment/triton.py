@@ -74,7 +74,8 @@ def augment_kernel(
         counter = tl.load(epoch).to(tl.uint32)
         w0, w1, w2, _ = philox4x32(zero, row.to(tl.uint32), counter, zero + AUGMENT, tl.load(seed))
         if CROP:
-            dy, dx = _shift(w0, pad.to(tl.int64), HEIGHT), _shift(w1, pad.to(tl.int64), WIDTH)
+            most = tl.full([], 0, tl.int64) + pad  # under torch.compile a pad of 1 is a constant
+            dy, dx = _shift(w0, most, HEIGHT), _shift(w1, most, WIDTH)
         if MIRROR:
             mirrored = (w2 >> 31).to(tl.int32)
     if HAS_FLIPPED:

@@ -20,13 +20,13 @@ from typing import NamedTuple
 
 
 class Launch(NamedTuple):
-    """What a program takes, and how many warps it has."""
+    """What a program takes, and how many threads it has: 8 elements each."""
 
     turns: int  # row blocks, one after the other
     rows: int
     block: int  # classes at a time
     run: int  # blocks of classes, one after the other
-    warps: int
+    threads: int
 
 
 def choose_launch(students: int, samples: int, classes: int) -> Launch:
@@ -34,12 +34,12 @@ def choose_launch(students: int, samples: int, classes: int) -> Launch:
     padded = _power_of_2(classes, 4, 1024)
     if padded <= 32 and samples * padded <= 16384:
         rows = _power_of_2(samples, 1, 8192 // padded)
-        return Launch(2 if samples > rows else 1, rows, padded, 1, _warps(rows * padded))
+        return Launch(2 if samples > rows else 1, rows, padded, 1, _threads(rows * padded))
     if padded <= 32:
-        return Launch(1, 2048 // padded, padded, 1, _warps(2048))
+        return Launch(1, 2048 // padded, padded, 1, _threads(2048))
     work = students * samples * -(-classes // padded) // 4096
     run = 8 if work >= 8 else 4 if work >= 4 else 2 if work >= 2 else 1
-    return Launch(1, 1, padded, run, _warps(padded))
+    return Launch(1, 1, padded, run, _threads(padded))
 
 
 def _power_of_2(number: int, least: int, most: int) -> int:
@@ -49,6 +49,16 @@ def _power_of_2(number: int, least: int, most: int) -> int:
     return least
 
 
-def _warps(elements: int) -> int:
-    """Return the warps that leave a thread 8 elements."""
-    return max(1, elements // 256)
+def _threads(elements: int) -> int:
+    """Return the threads that leave each 8 elements: a warp of 32 or more."""
+    return max(32, elements // 8)
+
+
+def choose_sum(parts: int) -> tuple[int, int]:
+    """Return the sums that the second stage takes at a time, and its threads.
+
+    One program adds a student's: with a quarter of a million of them, as (16800, 128256) leaves,
+    1024 at a time would be 260 waits for memory, one after the other.
+    """
+    block = 32 if parts <= 32 else 1024 if parts <= 8192 else 8192
+    return block, _threads(block)

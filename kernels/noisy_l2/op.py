@@ -117,7 +117,8 @@ def _misfit(impl: str, student: Tensor) -> str | None:
 
 def takes_plain(version: ValueAndGrad, student: Tensor, teacher: Tensor) -> bool:
     """Tell whether alpha, sigma, seed and step may be numbers, and a lone student's logits (N, C)."""
-    return version is native.value_and_grad and not transforms.dispatched(student, teacher)
+    takes = version is native.value_and_grad or version is _triton
+    return takes and not transforms.dispatched(student, teacher)
 
 
 def shaped(tensor: Tensor, shape: torch.Size) -> Tensor:

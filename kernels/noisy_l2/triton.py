@@ -14,7 +14,8 @@ so the same bits in each run. A small input is one program a student, and one la
 The thread that draws the normals n0..n3 of a call holds the four neighbouring classes that it
 loads: joined (PARTS = 1) 16 bytes of float32, and with two calls 16 bytes of a two-byte type; where
 rows are not aligned, one by one (PARTS = 4) at immediate offsets from one address. alpha, sigma,
-seed, step and grad_scale are read on the device, so a CUDA graph sees new ones.
+seed and step may be numbers, which cost no launch of their own, or tensors, as grad_scale is: those
+are read on the device, so a CUDA graph sees new ones.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
@@ -28,8 +29,9 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from fastnt.kernels.noisy_l2 import transforms
-from fastnt.kernels.noisy_l2.launch import choose_launch
+from fastnt.kernels.noisy_l2.launch import choose_launch, choose_sum
 from fastnt.kernels.noisy_l2.native import fake
+from fastnt.kernels.philox.eager import as_int64
 from fastnt.kernels.philox.triton import (
     MASK,
     NOISE,
@@ -57,7 +59,10 @@ def _factors(group, row, step, stream, seed, scale, APPROX: tl.constexpr):
 
 
 @triton.jit(
-    do_not_specialize=["alpha_s", "sigma_s", "high_s", "seed_s", "step_s", "index_n", "teacher_id"]
+    do_not_specialize=[
+        *("samples", "alpha", "sigma", "sigma_high", "seed", "step"),
+        *("alpha_s", "sigma_s", "high_s", "seed_s", "step_s", "index_n", "teacher_id"),
+    ]
 )
 def noisy_l2_kernel(
     student,
@@ -88,6 +93,7 @@ def noisy_l2_kernel(
     step_s,
     index_n,
     teacher_id,
+    NUMBERS: tl.constexpr,
     HAS_HIGH: tl.constexpr,
     HAS_INDEX: tl.constexpr,
     HAS_SCALE: tl.constexpr,
@@ -104,7 +110,10 @@ def noisy_l2_kernel(
     PARTS: tl.constexpr,
     APPROX: tl.constexpr,
 ):
-    """See the top of the file; ``sums`` is (students, samples or row blocks, chunks) float32."""
+    """See the top of the file; ``sums`` is (students, samples or row blocks, chunks) float32.
+
+    A bit of NUMBERS says that the value is one for all students, and not an address.
+    """
     # What the launcher found to be multiples of ALIGNMENT the compiler is told so.
     classes = classes // ALIGNMENT * ALIGNMENT
     student_s = student_s // ALIGNMENT * ALIGNMENT
@@ -121,15 +130,16 @@ def noisy_l2_kernel(
     first = program % chunks * run
     row_block = (program // chunks).to(tl.int64)
 
-    seed_bits = tl.load(seed + s * seed_s)
-    counter = tl.load(step + s * step_s).to(tl.uint32)
+    probability = alpha if NUMBERS & 1 else tl.load(alpha + s * alpha_s)
+    std = sigma if NUMBERS & 2 else tl.load(sigma + s * sigma_s)
+    seed_bits = seed.to(tl.int64) if NUMBERS & 8 else tl.load(seed + s * seed_s)
+    counter = (step if NUMBERS & 16 else tl.load(step + s * step_s)).to(tl.uint32)
     zero = tl.full([], 0, tl.uint32)
     stream = zero + teacher_id * 256
-    probability = tl.load(alpha + s * alpha_s)
-    std = tl.load(sigma + s * sigma_s)
     if HAS_HIGH:
+        high = sigma_high if NUMBERS & 4 else tl.load(sigma_high + s * high_s)
         place = first_word(zero, zero, counter, stream + RANDOM_SIGMA, seed_bits)
-        std = tl.fma(tl.load(sigma_high + s * high_s) - std, uniform23(place), std)
+        std = tl.fma(high - std, uniform23(place), std)
     noise_stream = stream + (SHARED_NOISE if SHARED else NOISE)
 
     weight = tl.full([], 1.0, tl.float32)
@@ -211,16 +221,16 @@ def noisy_l2_kernel(
                 if WRITE_GRAD:
                     tl.store(grad_row + c, (d * grad_weight).to(grad.dtype.element_ty), mask=inside)
 
-        total = tl.sum(total, 1) * (0.5 * weight)
+        total = tl.sum(total, 1)
         if REDUCTION == 0:
             at = (row_block * TURNS + turn) * ROWS + tl.arange(0, ROWS)
             here = sums + (s * samples + at) * chunks + program % chunks
-            tl.store(here, total, mask=at < samples)
+            tl.store(here, total * (0.5 * weight), mask=at < samples)
         else:
             sum_of_all += tl.sum(total, 0)
     if REDUCTION != 0:
         programs = tl.cdiv(samples, ROWS * TURNS) * chunks
-        tl.store(sums + s * programs + program, sum_of_all)
+        tl.store(sums + s * programs + program, sum_of_all * (0.5 * weight))
 
 
 @triton.jit
@@ -237,11 +247,11 @@ def sum_kernel(sums, loss, count, BLOCK: tl.constexpr):
 def value_and_grad(
     student: Tensor,
     teacher: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    sigma_high: Tensor | None,
-    seed: Tensor,
-    step: Tensor,
+    alpha: Tensor | float,
+    sigma: Tensor | float,
+    sigma_high: Tensor | float | None,
+    seed: Tensor | int,
+    step: Tensor | int,
     index: Tensor | None,
     grad_scale: Tensor | None,
     *,
@@ -251,10 +261,16 @@ def value_and_grad(
     grad_dtype: torch.dtype | None,
     teacher_id: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on CUDA and ROCm, but not in float64."""
+    """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on CUDA and ROCm, but not in float64.
+
+    alpha, sigma, seed and step may also be numbers, the same for all students; the logits those of
+    one student, (N, C), the results keeping their first dimension.
+    """
+    if student.dim() == 2:
+        student, teacher = student[None], teacher[None]
     tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
     options = shared, perturb_student, reduction, grad_dtype, teacher_id
-    kernel = _launch
+    kernel: Any = _launch
     if transforms.dispatched(student, teacher):
         kernel = torch.ops.fastnt.noisy_l2_triton
     if (
@@ -280,14 +296,23 @@ def vector_options(spans: Sequence[int], unit: bool, block: int, itemsize: int) 
     }
 
 
+# What a number becomes as alpha, sigma, sigma_high, seed and step.
+_KINDS: tuple[Any, ...] = (float, float, float, as_int64, int)
+
+
+def warps(threads: int) -> int:
+    """Return how many warps have so many threads; AMD's are of 64, and a program has 1024 at most."""
+    return max(1, threads // (64 if torch.version.hip else 32))
+
+
 def _launch(
     student: Tensor,
     teacher: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    sigma_high: Tensor | None,
-    seed: Tensor,
-    step: Tensor,
+    alpha: Tensor | float,
+    sigma: Tensor | float,
+    sigma_high: Tensor | float | None,
+    seed: Tensor | int,
+    step: Tensor | int,
     index: Tensor | None,
     grad_scale: Tensor | None,
     shared: bool,
@@ -319,6 +344,13 @@ def _launch(
     teacher_s = strides[1][0] if teacher.shape[0] > 1 else 0
     spans = (classes, strides[0][0], strides[0][1], teacher_s, strides[1][1])
     unit = strides[0][2] == 1 and strides[1][2] == 1
+    high = sigma if sigma_high is None else sigma_high
+    values: Any = alpha, sigma, high, seed, step
+    are_numbers = [not isinstance(value, Tensor) for value in values]
+    given_values = [
+        kind(value) if number else value
+        for kind, value, number in zip(_KINDS, values, are_numbers, strict=True)
+    ]
     kernel, adder, flags = noisy_l2_kernel, sum_kernel, FLAGS
     if wrap is not None:
         kernel, adder, flags = wrap(kernel), wrap(adder), {}
@@ -327,13 +359,9 @@ def _launch(
         teacher,
         grad,
         sums,
-        alpha,
-        sigma,
-        sigma if sigma_high is None else sigma_high,
-        seed,
-        step,
-        seed if index is None else index,
-        sigma if grad_scale is None else grad_scale,
+        *given_values,
+        student if index is None else index,
+        student if grad_scale is None else grad_scale,
         students,
         samples,
         classes,
@@ -341,13 +369,13 @@ def _launch(
         *strides[0],
         teacher_s,
         *strides[1][1:],
-        alpha.stride(0),
-        sigma.stride(0),
-        0 if sigma_high is None else sigma_high.stride(0),
-        seed.stride(0),
-        step.stride(0),
+        *(
+            0 if number else value.stride(0)
+            for value, number in zip(values, are_numbers, strict=True)
+        ),
         0 if index is None else index.stride(0),
         teacher_id,
+        NUMBERS=sum(number << bit for bit, number in enumerate(are_numbers)),
         HAS_HIGH=int(sigma_high is not None),
         HAS_INDEX=int(index is not None),
         HAS_SCALE=int(grad_scale is not None),
@@ -359,13 +387,13 @@ def _launch(
         ROWS=given.rows,
         BLOCK=given.block,
         APPROX=APPROX,
-        num_warps=given.warps,
+        num_warps=warps(given.threads),
         **vector_options(spans, unit, given.block, student.element_size()),
         **flags,
     )
     if parts > 1:
-        block = 32 if parts <= 32 else 1024
-        adder[(loss.numel(),)](sums, loss, parts, BLOCK=block, num_warps=-(-block // 256), **flags)
+        block, threads = choose_sum(parts)
+        adder[(loss.numel(),)](sums, loss, parts, BLOCK=block, num_warps=warps(threads), **flags)
     return loss, grad
 
 

@@ -63,3 +63,7 @@ def test_cpu_tensors_are_refused_without_the_interpreter(monkeypatch):
     pytest.importorskip("triton")
     with pytest.raises(ValueError, match="impl='triton' cannot run here: it is for CUDA and ROCm"):
         augment(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), impl="triton")
+
+
+def test_a_pad_of_1_is_a_constant_to_torch_compile(build):
+    assert build("sm_90", (512, 32, 32, 3), "fp32", pad=1).local_bytes == 0

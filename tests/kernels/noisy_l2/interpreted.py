@@ -240,6 +240,32 @@ def test_the_public_functions():
         fastnt.noisy_l2_loss(student.double(), teacher.double(), **given, impl="triton")
 
 
+@pytest.mark.parametrize("sigma", [0.6, 1, (0.1, 0.9)])
+@pytest.mark.parametrize(("seed", "step"), [(1, 1), (16, 2**32 - 1), (2**64 - 3, 0), (2**40, 5)])
+def test_numbers_equal_tensors(seed, step, sigma):
+    student, teacher = torch.randn(2, 6, 10)
+    as_tensors = [
+        torch.tensor(s, dtype=torch.float32)
+        for s in (sigma if isinstance(sigma, tuple) else (sigma,))
+    ]
+    given = {"alpha": 0.5, "sigma": sigma, "seed": seed, "step": step}
+    same = {
+        "alpha": torch.tensor(0.5),
+        "sigma": tuple(bounds) if len(bounds) == 2 else bounds[0],
+        "seed": longs(seed)[0],
+        "step": longs(step)[0],
+    }
+    for reduction in ("batchmean", "none"):
+        options = {"impl": "triton", "reduction": reduction}
+        wanted = fastnt.noisy_l2_value_and_grad(student, teacher, **same, **options)
+        for mixed in (given, same | {"alpha": 0.5}, given | {"step": same["step"]}):
+            found = fastnt.noisy_l2_value_and_grad(student, teacher, **mixed, **options)
+            assert all(map(torch.equal, found, wanted))
+        several = student[None].expand(2, -1, -1), teacher
+        pair = fastnt.noisy_l2_value_and_grad(*several, **given, **options, students=True)
+        assert torch.equal(pair[0][1], wanted[0])
+
+
 def test_the_registered_op():
     student, teacher = torch.randn(2, 1, 6, 10)
     options = False, False, "batchmean", torch.float32, 0
@@ -258,5 +284,5 @@ def test_every_launch_covers_its_input():
         assert programs * given.turns * given.rows >= samples
         assert given.block >= 4
         assert given.block & (given.block - 1) == 0
-        assert 1 <= given.warps <= 32
+        assert 32 <= given.threads <= 1024  # what every machine can launch
         assert given.rows == 1 or given.block >= classes  # one block holds the rows of a tile

@@ -1,11 +1,13 @@
 """The Triton kernel compiled ahead of time for GPUs that need not be here, and its code read."""
 
+import itertools
+
 import pytest
 import torch
 
 import fastnt
 from fastnt.kernels.noisy_l2 import op
-from fastnt.kernels.noisy_l2.launch import choose_launch
+from fastnt.kernels.noisy_l2.launch import choose_launch, choose_sum
 
 LARGE = (8192, 32768)
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -30,6 +32,7 @@ def build(compile_for):
             "students": 1,
             "student_c": 1,
             "teacher_c": 1,
+            "NUMBERS": 0,
             "HAS_HIGH": 0,
             "HAS_INDEX": 1,
             "HAS_SCALE": 1,
@@ -53,12 +56,15 @@ def build(compile_for):
         longs = dict.fromkeys(("seed", "step", "index"), "*i64")
         floats = ("sums", "alpha", "sigma", "sigma_high", "grad_scale")
         arguments |= logits | longs | dict.fromkeys(floats, "*fp32")
+        if constants["NUMBERS"]:
+            arguments |= dict.fromkeys(("alpha", "sigma", "sigma_high"), "fp32")
+            arguments |= {"seed": "i64", "step": "i32"}
         return compile_for(
             target,
             noisy_l2_kernel,
             arguments,
             constants,
-            num_warps=given.warps,
+            num_warps=given.threads // (64 if target.startswith("gfx") else 32),
             enable_fp_fusion=False,
         )
 
@@ -79,6 +85,7 @@ def test_no_machine_spills(build, target, shape, dtype):
         {"SHARED": 1, "PERTURB_STUDENT": 1, "HAS_HIGH": 1, "REDUCTION": 0},
         {"WRITE_GRAD": 0, "REDUCTION": 3},
         {"UNIT_STRIDE": 0, "ALIGNMENT": 1, "PARTS": 4, "CALLS": 1},
+        {"NUMBERS": 31, "HAS_HIGH": 1},
     ],
     ids=str,
 )
@@ -106,9 +113,16 @@ def test_long_rows_on_sm_90(build, dtype, most):
 
 def test_the_second_stage_compiles(build, compile_for):
     arguments = {"sums": "*fp32", "loss": "*fp32", "count": "i32"}
-    for target in ("sm_90", "gfx942"):
+    for target, parts in itertools.product(("sm_90", "gfx942"), (2, 100, 10_000)):
+        block, threads = choose_sum(parts)
+        warps = max(1, threads // (64 if target == "gfx942" else 32))
         code = compile_for(
-            target, build.sum_kernel, arguments, {"BLOCK": 1024}, enable_fp_fusion=False
+            target,
+            build.sum_kernel,
+            arguments,
+            {"BLOCK": block},
+            num_warps=warps,
+            enable_fp_fusion=False,
         )
         assert code.local_bytes == 0
 
