@@ -215,7 +215,9 @@ def _tensor(
             raise ValueError(f"{name} must have the shape () or ({count},), got {got}")
         if value.device != device and value.device.type != "cpu":
             raise ValueError(f"{name} must be on the student's {device}, got {value.device}")
-        return value.detach().to(device, dtype).expand(count)
+        if value.device == device or value.numel() != 1 or not _readable(value):
+            return value.detach().to(device, dtype).expand(count)
+        value = value.item()  # filled there: a copy from this memory would wait for the device
     if dtype == torch.int64 and not -(1 << 63) <= value < 1 << 63:
         value = as_int64(int(value))
     if torch.compiler.is_compiling():  # with torch.full each new float would be compiled again

@@ -21,7 +21,7 @@ else:
 MISSING = "fastnt was installed without its native kernels (see `fastnt doctor`)"
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-_REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
+REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
 
 if PRESENT and (
     isa := os.environ.get("FASTNT_ISA")
@@ -109,7 +109,7 @@ def _launch(
         0 if grad_dtype is None else DTYPES[grad_dtype],
         shared,
         perturb_student,
-        _REDUCTIONS[reduction],
+        REDUCTIONS[reduction],
         teacher_id,
     )
     return loss, grad

@@ -30,7 +30,7 @@ from triton.runtime.jit import JITFunction
 
 from fastnt.kernels.noisy_l2 import transforms
 from fastnt.kernels.noisy_l2.launch import choose_launch, choose_sum
-from fastnt.kernels.noisy_l2.native import fake
+from fastnt.kernels.noisy_l2.native import REDUCTIONS, fake
 from fastnt.kernels.philox.eager import as_int64
 from fastnt.kernels.philox.triton import (
     MASK,
@@ -48,7 +48,6 @@ INTERPRETED = not isinstance(philox4x32, JITFunction)  # TRITON_INTERPRET=1: on 
 APPROX = int(torch.version.cuda is not None and not INTERPRETED)
 # No product that feeds a sum is left to the compiler to fuse; set, lest Triton 3.9 warns.
 FLAGS = {"enable_fp_fusion": False}
-REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
 
 
 @triton.jit
