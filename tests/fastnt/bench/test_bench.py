@@ -24,6 +24,8 @@ def test_the_cases_are_all_combinations() -> None:
     assert {(c.dtype, c.alpha) for c in found} == {
         (dtype, alpha) for dtype in (torch.float32, torch.bfloat16) for alpha in (0.5, 1.0)
     }
+    first = cases(CPU, shapes=((9, 8), (7, 6)), modes=("autograd",))[:4]
+    assert {(c.samples, c.classes) for c in first} == {(9, 8)}
 
 
 def test_plain_pytorch_computes_the_same_loss() -> None:
