@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All that a machine with an NVIDIA GPU and no network can show, in under ten minutes, the kernels' figures in
 # the first five. After each step what is known so far is in one JSON file, OUTPUT/<gpu>-<date>.json, with its
-# pictures beside it. What a step that was killed had measured is in OUTPUT/partial, removed at the end.
+# pictures beside it. If the run itself is killed, what its last step had measured is in OUTPUT/partial, from
+# which collect.py makes the file again; it is removed when all is in that file.
 #
 #   benchmarks/gpu.sh [WHEELS [OUTPUT]]
 #
@@ -33,7 +34,7 @@ import filelock, numpy, platformdirs, rich.console, torch, triton, typer
 assert torch.cuda.is_available(), "torch sees no GPU"
 print(torch.cuda.get_device_name())') || exit 1
 result=$output/$(tr -cs '[:alnum:]' - <<<"$gpu" | tr '[:upper:]' '[:lower:]')$(date +%F).json
-partial=$output/partial # here, so that a run that is killed leaves it behind
+partial=$output/partial
 rm -rf "$partial"
 mkdir -p "$partial"
 
@@ -47,9 +48,11 @@ step() { # the second, name, command...
     timeout -k 10 "$left" "$@" >"$partial/$name.log" 2>&1
     code=$?
   fi
-  echo "$name $code" >>"$partial/codes"
   tail -n 8 "$partial/$name.log"
-  timeout -k 2 20 "$python" benchmarks/collect.py "$partial" "$result" || echo "not all is collected"
+  echo "$name $code" | tee -a "$partial/codes"
+  timeout -k 2 20 "$python" benchmarks/collect.py "$partial" "$result" && return
+  echo "not all is collected"
+  return 1
 }
 
 bench() { # the second, name, options...
@@ -75,9 +78,7 @@ step 440 training "$python" -m fastnt train --device cuda --quiet --runs-dir "$p
 workers=()
 if "$python" -c 'import xdist' 2>/dev/null; then workers=(-n 8); fi
 mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' tests)
-step 550 tests env PYTHONPATH="$PWD/benchmarks:$PYTHONPATH" "$python" -m pytest -q -m gpu \
+step 540 tests env PYTHONPATH="$PWD/benchmarks:$PYTHONPATH" "$python" -m pytest -q -m gpu \
   -o addopts=--import-mode=importlib -p gpu_tests --outcomes "$partial/tests.jsonl" \
-  --continue-on-collection-errors "${workers[@]}" "${files[@]}"
-cat "$partial/codes"
-rm -rf "$partial"
+  --continue-on-collection-errors "${workers[@]}" "${files[@]}" && rm -rf "$partial"
 echo "$result"
