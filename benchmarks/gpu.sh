@@ -50,7 +50,7 @@ step() { # the second, name, command...
   fi
   tail -n 8 "$partial/$name.log"
   echo "$name $code" | tee -a "$partial/codes"
-  timeout -k 2 20 "$python" benchmarks/collect.py "$partial" "$result" && return
+  timeout -k 2 30 "$python" benchmarks/collect.py "$partial" "$result" && return
   echo "not all is collected"
   return 1
 }
