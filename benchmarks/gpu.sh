@@ -28,7 +28,7 @@ if compgen -G "$wheels/*.whl" >/dev/null; then
   timeout -k 10 40 "$python" -m pip install --quiet --no-index --no-deps --target "$scratch/site" \
     "$wheels"/*.whl || echo "the wheels are not installed; going on with what is there"
 fi
-export PYTHONPATH="$PWD:$scratch/site" PYTHONUNBUFFERED=1 FASTNT_CACHE="$scratch/cache"
+export PYTHONPATH="$PWD:$scratch/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 FASTNT_CACHE="$scratch/cache"
 gpu=$(timeout -k 10 40 "$python" -c '
 import filelock, numpy, platformdirs, rich.console, torch, triton, typer
 assert torch.cuda.is_available(), "torch sees no GPU"
