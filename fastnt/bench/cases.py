@@ -69,7 +69,10 @@ def cases(
     shapes: tuple[tuple[int, int], ...] | None = None,
     modes: tuple[Mode, ...] = MODES,
 ) -> list[Case]:
-    """The cases of a device: all shapes, float32 and bfloat16, alpha .5 and 1."""
+    """The cases of a device: all shapes, float32 and bfloat16, alpha .5 and 1.
+
+    Shape by shape: a benchmark that is stopped has all there is of its first shapes.
+    """
     chosen = shapes or (GPU_SHAPES if device.type == "cuda" else SHAPES)
-    options = itertools.product(modes, (torch.float32, torch.bfloat16), (0.5, 1.0), chosen)
-    return [Case(*shape, dtype, alpha, mode) for mode, dtype, alpha, shape in options]
+    options = itertools.product(modes, chosen, (torch.float32, torch.bfloat16), (0.5, 1.0))
+    return [Case(*shape, dtype, alpha, mode) for mode, shape, dtype, alpha in options]

@@ -1,4 +1,4 @@
-"""The picture of a benchmark: time against size, log-log, one line a rival, the floor below."""
+"""The pictures of a benchmark: time against size, log-log, one line a rival, the floor below."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,23 @@ COLOURS = {
     "mse": "#0891b2",
     "floor": "#6b7280",
 }
+
+
+def draw_pictures(
+    folder: Path, rows: Sequence[dict[str, Any]], machine: dict[str, Any], *, prefix: str = ""
+) -> None:
+    """Draw a picture for each mode, dtype and alpha: FOLDER/PREFIXmode-dtype-alpha.png.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    threads = f"{machine['threads']} thread" + ("" if machine["threads"] == 1 else "s")
+    name = machine["processor"] if machine["device"] == "cpu" else machine["device"]
+    for kind in {(r["mode"], r["dtype"], r["alpha"]) for r in rows}:
+        same = [r for r in rows if (r["mode"], r["dtype"], r["alpha"]) == kind]
+        mode, dtype, alpha = kind
+        title = f"{mode}, {dtype}, alpha {alpha:g}: {name}, {threads}"
+        draw_benchmark(folder / f"{prefix}{mode}-{dtype}-alpha{alpha:g}.png", same, title)
 
 
 def draw_benchmark(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:

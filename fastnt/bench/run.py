@@ -18,27 +18,35 @@ from fastnt.training.environment import describe_environment
 def run_cases(
     cases: Sequence[Case], device: torch.device, *, skip: Sequence[str] = ()
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of one case after the other: seconds, bytes, and the ratio to the floor.
+    """Yield the rows of one case after the other: seconds and bytes.
 
-    A rival that fails (out of memory at the largest shapes) has a row with its error.
+    A call that is out of memory (at the largest shapes), and a rival that fails in any other way,
+    has a row with its error; the others go on. fastnt's own failure is raised.
     """
     for case in cases:
-        inputs = make_inputs(case, device)
-        calls = {name: call for name, call in rivals(case, inputs).items() if name not in skip}
-        rows: dict[str, dict[str, Any]] = {}
-        for name, call in list(calls.items()):
-            rows[name] = _describe(case, name)
-            try:
-                rows[name]["peak_extra_bytes"] = peak_extra_bytes(call, device, inputs.release)
-            except torch.OutOfMemoryError:
-                rows[name]["error"] = "out of memory"
-                del calls[name]
-        for name, timing in time_side_by_side(calls, device).items():
-            rows[name] |= {"seconds": timing.median, "least_seconds": timing.least}
-        yield list(rows.values())
-        del inputs, calls
+        yield _run_case(case, device, skip)
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _run_case(case: Case, device: torch.device, skip: Sequence[str]) -> list[dict[str, Any]]:
+    inputs = make_inputs(case, device)
+    calls = {name: call for name, call in rivals(case, inputs).items() if name not in skip}
+    rows = {name: _describe(case, name) for name in calls}
+    for name, row in rows.items():
+        try:
+            row["peak_extra_bytes"] = peak_extra_bytes(calls[name], device, inputs.release)
+        except torch.OutOfMemoryError:
+            row["error"] = "out of memory"
+        except Exception as error:
+            if name.startswith("fastnt"):
+                raise
+            row["error"] = f"{type(error).__name__}: {error}"
+        if "error" in row:
+            del calls[name]
+    for name, timing in time_side_by_side(calls, device).items():
+        rows[name] |= {"seconds": timing.median, "least_seconds": timing.least}
+    return list(rows.values())
 
 
 def _describe(case: Case, rival: str) -> dict[str, Any]:

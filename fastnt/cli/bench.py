@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fastnt.errors import UserError
@@ -35,7 +36,7 @@ def bench(
     import torch
 
     from fastnt.bench.cases import MODES, cases
-    from fastnt.bench.picture import COLOURS, draw_benchmark
+    from fastnt.bench.picture import COLOURS, draw_pictures
     from fastnt.bench.run import describe_machine, run_cases
     from fastnt.files import write_json
     from fastnt.training.environment import choose_device
@@ -54,11 +55,7 @@ def bench(
         rows += measured
         _print(console, measured)
         write_json(output / "bench.json", {"machine": machine, "rows": rows})
-    for kind in {(r["mode"], r["dtype"], r["alpha"]) for r in rows}:
-        same = [r for r in rows if (r["mode"], r["dtype"], r["alpha"]) == kind]
-        name = f"{kind[0]}-{kind[1]}-alpha{kind[2]:g}"
-        title = f"{kind[0]}, {kind[1]}, alpha {kind[2]:g}: {_where(machine)}"
-        draw_benchmark(output / f"{name}.png", same, title)
+    draw_pictures(output, rows, machine)
     console.print(f"Written to {output}")
 
 
@@ -78,11 +75,6 @@ def _shape(text: str) -> tuple[int, int]:
     return samples, classes
 
 
-def _where(machine: dict[str, object]) -> str:
-    name = machine["processor"] if machine["device"] == "cpu" else machine["device"]
-    return f"{name}, {machine['threads']} thread" + ("" if machine["threads"] == 1 else "s")
-
-
 def _print(console: Console, rows: list[dict[str, object]]) -> None:
     first = rows[0]
     title = f"{first['samples']} x {first['classes']}, {first['dtype']}, alpha {first['alpha']}, "
@@ -94,7 +86,9 @@ def _print(console: Console, rows: list[dict[str, object]]) -> None:
         seconds, extra = row.get("seconds"), row.get("peak_extra_bytes")
         table.add_row(
             str(row["rival"]),
-            f"{1e6 * seconds:,.1f}" if isinstance(seconds, float) else str(row.get("error")),
+            f"{1e6 * seconds:,.1f}"
+            if isinstance(seconds, float)
+            else escape(str(row.get("error")).partition("\n")[0]),
             f"{seconds / base:.2f}"
             if isinstance(seconds, float) and isinstance(base, float)
             else "",

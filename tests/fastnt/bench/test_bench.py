@@ -1,5 +1,6 @@
 """The benchmark compares what it says it compares, and writes what it measured."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 import fastnt
-from fastnt.bench.cases import GPU_SHAPES, MODES, SHAPES, SIGMA, Case, cases, make_inputs
-from fastnt.bench.measure import peak_extra_bytes, time_side_by_side
+from fastnt.bench.cases import GPU_SHAPES, MODES, SHAPES, SIGMA, Case, Inputs, cases, make_inputs
+from fastnt.bench.measure import Call, peak_extra_bytes, time_side_by_side
 from fastnt.bench.rivals import pytorch_loss, rivals
+from fastnt.bench.run import run_cases
 from fastnt.cli import main
 
 CPU = torch.device("cpu")
@@ -22,6 +24,8 @@ def test_the_cases_are_all_combinations() -> None:
     assert {(c.dtype, c.alpha) for c in found} == {
         (dtype, alpha) for dtype in (torch.float32, torch.bfloat16) for alpha in (0.5, 1.0)
     }
+    first = cases(CPU, shapes=((9, 8), (7, 6)), modes=("autograd",))[:4]
+    assert {(c.samples, c.classes) for c in first} == {(9, 8)}
 
 
 def test_plain_pytorch_computes_the_same_loss() -> None:
@@ -83,6 +87,52 @@ def test_bench_writes_rows_and_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     assert all(row["seconds"] > 0 for row in result["rows"])
     assert len(list(tmp_path.glob("value_and_grad-*.png"))) == 4
     assert "microseconds" in capsys.readouterr().out
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
+    """The rivals that fail, and how; the test fills it. The others need no compiler."""
+    errors: dict[str, Exception] = {}
+
+    def some(case: Case, inputs: Inputs) -> dict[str, Call]:
+        def fail(error: Exception) -> object:
+            raise error
+
+        calls = {n: c for n, c in rivals(case, inputs).items() if not n.startswith("compile")}
+        return calls | {name: functools.partial(fail, error) for name, error in errors.items()}
+
+    monkeypatch.setattr("fastnt.bench.run.rivals", some)
+    return errors
+
+
+def test_what_fails_is_recorded_and_the_rest_goes_on(failing: dict[str, Exception]) -> None:
+    failing["kd_lib"] = ValueError("not\nthis")
+    failing["mse"] = torch.OutOfMemoryError("far too much")
+    case = Case(16, 5, torch.float32, 0.5, "value_and_grad")
+    measured = list(run_cases([case, case], CPU))
+    assert len(measured) == 2
+    for rows in measured:
+        errors = {row["rival"]: row["error"] for row in rows if "error" in row}
+        assert errors == {"kd_lib": "ValueError: not\nthis", "mse": "out of memory"}
+        assert all("seconds" in row for row in rows if row["rival"] not in errors)
+
+
+def test_our_own_failure_is_raised(failing: dict[str, Exception]) -> None:
+    failing["fastnt"] = ValueError("a bug")
+    with pytest.raises(ValueError, match="a bug"):
+        next(run_cases([Case(16, 5, torch.float32, 0.5, "loss")], CPU))
+
+
+def test_bench_shows_the_first_line_of_an_error(
+    failing: dict[str, Exception], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing["mse"] = ValueError("[/no] markup\nand no second line")
+    arguments = ("--shape", "32x10", "--mode", "loss", "--device", "cpu")
+    with pytest.raises(SystemExit, match="0"):
+        main(["bench", *arguments, "--output", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "[/no] markup" in printed
+    assert "second line" not in printed
 
 
 @pytest.mark.parametrize(

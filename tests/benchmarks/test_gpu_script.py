@@ -1,0 +1,148 @@
+"""What gpu.sh is made of: whatever was killed, what was measured before is kept."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROW = {"rival": "fastnt", "mode": "loss", "samples": 4, "classes": 5, "dtype": "float32"}
+ROW |= {"alpha": 0.5, "traffic_bytes": 160}
+MACHINE = {"device": "A GPU", "processor": "a CPU", "threads": 1, "copy_bytes_per_second": 100.0}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """A script of benchmarks/ as a module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name in ("collect", "graph_launch"):
+        sys.modules.pop(name, None)
+
+
+def test_a_folder_without_results_is_collected(script: Any, tmp_path: Path) -> None:
+    result = tmp_path / "out" / "gpu.json"
+    script("collect").main(tmp_path, result)
+    assert json.loads(result.read_text())["rows"] == []
+    assert list(result.parent.iterdir()) == [result]
+
+
+def test_what_a_killed_run_left_is_collected_and_drawn(script: Any, tmp_path: Path) -> None:
+    (tmp_path / "codes").write_text("launches 0\nautograd 137\n")
+    (tmp_path / "autograd.log").write_text("all but lost\nhalf a li")
+    (tmp_path / "launches.json").write_text('{"empty_us": 2.0}')
+    passed, failed = ({"test": f"a::{word}", "outcome": word} for word in ("passed", "failed"))
+    lines = "\n".join(json.dumps(test) for test in (passed, passed, failed))
+    (tmp_path / "tests.jsonl").write_text(lines + '\n{"test": "a::ha')
+    (tmp_path / "autograd").mkdir()
+    rows = [ROW | {"seconds": 2.0}, ROW | {"rival": "compile", "error": "a reason"}]
+    bench = {"machine": MACHINE, "rows": rows}
+    (tmp_path / "autograd" / "bench.json").write_text(json.dumps(bench))
+
+    script("collect").main(tmp_path, tmp_path / "out" / "gpu.json")
+    result = json.loads((tmp_path / "out" / "gpu.json").read_text())
+    assert result["exit_codes"] == {"launches": 0, "autograd": 137}
+    assert result["last_words"] == {"autograd": ["all but lost"]}
+    assert result["launches"] == {"empty_us": 2.0}
+    assert result["tests"] == {"passed": 2, "failed": 1}
+    assert result["failed"] == [failed]
+    assert result["machine"] == MACHINE
+    assert result["rows"] == [rows[0] | {"of_copy_bandwidth": 0.8}, rows[1]]
+    picture = tmp_path / "out" / "gpu-loss-float32-alpha0.5.png"
+    assert picture.stat().st_size > 0
+
+    picture.unlink()  # drawn once; again when there are new rows
+    script("collect").main(tmp_path, tmp_path / "out" / "gpu.json")
+    assert not picture.exists()
+    bench["rows"] = [*rows, ROW | {"samples": 8, "seconds": 3.0}]
+    (tmp_path / "autograd" / "bench.json").write_text(json.dumps(bench))
+    script("collect").main(tmp_path, tmp_path / "out" / "gpu.json")
+    assert picture.exists()
+
+
+KILLED = """
+import os, pytest
+
+@pytest.mark.parametrize("case", range(3))
+def test_many(case):
+    if case == 1:
+        os._exit(9)
+
+def test_fails():
+    assert "one" == "two"
+
+def test_is_skipped():
+    pytest.skip("no reason")
+"""
+
+
+def test_outcomes_outlive_the_process_and_few_cases_come_first(tmp_path: Path) -> None:
+    (tmp_path / "test_killed.py").write_text(KILLED)
+    (tmp_path / "test_broken.py").write_text("import no_such_module")
+    outcomes = tmp_path / "tests.jsonl"
+    options = ("--continue-on-collection-errors", "-p", "no:cacheprovider", "-p", "no:xdist")
+    given = ("-p", "gpu_tests", "--outcomes", str(outcomes))
+    command = [sys.executable, "-m", "pytest", "-q", *options, *given, str(tmp_path)]
+    environment = {"PYTHONPATH": str(BENCHMARKS), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 9
+    tests = [json.loads(line) for line in outcomes.read_text().splitlines()]
+    assert [(test["test"].rpartition("::")[2], test["outcome"]) for test in tests] == [
+        ("test_broken.py", "failed"),
+        ("test_fails", "failed"),
+        ("test_is_skipped", "skipped"),
+        ("test_many[0]", "passed"),
+    ]
+    assert "no_such_module" in tests[0]["text"]
+    assert "assert 'one' == 'two'" in tests[1]["text"]
+
+
+def test_launches_are_timed_and_looked_into(
+    script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("triton")
+    module = script("graph_launch")
+
+    class Graph:
+        """A graph of the CPU's: it calls again, and its results stay in their places."""
+
+        def __init__(self, call: Callable[[], Any], repeats: int = 1) -> None:
+            self._call, self.result = call, call()
+
+        def replay(self) -> None:
+            for kept, new in zip(self.result or (), self._call() or (), strict=True):
+                kept.copy_(new)
+
+        def count_nodes(self) -> dict[str, int]:
+            return {"nodes": 1, "kernels": 1}
+
+    monkeypatch.setattr(module, "Graph", Graph)
+    monkeypatch.setattr(module, "DEVICE", torch.device("cpu"))
+    monkeypatch.setattr(module, "empty_kernel", {(1,): lambda: None})
+    module.main(tmp_path / "launches.json")
+    result = json.loads((tmp_path / "launches.json").read_text())
+    for name in ("float32", "bfloat16"):
+        measured = result[name]
+        assert measured["us"] - result["empty_us"] == pytest.approx(measured["above_empty_us"])
+        assert measured["above_empty_us"] > 0
+        assert measured["same_step_repeats"]
+        assert measured["next_step_differs"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_a_small_batch_is_one_launch(script: Any, name: str) -> None:
+    pytest.importorskip("triton")
+    module = script("graph_launch")
+    assert module.look_inside(module.DTYPES[name]) == {
+        "nodes": 1,
+        "kernels": 1,
+        "same_step_repeats": True,
+        "next_step_differs": True,
+    }
