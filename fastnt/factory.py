@@ -11,6 +11,8 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -140,12 +142,9 @@ def _import(text: str) -> Any:
         raise UserError(
             f"{text} is in Python's own library, which has no networks; name your module"
         )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
         # A module may draw numbers while it is imported; what is drawn after must not depend on it.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _importing_from_here():
             found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module and not module.startswith(f"{error.name}."):
@@ -159,6 +158,20 @@ def _import(text: str) -> Any:
         return reduce(getattr, attribute.split("."), found)
     except AttributeError as error:
         raise UserError(f"{module} has no {attribute}; mend the name in {text}") from error
+
+
+@contextmanager
+def _importing_from_here() -> Iterator[None]:
+    """Let the current folder's modules be found first; afterwards last, lest they shadow others."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the module itself may change the path
+            sys.path.remove(here)
+        if here not in sys.path:
+            sys.path.append(here)
 
 
 def _takes_classes(factory: Any) -> bool:

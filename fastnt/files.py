@@ -22,6 +22,10 @@ def cache_dir() -> Path:
     return Path(moved).expanduser() if moved else platformdirs.user_cache_path("fastnt")
 
 
+_UMASK = os.umask(0o022)  # it can be asked for only by setting it
+os.umask(_UMASK)
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that becomes ``target`` only when the block succeeds.
@@ -42,9 +46,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(target)
         _flush_folder(target.parent)
     except OSError as error:

@@ -5,8 +5,8 @@ FFCV 1.0.2 is used through its own classes, with what would bite put right here 
 * an error in its thread leaves the consumer waiting for ever: ours hands the error over;
 * a consumer that leaves an epoch early leaves the thread behind: ours is stopped and joined;
 * its threads set torch's number of threads for the whole process: ours do not;
-* a batch's buffers are used again: batches are copied out, on CUDA through pinned memory of torch's
-  own cache, which waits for copies in flight where FFCV's pinned buffers do not;
+* a batch's buffers are used again while copies to the device may still be in flight: batches are
+  copied out at once, on CUDA into pinned memory of torch's own cache, which waits for such copies;
 * every Loader compiles for a second or more: one Loader a file serves all batch sizes and orders;
 * its reader of the file edits numba's uint8 array type for the whole process, and searches a table
   of all images for the size of each (ten times slower on SVHN's 604,388): ours does neither.
@@ -113,9 +113,6 @@ class FfcvLoader:
         self._rows, self._device, self._shape = rows, device, split.shape
         self._stream = _stream(split.path, split.sha256)
 
-    def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
-
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on.
 
@@ -143,5 +140,7 @@ class FfcvLoader:
 
     def _copy(self, buffer: Tensor) -> Tensor:
         if self._device.type == "cuda":
-            return buffer.pin_memory().to(self._device, non_blocking=True)
+            # FFCV's buffers are pinned: pin_memory() would return them as they are.
+            own = torch.empty_like(buffer, pin_memory=True).copy_(buffer)
+            return own.to(self._device, non_blocking=True)
         return buffer.clone() if self._device.type == "cpu" else buffer.to(self._device)

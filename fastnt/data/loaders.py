@@ -42,9 +42,6 @@ class Loader(Protocol):
     rows: int
     batch_size: int
 
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch, the last ragged one included."""
-
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on.
 

@@ -28,9 +28,6 @@ class ResidentLoader:
         self._images, self._labels = _held(split.path, split.sha256, device)
         self._positions = torch.from_numpy(rows.positions).to(device)
 
-    def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
-
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on."""
         batches = self._rows.batches(epoch, self.batch_size, start)

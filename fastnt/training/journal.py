@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastnt.errors import UserError
+from fastnt.factory import in_short
 from fastnt.training.checkpoint import Checkpoint
 from fastnt.training.interruption import Interruption
 from fastnt.training.progress import PHASES, EpochRecord
@@ -56,7 +57,14 @@ class Journal:
         """
         was = self._resumed
         if was is not None and self.began(trainer.schedule.phase):
-            trainer.resume(was.epoch, was.batch, was.seconds, was.tensors)
+            try:
+                trainer.resume(was.epoch, was.batch, was.seconds, was.tensors)
+            except (KeyError, RuntimeError) as error:
+                raise UserError(
+                    f"the checkpoint of {self._files.path} does not fit its {was.phase} network "
+                    f"({in_short(error)}); restore the code that it was begun with, or begin a new run "
+                    "without --resume"
+                ) from error
         if self._ranks.world > 1:
             self._train_together(trainer)
             return
@@ -99,7 +107,7 @@ class Journal:
         at = (trainer.schedule.phase, trainer.epoch, trainer.batch)
         if at == self._saved:
             return
-        trainer.check_finite()
+        state = trainer.state()
         self._lap()
         with self._resumable():
             self._files.checkpoints.save(
@@ -108,7 +116,7 @@ class Journal:
                     trainer.seconds,
                     tuple(self.records),
                     dict(self.timings),
-                    trainer.step.state(),
+                    state,
                 )
             )
         self._saved = at

@@ -43,11 +43,12 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
         UserError: the stored table belongs to another teacher or is damaged, or the teacher gives
             logits that are not finite.
     """
-    digest = teacher.digest()
-    path = cache_dir() / "logits" / data.digest[:16] / f"logits-{digest[:16]}.safetensors"
+    digest, device = teacher.digest(), next(teacher.parameters()).device.type
+    path = cache_dir() / "logits" / data.digest[:16] / f"logits-{digest[:16]}-{device}.safetensors"
     expected = {
         "format": FORMAT,
         "teacher": digest,
+        "device": device,  # it rounds in its own way
         "list": data.digest,
         "shape": [data.ordered.rows, data.validation.rows, teacher.classes],
     }

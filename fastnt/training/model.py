@@ -190,6 +190,8 @@ def _build(
         model = Model(network, preprocess, classes)
         model.notation = notation
         return model
+    if not isinstance(notation, str):
+        raise TypeError(f"its network is {notation!r}")
     if notation.startswith("<"):
         raise UserError(
             f"{path} holds the weights of {notation[1:-1]}, which was handed over as an object; "

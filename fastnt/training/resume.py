@@ -118,11 +118,17 @@ def same_arithmetic(
             ranks,
             f"torchrun and {before.get('ranks', 1)} processes",
         ),
+        (
+            "determinism",
+            before.get("deterministic", False),
+            torch.are_deterministic_algorithms_enabled(),
+            "--deterministic" if before.get("deterministic") else "--deterministic left out",
+        ),
         ("compile", compiled, compiled if compile is None else compile, "--compile left out"),
     ):
         if was != wanted:
             raise UserError(
-                f"{folder.path} was begun with another {what} ({before.get(what, 1)}); resume it with "
+                f"{folder.path} was begun with another {what} ({before.get(what, was)}); resume it with "
                 f"{remedy}"
             )
     torch.set_num_threads(threads)

@@ -47,7 +47,7 @@ from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
 
 # Raised when the same recipe would train another teacher than the release before.
-TEACHER_FORMAT = 2
+TEACHER_FORMAT = 3
 
 # Draws a run's picture from its epochs, the teacher's held-out error and its summary.
 Draw = Callable[[Path, Sequence[EpochRecord], float, dict[str, Any]], None]
@@ -55,7 +55,7 @@ Draw = Callable[[Path, Sequence[EpochRecord], float, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how a run computes, reads and writes; nothing here changes the experiment."""
+    """Where and how a run computes, reads and writes: the rounding depends on it, the experiment not."""
 
     device: torch.device
     loader: Kind = "auto"  # auto, ffcv or resident
@@ -166,7 +166,7 @@ class Run:
             # Both students start from the same weights: what differs is the noise alone.
             torch.manual_seed(recipe.seed)
             clean = Model(recipe.student_network, preprocess, data.classes)
-            clean.check_training(data.last_batch)
+            self._check_student(clean, data)
             clean.to(device)
             noisy = copy.deepcopy(clean)
         with self._journal.timed("teacher"):
@@ -209,6 +209,20 @@ class Run:
             draw(self.folder / "curves.png", self.records, self.teacher_error, summary)
         write_json(self.folder / "summary.json", summary)
         return summary
+
+    def _check_student(self, untrained: Model, data: TrainingData) -> None:
+        """Refuse an own network that cannot be trained, or is not the one the run was begun with."""
+        if not untrained.is_own:
+            return
+        untrained.check_training(data.smallest_part)
+        environment, digest = self._files.environment(), untrained.digest()
+        if environment.get("student", digest) != digest:
+            raise UserError(
+                f"{untrained.notation} is not the network any more that {self.folder} was begun with; "
+                "restore its code, or begin a new run without --resume"
+            )
+        if self.place.ranks.is_writer:
+            self._files.describe(environment | {"student": digest})
 
     def _given_files(self) -> dict[str, Model]:
         """The teachers that are files, by name; a run that is past its teachers has its own copies."""
@@ -253,6 +267,10 @@ class Run:
             "lr_decay": recipe.teacher_lr_decay,
             "batch_size": recipe.batch_size,
             "precision": str(self.precision.dtype),
+            "compile": self.compile,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "threads": torch.get_num_threads() if self.place.device.type == "cpu" else None,
+            "torch": torch.__version__,
             "seed": recipe.seed,
             "list": data.digest,
             "device": self.place.device.type,
@@ -269,7 +287,7 @@ class Run:
                 raise UserError(f"{error} Or delete {kept}: it is trained again") from error
         if found:
             return teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # the writer's weights come into it
-        teacher.check_training(data.last_batch)
+        teacher.check_training(data.smallest_part)
         teacher.to(self.place.device)
         schedule = Schedule(
             "teacher", recipe.teacher_epochs, recipe.teacher_lr, recipe.teacher_lr_decay
@@ -324,6 +342,7 @@ class Run:
             "loader": self.place.loader,
             "precision": str(self.precision.dtype).removeprefix("torch."),
             "compile": self.compile,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
             "ranks": self.place.ranks.world,
         }
         if not self.place.ranks.is_writer:

@@ -1,5 +1,6 @@
 """One training step, and all on the device that it changes; nothing in it waits for the device."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from fastnt.data.loaders import Batch
 from fastnt.data.preprocess import View
+from fastnt.training.compiling import compile_alone
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective
 from fastnt.training.precision import Precision
@@ -54,26 +56,29 @@ class TrainStep:
         self.device = next(model.parameters()).device
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         replica = ranks.replicate(self.model)
-        self._forward: Any = torch.compile(replica) if compile else replica
+        self._forward: Any = compile_alone(replica, dynamic=False) if compile else replica
         self._ranks = ranks
         self._objective, self._views, self._precision = objective, views, precision
+        # With several ranks no graph: a replay would pass by what DistributedDataParallel does on
+        # the host, and a ragged batch has the graph's shape on some ranks only. Nor of a network of
+        # the user's: what it decides on the host (a layer dropped, a counter) would never change.
         on_cuda = self.device.type == "cuda"
+        graphed = on_cuda and ranks.world == 1 and profile is None and not model.is_own
         self.rate = torch.full((), lr, dtype=torch.float32, device=self.device)
         self.optimizer = torch.optim.Adam(
             model.parameters(),
             lr=self.rate,
             fused=self.device.type in ("cpu", "cuda"),
-            capturable=on_cuda,
+            capturable=graphed,
         )
+        # The warm-up's steps are no mistake.
+        self.optimizer._warned_capturable_if_run_uncaptured = True
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.scales)
         self.number, self.epoch, self.finite = (
             torch.zeros((), dtype=torch.int64, device=self.device) for _ in range(3)
         )
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self._one = torch.ones((), device=self.device)
-        # With several ranks no graph: a replay would pass by what DistributedDataParallel does on
-        # the host, and a ragged batch has the graph's shape on some ranks only.
-        graphed = on_cuda and ranks.world == 1 and profile is None
         self.record: Callable[[str], AbstractContextManager[None]] = (
             profile.record if profile else lambda section: _NOTHING
         )
@@ -138,7 +143,10 @@ class TrainStep:
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
-        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        return {  # copies: two names for one tensor are refused
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in state.items()
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from what ``state`` returned.
@@ -197,9 +205,12 @@ class GraphedStep:
 
     def __call__(self, batch: Batch) -> None:
         """Take the step on this batch, which is copied."""
-        if self._inputs is None:
-            self._inputs = Batch(*(torch.empty_like(tensor) for tensor in batch))
         inputs = self._inputs
+        if inputs is None or len(batch.labels) > len(
+            inputs.labels
+        ):  # a resumed epoch's first is ragged
+            inputs = self._inputs = Batch(*(torch.empty_like(tensor) for tensor in batch))
+            self._warm, self._graph = 0, None
         if batch.labels.shape != inputs.labels.shape:
             self._step(batch)
             return
@@ -213,7 +224,9 @@ class GraphedStep:
             torch.cuda.current_stream().wait_stream(self._stream)
             return
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=self._stream):  # records, does not run
+            gc.collect()  # the phase before holds its own graph's memory in a cycle
+            graph: Any = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self._stream):  # records, does not run
                 self._step(inputs)
+            self._graph = graph
         self._graph.replay()

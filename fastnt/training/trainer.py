@@ -1,5 +1,6 @@
 """The loop around a step: epochs, the learning rate's decay, and the held-out error after each."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ class Trainer:
         self.check_finite()
         lr = schedule.lr * schedule.lr_decay**self.epoch
         result = self._validate()
+        if not math.isfinite(result.loss):
+            raise self._diverged(f"batch {self.batch}: its held-out loss is")
         record = EpochRecord(
             phase=schedule.phase,
             epoch=self.epoch + 1,
@@ -104,13 +107,29 @@ class Trainer:
         """
         finite = int(self.step.finite.item())
         if finite < self.batch:
-            schedule = self.schedule
-            option = "--set teacher_lr=" if schedule.phase == "teacher" else "--lr"
-            raise UserError(
-                f"the training of {schedule.phase} diverged in epoch {self.epoch + 1}, batch "
-                f"{finite + 1}: its loss is not finite; begin a new run with a lower learning rate "
-                f"({option}), here it was {schedule.lr * schedule.lr_decay**self.epoch:g}"
-            )
+            raise self._diverged(f"batch {finite + 1}: its loss is")
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the step's state, which is good: an update that spoils weights shows in no loss yet.
+
+        Raises:
+            UserError: a loss or a weight is not finite.
+        """
+        self.check_finite()
+        state = self.step.state()
+        weights = (value for name, value in state.items() if name.startswith("model."))
+        if not all(bool(value.isfinite().all()) for value in weights):
+            raise self._diverged(f"batch {self.batch}: its weights are")
+        return state
+
+    def _diverged(self, what: str) -> UserError:
+        schedule = self.schedule
+        option = "--set teacher_lr=" if schedule.phase == "teacher" else "--lr"
+        return UserError(
+            f"the training of {schedule.phase} diverged in epoch {self.epoch + 1}, {what} not finite; "
+            f"begin a new run with a lower learning rate ({option}), here it was "
+            f"{schedule.lr * schedule.lr_decay**self.epoch:g}"
+        )
 
     def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:
         """Stand where the training stood whose step had this state."""

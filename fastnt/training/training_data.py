@@ -85,6 +85,11 @@ class TrainingData:
         """Samples in the last batch of an epoch."""
         return (self.views * self.images - 1) % self._recipe.batch_size + 1
 
+    @property
+    def smallest_part(self) -> int:
+        """Samples that a rank has at least in the last batch; it may be 0."""
+        return self.last_batch // self._ranks.world
+
     @cached_property
     def ordered(self) -> Loader:
         """The training list in list order, in large batches."""
