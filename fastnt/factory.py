@@ -46,7 +46,7 @@ def call_factory(text: str, classes: int) -> nn.Module:
     arguments = {"num_classes": classes} if _takes_classes(factory) else {}
     try:
         network = factory(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         given = ", ".join(f"{name}={value}" for name, value in arguments.items())
         raise UserError(f"{text}({given}) failed: {in_short(error)}; mend the factory") from error
     if not isinstance(network, nn.Module):
@@ -68,12 +68,20 @@ def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> 
     """
     if not any(True for _ in network.parameters()):
         raise UserError(f"{name} has no parameters; a network needs some")
+    if any(p.is_meta for p in network.parameters()):
+        raise UserError(
+            f"{name} has parameters on the meta device; make them where they have values"
+        )
     was_training = network.training
     try:
         with torch.no_grad():
-            _logits(network.eval(), (2, *shape), classes, name)
+            logits = _logits(network.eval(), (2, *shape), classes, name)
     finally:
         network.train(was_training)
+    if not logits.isfinite().all():
+        raise UserError(
+            f"{name} gives logits of black images that are not finite; mend its weights"
+        )
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             raise UserError(f"{name} keeps {_kind(value)} as its state {key!r}; keep tensors only")

@@ -86,10 +86,14 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     lock = filelock.FileLock(path)
     made = [folder for folder in path.parents if not folder.exists()]
     try:
-        while not lock.is_locked:
-            with suppress(FileNotFoundError):  # whoever held it removed the folder
+        for patience in reversed(range(100)):
+            try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=-1 if busy is None else 0)
+                break
+            except FileNotFoundError:  # whoever held it removed the folder; or it cannot be made
+                if not patience:
+                    raise
     except filelock.Timeout as error:
         raise UserError(busy or str(error)) from error
     except OSError as error:

@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = command.main(arguments or ["--help"], "fastnt", standalone_mode=False)
     except TyperException as error:
-        _fail(f"{error.format_message().rstrip('.')}; see fastnt --help")
+        context = getattr(error, "ctx", None)
+        name = context.command_path if context else "fastnt"
+        _fail(f"{error.format_message().rstrip('.')}; see {name} --help")
     except UserError as error:
         _fail(str(error))
     except OSError as error:

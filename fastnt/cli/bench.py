@@ -48,6 +48,8 @@ def bench(
     place = choose_device(device)
     torch.set_num_threads(threads)
     console, rows = Console(highlight=False), []
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output is {output}, a file; give the name of a folder")
     machine = describe_machine(place)
     for measured in run_cases(
         cases(place, shapes=shapes or None, modes=modes), place, skip=skip or ()

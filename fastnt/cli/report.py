@@ -36,6 +36,8 @@ def report(
         raise UserError(
             f"--output is {output}; the picture is a PNG: give a name that ends in .png"
         )
+    if output is not None and output.is_dir():
+        raise UserError(f"--output is {output}, a folder; give the name of a picture")
     found = read_runs(runs)
     table = [rows(run) for run in found]
     if json_:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastnt.report.style import COLOURS, dress, noise_text, save
+from fastnt.report.style import COLOURS, dress, noise_text, save, scale
 from fastnt.training.progress import EpochRecord
 
 
@@ -40,18 +40,22 @@ def draw_curves(
             linewidth=2,
             marker="o",
             markersize=3.5,
-            label=f"{name}: test {100 * summary[phase]['test_error']:.2f} %",
+            label=f"{name}: {_percents(epochs[-1].validation_error, summary[phase])}",
         )
     axes.axhline(
         100 * teacher_error,
         color=COLOURS["teacher"],
         linestyle="--",
         linewidth=1.5,
-        label=f"teacher{several}: test {100 * summary['teacher']['test_error']:.2f} %",
+        label=f"teacher{several}: {_percents(teacher_error, summary['teacher'])}",
     )
     count = len(summary.get("teachers", [])) or "one"
     title = f"{summary['dataset']}: two students of {count} teacher{several}"
     dress(axes, title, "held-out error, %")
-    axes.set_ylim(bottom=0)
+    scale(axes, [teacher_error, *(r.validation_error for r in records if r.phase in names)])
     axes.legend(frameon=False)
     save(figure, path)
+
+
+def _percents(held_out_error: float, found: dict[str, Any]) -> str:
+    return f"held-out {100 * held_out_error:.2f} %, test {100 * found['test_error']:.2f} %"

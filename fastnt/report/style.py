@@ -30,7 +30,7 @@ def dress(axes: Any, title: str, ylabel: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.02)  # epochs count from 1: no room for a zero
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.grid(axis="y", color="#e5e7eb")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

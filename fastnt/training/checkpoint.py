@@ -1,6 +1,5 @@
 """Checkpoints: where a run stands, as one verified safetensors file; the last two are kept."""
 
-import hashlib
 import json
 import time
 from contextlib import suppress
@@ -9,11 +8,11 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from fastnt.errors import UserError
 from fastnt.files import atomic_path
+from fastnt.training.digest import sha256_tensors
 from fastnt.training.progress import EpochRecord
 
 FORMAT = "fastnt-checkpoint-1"
@@ -44,7 +43,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         name: value for name, value in vars(checkpoint).items() if name != "tensors"
     }
     description["records"] = [asdict(record) for record in checkpoint.records]
-    description["sha256"] = _digest(description, checkpoint.tensors)
+    description["sha256"] = sha256_tensors(description, checkpoint.tensors)
     payload = safetensors.torch.save(checkpoint.tensors, {"fastnt": json.dumps(description)})
     with atomic_path(path) as temporary:
         temporary.write_bytes(payload)
@@ -62,7 +61,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = json.loads(text)
         whole = json.dumps(description) == text  # no digit that a float does not show
-        if description.pop("sha256") != _digest(description, tensors) or not whole:
+        if description.pop("sha256") != sha256_tensors(description, tensors) or not whole:
             raise ValueError("its SHA-256 is another")
         if description.pop("format") != FORMAT:
             raise ValueError(f"it is not of the format {FORMAT}")
@@ -73,15 +72,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"the checkpoint {path} is damaged ({error}); delete it, and --resume goes on from the "
             "one before, or from the beginning if there is none"
         ) from error
-
-
-def _digest(description: dict[str, object], tensors: dict[str, Tensor]) -> str:
-    """Hexadecimal SHA-256 of the description and of the tensors with names, types and shapes."""
-    digest = hashlib.sha256(json.dumps(description).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 class Checkpoints:

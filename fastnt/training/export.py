@@ -82,12 +82,12 @@ def export_run(
             )
     if run.is_file():
         raise UserError(f"{run} holds no run; give a folder that fastnt train wrote")
-    original = load_student(run, which)
-    images, real = _images(run, original.shape)
     stem = f"{which}-export" if format_ == "safetensors" else which
     target = output or run / f"{stem}.{format_}"
-    if target.is_dir() or (target.exists() and target.samefile(run / f"{which}.safetensors")):
+    if target.is_dir() or target.resolve() == (run / f"{which}.safetensors").resolve():
         raise UserError(f"--output is {target}, which is taken; give the name of a new file")
+    original = load_student(run, which)
+    images, real = _images(run, original.shape)
     # Another instance, whose options the exporter may change.
     network = load_student(run, which)
     with atomic_path(target) as temporary:

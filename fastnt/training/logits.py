@@ -15,11 +15,12 @@ from fastnt.data.loaders import Batch, Loader, free_memory
 from fastnt.data.preprocess import View
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, cache_dir
+from fastnt.training.digest import sha256_tensors
 from fastnt.training.model import Model
 from fastnt.training.progress import Progress
 from fastnt.training.training_data import TrainingData
 
-FORMAT = "fastnt-logits-1"
+FORMAT = "fastnt-logits-2"
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
             "train": compute_logits(teacher, data.ordered, data.list_view, progress.advance),
             "validation": compute_logits(teacher, data.validation, advance=progress.advance),
         }
-        _refuse_nonfinite(tables, "the teacher", "train it again, or give another with --teacher")
+        _refuse_nonfinite(tables)
         if teacher.is_object:
             return TeacherLogits(**tables)
-        payload = safetensors.torch.save(tables, {"fastnt": json.dumps(expected)})
+        description = expected | {"sha256": sha256_tensors(expected, tables)}
+        payload = safetensors.torch.save(tables, {"fastnt": json.dumps(description)})
         with atomic_path(path) as temporary:
             temporary.write_bytes(payload)
     tables = _read(path, expected)
-    _refuse_nonfinite(tables, f"the table {path}", "delete it and run again")
     return TeacherLogits(tables["train"], tables["validation"])
 
 
@@ -131,13 +132,14 @@ class _Mapped:
         }
 
 
-def _refuse_nonfinite(tables: dict[str, Tensor], whose: str, remedy: str) -> None:
+def _refuse_nonfinite(tables: dict[str, Tensor]) -> None:
     """Refuse logits that are not finite: no student could learn from them."""
     for table in tables.values():
         rows = len(table) - int(table.isfinite().all(1).sum())
         if rows:
             raise UserError(
-                f"{rows:,} of {len(table):,} rows of the logits of {whose} are not finite; {remedy}"
+                f"{rows:,} of {len(table):,} rows of the logits of the teacher are not finite; train it "
+                "again, or give another with --teacher"
             )
 
 
@@ -156,4 +158,8 @@ def _read(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:
                 f"the logits table {path} is of another {key} ({found.get(key)}, not {value}); "
                 "delete it and run again"
             )
+    if found.get("sha256") != sha256_tensors(expected, tables):
+        raise UserError(
+            f"the logits table {path} is damaged: its SHA-256 is another; delete it and run again"
+        )
     return tables

@@ -22,8 +22,9 @@ from fastnt.errors import UserError
 from fastnt.factory import check_network, check_training, in_short, is_factory, source_code
 from fastnt.files import atomic_path
 from fastnt.networks import build_network, count_multiplies, count_parameters
+from fastnt.training.digest import sha256_tensors
 
-FORMAT = "fastnt-model-1"
+FORMAT = "fastnt-model-2"
 
 
 class Model(nn.Module):
@@ -57,7 +58,18 @@ class Model(nn.Module):
             self.network = build_network(network, (channels, height, width), classes)
 
     def forward(self, images: Tensor, view: View | None = None) -> Tensor:
-        """Return the logits of ``images`` as ``view`` shows them; None shows them as they are."""
+        """Return the logits of ``images`` as ``view`` shows them; None shows them as they are.
+
+        Raises:
+            TypeError: the images are no uint8 tensor.
+            ValueError: they are not of the model's shape.
+        """
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(f"images must be a uint8 tensor (N, H, W, C), got {got}")
+        if images.shape[1:] != self.shape:
+            wanted = ", ".join(map(str, self.shape))
+            raise ValueError(f"images must have the shape (N, {wanted}), got {tuple(images.shape)}")
         logits: Tensor = self.network(self.preprocess(images, view))
         return logits
 
@@ -128,7 +140,9 @@ def save_model(model: Model, path: Path) -> None:
         for name, value in model.state_dict().items()
     }
     # One key: safetensors keeps several in no fixed order, and the same model gives the same file.
-    payload = safetensors.torch.save(tensors, {"fastnt": model.describe()})
+    description = json.loads(model.describe())
+    description["sha256"] = sha256_tensors(description, tensors)
+    payload = safetensors.torch.save(tensors, {"fastnt": json.dumps(description)})
     with atomic_path(path) as temporary:
         temporary.write_bytes(payload)
 
@@ -159,6 +173,10 @@ def load_model(path: Path, network: nn.Module | None = None) -> Model:
         description = json.loads(text)
         if not isinstance(description, dict) or description.get("format") != FORMAT:
             raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
+        if description.pop("sha256", None) != sha256_tensors(description, state):
+            raise UserError(
+                f"{path} is damaged: its SHA-256 is another; restore it from a copy, or train it again"
+            )
         height, width, channels = description["shape"]
         preprocess = Preprocess(description["preprocess"], (height, width, channels))
         model = _build(path, description, preprocess, network)

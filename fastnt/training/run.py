@@ -16,7 +16,7 @@ from fastnt.data.loaders import Kind
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import Interrupted, UserError
-from fastnt.files import cache_dir, read_json, write_json
+from fastnt.files import cache_dir, write_json
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.environment import describe_environment
 from fastnt.training.evaluation import (
@@ -41,7 +41,7 @@ from fastnt.training.resume import (
 )
 from fastnt.training.run_folder import RunFolder, find_run, named_path, new_path
 from fastnt.training.step import TrainStep
-from fastnt.training.summary import Networks, check_fits, summarise, teacher_names
+from fastnt.training.summary import Networks, check_fits, read_found, summarise, teacher_names
 from fastnt.training.targets import prepare_teaching
 from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
@@ -148,8 +148,8 @@ class Run:
                     except KeyboardInterrupt as stop:
                         how = str(stop) or "stopped at once"
                         raise Interrupted(f"{how}; go on with {self._command}") from None
-        self.timings.update(read_json(self.folder / "timings.json"))
-        summary: dict[str, Any] = read_json(self.folder / "summary.json")
+        summary, timings = read_found(self.folder)
+        self.timings.update(timings)
         return summary
 
     def _execute(self, draw: Draw | None) -> dict[str, Any]:
@@ -163,6 +163,7 @@ class Run:
                 check_fits(model, dataset, file)
             data = TrainingData(dataset, recipe, self.place.loader, device, ranks)
             preprocess = data.fitted_preprocess()
+            given |= self._given_factories(preprocess, data.classes)
             # Both students start from the same weights: what differs is the noise alone.
             torch.manual_seed(recipe.seed)
             clean = Model(recipe.student_network, preprocess, data.classes)
@@ -231,6 +232,15 @@ class Run:
         files = (teacher for teacher in self.recipe.teachers if not is_own_teacher(teacher))
         return {file: load_model(Path(file)) for file in files}
 
+    def _given_factories(self, preprocess: Preprocess, classes: int) -> dict[str, Model]:
+        """The teachers that factories make, with their weights, by name; as for files."""
+        made: dict[str, Model] = {}
+        if not self._journal.finished("teacher"):
+            for factory in filter(is_own_teacher, self.recipe.teachers):
+                torch.manual_seed(self.recipe.seed)  # random weights follow the seed
+                made[factory] = Model(factory, preprocess, classes).eval()
+        return made
+
     def _teachers(
         self, names: list[str], given: dict[str, Model], data: TrainingData, preprocess: Preprocess
     ) -> list[Model]:
@@ -239,9 +249,6 @@ class Run:
         done = [self._done(name, "teacher") for name in names]
         if None not in done:
             return [model for model in done if model is not None]
-        for factory in (name for name in recipe.teachers if name not in given):
-            torch.manual_seed(recipe.seed)  # it comes with its weights; random ones follow the seed
-            given[factory] = Model(factory, preprocess, classes).eval()
         teachers = [given[teacher] for teacher in recipe.teachers] or [
             self._teacher(data, preprocess, classes)
         ]
@@ -284,7 +291,9 @@ class Run:
             try:
                 return load_model(kept)
             except UserError as error:
-                raise UserError(f"{error} Or delete {kept}: it is trained again") from error
+                raise UserError(
+                    f"the stored teacher {kept} is damaged; delete it, and it is trained again"
+                ) from error
         if found:
             return teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # the writer's weights come into it
         teacher.check_training(data.smallest_part)

@@ -30,7 +30,7 @@ def named_path(runs_dir: Path, name: str) -> Path:
     Raises:
         UserError: that is not the name of a folder.
     """
-    if not name or Path(name).name != name:
+    if name in ("", "..") or Path(name).name != name:
         raise UserError(f"--run is {name!r}; it must be the name of a folder in --runs-dir")
     return runs_dir / name
 

@@ -1,10 +1,12 @@
 """What a run found, and whether a network fits a data set."""
 
+from pathlib import Path
 from typing import Any
 
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError
+from fastnt.files import read_json
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
@@ -30,6 +32,51 @@ def teacher_names(recipe: Recipe) -> list[str]:
     """What the teachers are called in a run's folder: teacher, or teacher-1, teacher-2 ..."""
     count = len(recipe.teachers)
     return [f"teacher-{i + 1}" for i in range(count)] if count > 1 else ["teacher"]
+
+
+def read_found(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """Read a finished run's summary and timings.
+
+    Raises:
+        UserError: a file is missing, damaged or lacks something.
+    """
+    summary, timings = read_json(folder / "summary.json"), read_json(folder / "timings.json")
+    refuse_other_summary(summary, folder / "summary.json")
+    if not isinstance(timings, dict) or not all(map(_is_number, timings.values())):
+        raise UserError(
+            f"{folder / 'timings.json'} is damaged: it holds no seconds by name; restore it from a "
+            "copy, or train the run again"
+        )
+    return summary, timings
+
+
+def refuse_other_summary(summary: Any, path: Path) -> None:
+    """Refuse what ``summarise`` cannot have made.
+
+    Raises:
+        UserError: naming the file and what it lacks.
+    """
+    lacks = []
+    if not isinstance(summary, dict):
+        lacks = ["a JSON object"]
+    else:
+        lacks += [key for key in ("dataset", "official", "seed") if key not in summary]
+        for name in ("teacher", "clean", "noisy"):
+            found = summary.get(name)
+            if not isinstance(found, dict) or not all(_is_number(found.get(n)) for n in _NUMBERS):
+                lacks.append(name)
+    if lacks:
+        raise UserError(
+            f"{path} is damaged: it lacks {', '.join(lacks)}; restore it from a copy, or train the "
+            "run again"
+        )
+
+
+_NUMBERS = ("test_error", "parameters", "multiplies")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def summarise(

@@ -1,5 +1,7 @@
 """A residual network as torchvision writes it, with batch normalisation: what a user brings."""
 
+import sys
+
 import torch
 from torch import nn
 
@@ -68,6 +70,22 @@ class Makers:
     @staticmethod
     def fails(num_classes):
         raise KeyError(f"no weights for {num_classes} classes")
+
+    @staticmethod
+    def leaves():
+        sys.exit(3)
+
+    @staticmethod
+    def has_no_values(num_classes):
+        with torch.device("meta"):
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+    @staticmethod
+    def is_not_finite(num_classes):
+        network = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+        network.append(nn.BatchNorm1d(num_classes))
+        nn.init.constant_(network[2].bias, float("nan"))
+        return network
 
     @staticmethod
     def none():

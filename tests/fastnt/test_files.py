@@ -2,12 +2,14 @@
 
 import errno
 import hashlib
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from fastnt.errors import UserError
-from fastnt.files import atomic_path, cache_dir, sha256_file, write_json, write_text
+from fastnt.files import atomic_path, cache_dir, locked, sha256_file, write_json, write_text
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -55,3 +57,17 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"fastnt" * 100_000)
     assert sha256_file(path) == hashlib.sha256(b"fastnt" * 100_000).hexdigest()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="umask")
+def test_files_obey_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for umask in (0o022, 0o077):
+        monkeypatch.setattr("fastnt.files._UMASK", umask)
+        write_text(tmp_path / "a", "text")
+        assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_folder_that_cannot_be_made_is_not_waited_for() -> None:
+    with pytest.raises(UserError, match="cannot write /proc/nope"), locked(Path("/proc/nope/a")):
+        pass

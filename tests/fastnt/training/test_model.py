@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
+from fastnt.training.digest import sha256_tensors
 from fastnt.training.model import Model, load_model, save_model
 
 SHAPE = (8, 6, 3)
@@ -62,10 +65,40 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
         load_model(path)
 
 
+def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_model(_model(), path)
+    load_model(path)
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"a\.safetensors is damaged: its SHA-256 is another"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "words"),
+    [
+        (np.zeros((2, *SHAPE), np.uint8), TypeError, r"uint8 tensor .*, got ndarray"),
+        (torch.zeros(2, *SHAPE), TypeError, r"got torch\.float32"),
+        (
+            torch.zeros(2, 3, 8, 6, dtype=torch.uint8),
+            ValueError,
+            r"shape \(N, 8, 6, 3\), got \(2, 3",
+        ),
+    ],
+)
+def test_images_of_another_kind_are_refused(
+    images: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        _model()(images)
+
+
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    description = {
-        "format": "fastnt-model-1",
+    description: dict[str, Any] = {
+        "format": "fastnt-model-2",
         "network": "FC7",
         "preprocess": "none",
         "shape": SHAPE,
@@ -73,7 +106,9 @@ def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -
     }
     for missing in (None, "classes"):
         kept = {key: value for key, value in description.items() if key != missing}
-        safetensors.torch.save_file({"w": torch.zeros(3)}, path, {"fastnt": json.dumps(kept)})
+        weights = {"w": torch.zeros(3)}
+        kept["sha256"] = sha256_tensors(kept, weights)
+        safetensors.torch.save_file(weights, path, {"fastnt": json.dumps(kept)})
         with pytest.raises(UserError, match="do not fit its own description"):
             load_model(path)
 

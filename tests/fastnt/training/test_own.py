@@ -159,6 +159,38 @@ def test_a_teacher_is_trained_again_when_the_code_of_its_network_changes(bn_resn
     assert trained("c")
 
 
+def test_tied_weights_train_to_the_end(bn_resnet: Path) -> None:
+    _digits("--run", "a", "--student", "bn_resnet:Makers.tied")
+    assert Path("runs", "a", "summary.json").exists()
+
+
+def test_a_run_is_not_gone_on_with_in_other_code(
+    bn_resnet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _digits("--run", "a", "--student", "bn_resnet:small")
+    Path("runs", "a", "summary.json").unlink()
+    bn_resnet.write_text(bn_resnet.read_text().replace("return self.relu(out +", "return (out +"))
+    del sys.modules["bn_resnet"]
+    words = (
+        "bn_resnet:small is not the network any more that runs/a was begun with; restore its code"
+    )
+    assert words in _refused(capsys, "train", "--quiet", "--resume", "--run", "a")
+
+
+def test_a_checkpoint_of_other_layers_is_one_sentence(
+    bn_resnet: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: object) -> None:
+        raise RuntimeError("size mismatch for fc.weight\nand more")
+
+    monkeypatch.setattr("fastnt.training.step.TrainStep.load_state", gone)
+    monkeypatch.setattr("fastnt.training.run_folder.Checkpoints.clear", lambda self: None)
+    _digits("--run", "b")
+    Path("runs", "b", "summary.json").unlink()
+    sentence = _refused(capsys, "train", "--quiet", "--resume", "--run", "b")
+    assert "does not fit its noisy network (RuntimeError: size mismatch for fc.weight)" in sentence
+
+
 def test_saving_keeps_tied_weights_and_every_buffer(bn_resnet: Path) -> None:
     model = Model("bn_resnet:Makers.tied", Preprocess("none", SHAPE), 10).eval()
     with torch.no_grad():
@@ -241,10 +273,15 @@ def test_bad_networks_and_data_are_one_sentence_each(
             ("--student", "bn_resnet:Makers.wants_more_than_one", "--batch-size", "53"),
             "batch of 1,",
         ),
+        (("--student", "bn_resnet:Makers.leaves"), "SystemExit: 3; mend the factory"),
+        (("--student", "bn_resnet:Makers.has_no_values"), "on the meta device"),
+        (("--student", "bn_resnet:Makers.is_not_finite"), "that are not finite; mend its weights"),
         (("--student", "FC800"), "end it with FC3"),
         (("--data-dir", own_folder), "leave --data-dir"),
     ):
         assert words in _refused(capsys, *data, *arguments)
+    _refused(capsys, *data, "--run", "a", "--teacher", "bn_resnet:ten")
+    assert not Path("runs", "a").exists()
     assert "is not there" in _refused(capsys, "train", "--quiet", "--dataset", "./none")
     assert "no folder or .beton file; did you mean" in _refused(
         capsys, "train", "--dataset", "mnst"

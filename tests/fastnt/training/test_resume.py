@@ -21,10 +21,13 @@ from fastnt.report.curves import draw_curves
 from fastnt.training import checkpoint as checkpoint_module
 from fastnt.training.display import Silent
 from fastnt.training.interruption import Interruption
+from fastnt.training.model import load_model, save_model
 from fastnt.training.progress import EpochRecord
 from fastnt.training.run import Place, Run
 from fastnt.training.run_folder import RunFolder, find_run
 from fastnt.training.saved_run import evaluate_run
+from fastnt.training.step import TrainStep
+from fastnt.training.summary import read_found
 
 CPU = torch.device("cpu")
 PHASES = ("teacher", "clean", "noisy")
@@ -431,6 +434,9 @@ def test_other_arithmetic_than_before_is_refused(stopped: Path) -> None:
         Run(_recipe(), replace(place, compile=not before["compile"]), Silent())
     with pytest.raises(UserError, match=r"another device .*--device cpu"):
         Run(_recipe(), replace(place, device=torch.device("cuda")), Silent())
+    (stopped / "environment.json").write_text(json.dumps(before | {"deterministic": True}))
+    with pytest.raises(UserError, match=r"another determinism .*with --deterministic$"):
+        Run(_recipe(), place, Silent())
     (stopped / "environment.json").write_text(json.dumps(before | {"precision": "bfloat16"}))
     assert Run(_recipe(), place, Silent()).precision.dtype == torch.bfloat16
 
@@ -521,6 +527,53 @@ def test_a_state_that_diverged_is_never_saved(tmp_path: Path, always: None) -> N
     assert all(t.isfinite().all() for name, t in saved.tensors.items() if name == "loss")
 
 
+def test_weights_that_the_last_update_spoilt_are_no_success(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch 1: its held-out loss is not finite"):
+        _run(tmp_path / "a", lr=1e30, epochs=1, train_samples=64).execute()
+    assert not (tmp_path / "a" / "clean.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    tmp_path: Path, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = TrainStep.state
+
+    def spoilt(self: TrainStep) -> dict[str, torch.Tensor]:
+        state = whole(self)
+        next(v for n, v in state.items() if n.startswith("model.network"))[0] = float("nan")
+        return state
+
+    monkeypatch.setattr(TrainStep, "state", spoilt)
+    with pytest.raises(UserError, match="batch 1: its weights are not finite"):
+        _run(tmp_path / "a").execute()
+    assert RunFolder(tmp_path / "a").checkpoints.newest() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("summary.json", "{}", "lacks dataset, official, seed, teacher, clean, noisy"),
+        ("summary.json", "[1]", "lacks a JSON object"),
+        ("timings.json", "[1]", "holds no seconds by name"),
+        ("timings.json", '{"a": "b"}', "holds no seconds by name"),
+    ],
+)
+def test_a_damaged_summary_is_one_sentence(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    (tmp_path / "summary.json").write_text(
+        json.dumps(
+            {"dataset": "digits", "official": True, "seed": 0}
+            | {name: {"test_error": 0.1, "parameters": 1, "multiplies": 2} for name in PHASES}
+        )
+    )
+    (tmp_path / "timings.json").write_text('{"clean_seconds": 1.5}')
+    assert read_found(tmp_path)[1] == {"clean_seconds": 1.5}
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name} is damaged: it {words}"):
+        read_found(tmp_path)
+
+
 def test_a_signal_does_not_save_a_state_that_diverged(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     with pytest.raises(UserError, match="training of clean diverged"):
@@ -530,7 +583,7 @@ def test_a_signal_does_not_save_a_state_that_diverged(tmp_path: Path) -> None:
     assert saved.phase == "teacher"
 
 
-def test_logits_that_are_not_finite_are_refused_when_made_and_when_read(tmp_path: Path) -> None:
+def test_logits_that_are_not_finite_or_were_changed_are_refused(tmp_path: Path) -> None:
     _run(tmp_path / "a").execute()
     (table,) = (cache_dir() / "logits").rglob("*.safetensors")
     with safetensors.safe_open(table, framework="pt") as file:
@@ -538,15 +591,14 @@ def test_logits_that_are_not_finite_are_refused_when_made_and_when_read(tmp_path
     logits = safetensors.torch.load_file(table)
     logits["train"][[3, 5], 2] = torch.tensor([torch.nan, torch.inf])
     safetensors.torch.save_file(logits, table, metadata)
-    with pytest.raises(UserError, match=r"2 of 200 rows of the logits .* not finite; delete it"):
+    with pytest.raises(UserError, match=r"table .* is damaged: its SHA-256 is another; delete"):
         _run(tmp_path / "b").execute()
     table.unlink()
     teacher = tmp_path / "a" / "teacher.safetensors"
-    with safetensors.safe_open(teacher, framework="pt") as file:
-        metadata = file.metadata()
-    weights = safetensors.torch.load_file(teacher)
-    next(t for t in weights.values() if t.ndim == 2).fill_(torch.nan)
-    safetensors.torch.save_file(weights, teacher, metadata)
+    model = load_model(teacher)
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.ndim == 2).fill_(torch.nan)
+    save_model(model, teacher)
     with pytest.raises(UserError, match="200 of 200 rows of the logits of the teacher are not"):
         _run(tmp_path / "c", teacher=str(teacher)).execute()
     assert not table.exists()
