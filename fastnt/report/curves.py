@@ -53,6 +53,8 @@ def draw_curves(
     title = f"{summary['dataset']}: two students of {count} teacher{several}"
     dress(axes, title, "held-out error, %")
     scale(axes, [teacher_error, *(r.validation_error for r in records if r.phase in names)])
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     save(figure, path)
 
