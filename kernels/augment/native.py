@@ -58,7 +58,7 @@ def _launch(
     per_pixel = [
         None if x is None else x.expand(images.shape[1:]).contiguous() for x in (mean, std)
     ]
-    out = torch.empty(images.shape, dtype=dtype, device="cpu")
+    out = images.new_empty(images.shape, dtype=dtype)
     _native.augment(
         torch.get_num_threads(),
         *images.shape,

@@ -42,10 +42,10 @@ def dispatched(*tensors: Tensor) -> bool:
 
 
 def _is_its_memory(tensor: Tensor) -> bool:
-    """Tell a tensor from subclasses that wrap, lazy negation, lazy zeros and functional wrappers."""
+    """Tell a tensor from subclasses, which may wrap others, and from lazy negation and zeros."""
     kind = type(tensor)
     return (kind is Tensor or kind is Parameter) and not (
-        tensor.is_neg() or tensor._is_zerotensor() or torch._is_functional_tensor(tensor)
+        tensor.is_neg() or tensor._is_zerotensor()
     )
 
 
