@@ -16,6 +16,20 @@ COLOURS = {
     "mse": "#0891b2",
     "floor": "#6b7280",
 }
+_LABELS = {
+    "pytorch": "plain PyTorch",
+    "compile": "torch.compile",
+    "compile fallback": "torch.compile, fallback_random",
+    "kd_lib": "KD_Lib's loss",
+    "mse": "MSE without noise",
+    "floor": "floor: inputs read, a gradient written",
+}
+_LINES = {"compile fallback": "-.", "floor": "--"}
+_MODES = {
+    "loss": "Loss alone",
+    "value_and_grad": "Loss and gradient",
+    "autograd": "Forward and backward through autograd",
+}
 
 
 def draw_pictures(
@@ -31,7 +45,7 @@ def draw_pictures(
     for kind in {(r["mode"], r["dtype"], r["alpha"]) for r in rows}:
         same = [r for r in rows if (r["mode"], r["dtype"], r["alpha"]) == kind]
         mode, dtype, alpha = kind
-        title = f"{mode}, {dtype}, alpha {alpha:g}: {name}, {threads}"
+        title = f"{_MODES.get(mode, mode)}, {dtype}, alpha {alpha:g}: {name}, {threads}"
         draw_benchmark(folder / f"{prefix}{mode}-{dtype}-alpha{alpha:g}.png", same, title)
 
 
@@ -54,9 +68,9 @@ def draw_benchmark(path: Path, rows: Sequence[dict[str, Any]], title: str) -> No
             [r["samples"] * r["classes"] for r in measured],
             [1e6 * r["seconds"] for r in measured],
             color=colour,
-            label=name,
+            label=_LABELS.get(name, name),
             linewidth=2.6 if name == "fastnt" else 1.6,
-            linestyle="--" if name == "floor" else "-",
+            linestyle=_LINES.get(name, "-"),
             marker="o",
             markersize=4,
         )
@@ -64,14 +78,14 @@ def draw_benchmark(path: Path, rows: Sequence[dict[str, Any]], title: str) -> No
     axes.set_xscale("log")
     axes.set_yscale("log")
     labels = [f"{samples:,} x {classes:,}" for _, samples, classes in sizes]
-    axes.set_xticks([size for size, _, _ in sizes], labels, fontsize=8, rotation=25, ha="right")
+    axes.set_xticks([size for size, _, _ in sizes], labels, fontsize=8, rotation=45, ha="right")
     axes.minorticks_off()
     axes.set_xlabel("samples x classes")
     axes.set_ylabel("microseconds, median")
-    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
     axes.grid(color="#e5e7eb")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
