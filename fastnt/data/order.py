@@ -21,8 +21,6 @@ def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     lowest = np.uint64((1 << rows.bit_length()) - 1)
     ordered = np.sort((keys & ~lowest) | np.arange(rows, dtype=np.uint64))
     equal_above = (ordered[1:] ^ ordered[:-1]) <= lowest
-    if (
-        equal_above.any()
-    ):  # then the lowest bits decide: in one order of 100 with SVHN's 604,388 rows
+    if equal_above.any():  # the lowest bits decide: in one order of 100 of SVHN's 604,388 rows
         return np.argsort(keys, kind="stable")
     return (ordered & lowest).astype(np.int64)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fastnt.errors import UserError
 from fastnt.training.progress import PHASES, EpochRecord
-from fastnt.training.summary import refuse_other_summary
+from fastnt.training.summary import read_summary
 
 STUDENTS = ("clean", "noisy")
 
@@ -80,15 +80,12 @@ def _read_run(folder: Path, name: str) -> SavedRun:
         raise UserError(f"{folder} holds no run; give a folder that fastnt train wrote")
     recipe = _read_object(folder / "config.json")
     summary = folder / "summary.json"
-    found = _read_object(summary) if summary.exists() else None
-    if found is not None:
-        refuse_other_summary(found, summary)
     return SavedRun(
         folder=folder,
         name=name,
         recipe=recipe,
         records=read_metrics(folder / "metrics.jsonl"),
-        summary=found,
+        summary=read_summary(summary) if summary.exists() else None,
     )
 
 

@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from fastnt.errors import UserError
-from fastnt.files import atomic_path
-from fastnt.training.digest import sha256_tensors
 from fastnt.training.progress import EpochRecord
+from fastnt.training.tensors import save_tensors, sha256_tensors
 
 FORMAT = "fastnt-checkpoint-1"
 INTERVAL = 30.0  # seconds of training between two
@@ -43,10 +41,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         name: value for name, value in vars(checkpoint).items() if name != "tensors"
     }
     description["records"] = [asdict(record) for record in checkpoint.records]
-    description["sha256"] = sha256_tensors(description, checkpoint.tensors)
-    payload = safetensors.torch.save(checkpoint.tensors, {"fastnt": json.dumps(description)})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(payload)
+    save_tensors(path, description, checkpoint.tensors)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -8,18 +8,18 @@ import torch
 from torch import nn
 
 
-def compile_alone(module: nn.Module, *, dynamic: bool | None = None) -> Callable[..., Any]:
+def compile_alone(module: nn.Module) -> Callable[..., Any]:
     """Compile ``module``'s forward pass under a code object of its own.
 
     Dynamo counts what it compiled by code object and stops at some number, eight by default. All
     networks share the code of one ``forward``: compiled as modules, a few of them use that up.
-    With ``dynamic=False`` each batch size has code of its own; else a second one makes it general, in
-    this network and, Dynamo remembering by line of code, in those after it.
+    Each batch size has code of its own: else a second one makes it general, in this network and,
+    Dynamo remembering by line of code, in those after it.
     """
 
     def forward(*inputs: Any) -> Any:
         return module(*inputs)
 
     own = FunctionType(forward.__code__.replace(), globals(), closure=forward.__closure__)
-    compiled: Callable[..., Any] = torch.compile(own, dynamic=dynamic)
+    compiled: Callable[..., Any] = torch.compile(own, dynamic=False)
     return compiled

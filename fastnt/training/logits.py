@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from fastnt.data.loaders import Batch, Loader, free_memory
 from fastnt.data.preprocess import View
 from fastnt.errors import UserError
-from fastnt.files import atomic_path, cache_dir
-from fastnt.training.digest import sha256_tensors
+from fastnt.files import cache_dir
 from fastnt.training.model import Model
 from fastnt.training.progress import Progress
+from fastnt.training.tensors import save_tensors, sha256_tensors
 from fastnt.training.training_data import TrainingData
 
 FORMAT = "fastnt-logits-2"
@@ -62,10 +61,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
         _refuse_nonfinite(tables)
         if teacher.is_object:
             return TeacherLogits(**tables)
-        description = expected | {"sha256": sha256_tensors(expected, tables)}
-        payload = safetensors.torch.save(tables, {"fastnt": json.dumps(description)})
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(payload)
+        save_tensors(path, expected, tables)
     tables = _read(path, expected)
     return TeacherLogits(tables["train"], tables["validation"])
 

@@ -7,22 +7,19 @@ has to be handed over again. No pickle is written or read.
 """
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.errors import UserError
 from fastnt.factory import check_network, check_training, in_short, is_factory, source_code
-from fastnt.files import atomic_path
 from fastnt.networks import build_network, count_multiplies, count_parameters
-from fastnt.training.digest import sha256_tensors
+from fastnt.training.tensors import host_copies, save_tensors, sha256_tensors
 
 FORMAT = "fastnt-model-2"
 
@@ -105,28 +102,20 @@ class Model(nn.Module):
             shape = (channels, height, width)
             check_training(self.network, shape, self.classes, self.notation, samples)
 
-    def describe(self) -> str:
-        """All but the weights, as JSON: what ``load_model`` builds the model from."""
-        description = {
+    def describe(self) -> dict[str, Any]:
+        """All but the weights, for JSON: what ``load_model`` builds the model from."""
+        return {
             "format": FORMAT,
             "network": self.notation,
             "preprocess": self.preprocess.kind,
             "shape": self.shape,
             "classes": self.classes,
         }
-        return json.dumps(description)
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of the weights, the network's code and the preprocessing."""
-        digest = hashlib.sha256(self.describe().encode())
-        if self.is_own:
-            digest.update(source_code(self.network).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            # Bytes, since numpy knows no bfloat16.
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        code = source_code(self.network) if self.is_own else ""
+        return sha256_tensors(self.describe() | {"code": code}, host_copies(self.state_dict()))
 
 
 def save_model(model: Model, path: Path) -> None:
@@ -135,16 +124,7 @@ def save_model(model: Model, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    tensors = {  # copies: two names for one tensor are refused
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
-    }
-    # One key: safetensors keeps several in no fixed order, and the same model gives the same file.
-    description = json.loads(model.describe())
-    description["sha256"] = sha256_tensors(description, tensors)
-    payload = safetensors.torch.save(tensors, {"fastnt": json.dumps(description)})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(payload)
+    save_tensors(path, model.describe(), host_copies(model.state_dict()))
 
 
 def load_model(path: Path, network: nn.Module | None = None) -> Model:

@@ -16,6 +16,7 @@ from fastnt.training.objectives import Objective
 from fastnt.training.precision import Precision
 from fastnt.training.profile import StepProfile
 from fastnt.training.ranks import ALONE, Ranks
+from fastnt.training.tensors import host_copies
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 Views = Callable[[Batch, Tensor], View | None]
@@ -56,7 +57,7 @@ class TrainStep:
         self.device = next(model.parameters()).device
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         replica = ranks.replicate(self.model)
-        self._forward: Any = compile_alone(replica, dynamic=False) if compile else replica
+        self._forward: Any = compile_alone(replica) if compile else replica
         self._ranks = ranks
         self._objective, self._views, self._precision = objective, views, precision
         # With several ranks no graph: a replay would pass by what DistributedDataParallel does on
@@ -143,10 +144,7 @@ class TrainStep:
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
-        return {  # copies: two names for one tensor are refused
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in state.items()
-        }
+        return host_copies(state)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from what ``state`` returned.

@@ -40,8 +40,7 @@ def read_found(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
     Raises:
         UserError: a file is missing, damaged or lacks something.
     """
-    summary, timings = read_json(folder / "summary.json"), read_json(folder / "timings.json")
-    refuse_other_summary(summary, folder / "summary.json")
+    summary, timings = read_summary(folder / "summary.json"), read_json(folder / "timings.json")
     if not isinstance(timings, dict) or not all(map(_is_number, timings.values())):
         raise UserError(
             f"{folder / 'timings.json'} is damaged: it holds no seconds by name; restore it from a "
@@ -50,12 +49,13 @@ def read_found(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
     return summary, timings
 
 
-def refuse_other_summary(summary: Any, path: Path) -> None:
-    """Refuse what ``summarise`` cannot have made.
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read what ``summarise`` made.
 
     Raises:
-        UserError: naming the file and what it lacks.
+        UserError: the file is missing, or damaged: it names what it lacks.
     """
+    summary: Any = read_json(path)
     lacks = []
     if not isinstance(summary, dict):
         lacks = ["a JSON object"]
@@ -70,6 +70,7 @@ def refuse_other_summary(summary: Any, path: Path) -> None:
             f"{path} is damaged: it lacks {', '.join(lacks)}; restore it from a copy, or train the "
             "run again"
         )
+    return dict(summary)
 
 
 _NUMBERS = ("test_error", "parameters", "multiplies")

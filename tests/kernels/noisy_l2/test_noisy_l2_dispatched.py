@@ -23,7 +23,6 @@ def pair(student, teacher, impl):
     return fastnt.noisy_l2_value_and_grad(student, teacher, **GIVEN, impl=impl)
 
 
-@pytest.mark.skipif(not native.PRESENT, reason=native.MISSING)
 def test_results_lie_on_the_students_device_whatever_the_default_is(impl):
     student, teacher = torch.randn(2, 6, 10)
     wanted = pair(student, teacher, impl)

@@ -1,0 +1,44 @@
+"""Tensors on their way to a file: copied from the device, hashed with what is said of them, saved."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fastnt.files import atomic_path
+
+
+def host_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous CPU copies: safetensors refuses two names for one tensor."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def sha256_tensors(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 of a description and of CPU tensors with their names, types and shapes."""
+    digest = hashlib.sha256(json.dumps(description).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        # Bytes, since numpy knows no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path, description: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write tensors, a description and the SHA-256 of both to ``path`` atomically.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    proven = {**description, "sha256": sha256_tensors(description, tensors)}
+    # One key: safetensors keeps several in no fixed order, and the same content gives the same file.
+    payload = safetensors.torch.save(tensors, {"fastnt": json.dumps(proven)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(payload)
