@@ -129,6 +129,10 @@ class Recipe:
             return self.teacher
         return (self.teacher,) if self.teacher else ()
 
+    def clean(self) -> "Recipe":
+        """Return the same recipe without noise on the teachers."""
+        return dataclasses.replace(self, alpha=0.0, teacher_alphas=())
+
     @property
     def dataset_name(self) -> str:
         """What files and folders of the data set are named after."""

@@ -1,17 +1,15 @@
 """Checkpoints: where a run stands, as one verified safetensors file; the last two are kept."""
 
-import json
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import safetensors
 from torch import Tensor
 
 from fastnt.errors import UserError
 from fastnt.training.progress import EpochRecord
-from fastnt.training.tensors import save_tensors, sha256_tensors
+from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 
 FORMAT = "fastnt-checkpoint-1"
 INTERVAL = 30.0  # seconds of training between two
@@ -51,18 +49,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UserError: the file is damaged or no checkpoint of this format.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {})["fastnt"]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description = json.loads(text)
-        whole = json.dumps(description) == text  # no digit that a float does not show
-        if description.pop("sha256") != sha256_tensors(description, tensors) or not whole:
-            raise ValueError("its SHA-256 is another")
+        description, tensors = load_tensors(path)
         if description.pop("format") != FORMAT:
             raise ValueError(f"it is not of the format {FORMAT}")
         description["records"] = tuple(EpochRecord(**r) for r in description["records"])
         return Checkpoint(tensors=tensors, **description)
-    except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+    except (Damaged, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"the checkpoint {path} is damaged ({error}); delete it, and --resume goes on from the "
             "one before, or from the beginning if there is none"

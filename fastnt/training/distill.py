@@ -1,6 +1,5 @@
 """``fastnt.distill``: train one network on a noisy teacher's logits, from Python, without a folder."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +11,18 @@ from torch import nn
 from fastnt.config import load_recipe
 from fastnt.data.arrays import Pair, located
 from fastnt.data.loaders import Kind
-from fastnt.data.prepare import Dataset, prepare
-from fastnt.data.preprocess import Preprocess
+from fastnt.data.prepare import prepare
 from fastnt.errors import UserError
 from fastnt.training.display import choose_progress
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.environment import choose_device
-from fastnt.training.evaluation import clean_l2_loss, evaluate, label_loss
-from fastnt.training.model import Model, describe_object, is_own_teacher, load_model
-from fastnt.training.objectives import noisy_l2_objective
+from fastnt.training.evaluation import evaluate, label_loss
+from fastnt.training.model import Model, describe_object
+from fastnt.training.pipeline import Compute, InMemory, open_course, train_student
 from fastnt.training.precision import choose_precision
 from fastnt.training.progress import EpochRecord
-from fastnt.training.step import TrainStep
 from fastnt.training.summary import check_fits
-from fastnt.training.targets import prepare_teaching
-from fastnt.training.trainer import Schedule, Trainer
-from fastnt.training.training_data import TrainingData
+from fastnt.training.teachers import make_given, read_given
 
 Teacher = nn.Module | str | Path
 # Keys of a recipe that are arguments here, or of a teacher that is trained.
@@ -95,57 +90,22 @@ def distill(
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
         dataset = prepare(name, progress=progress)
     with choose_progress(quiet=not progress) as watcher, seeded:
-        found = TrainingData(dataset, chosen, loader, place)
-        preprocess = found.fitted_preprocess()
-        # The same in the same order as a run does, which trains the same student.
-        torch.manual_seed(chosen.seed)
-        model = Model(student, preprocess, found.classes)
-        model.check_training(found.last_batch)
-        model.to(place)
-        models = [_make_teacher(t, dataset, preprocess, chosen.seed).to(place) for t in teachers]
-        precision = choose_precision(place, amp)
+        given = read_given(teachers)
+        for origin, model in zip(teachers, given, strict=True):
+            if isinstance(model, Model):
+                check_fits(model, dataset, _describe(origin))
         compiled = place.type == "cuda" if compile is None else compile
-        teaching = prepare_teaching(models, found, chosen, precision, watcher, compile=compiled)
-        torch.manual_seed(chosen.seed)
-        step = TrainStep(
-            model,
-            noisy_l2_objective(teaching.noisy, chosen, alpha=teaching.alpha),
-            found.train_view,
-            lr=chosen.lr,
-            precision=precision,
-            compile=compiled,
-        )
-        trainer = Trainer(
-            step,
-            found.train,
-            lambda: evaluate(
-                model, found.validation, clean_l2_loss(teaching.validation), precision
-            ),
-            Schedule("noisy", chosen.epochs, chosen.lr, chosen.lr_decay),
-            watcher,
-        )
-        records = list(trainer.train())
-        result = evaluate(model, found.test, label_loss)
-        teachers_result = evaluate(Ensemble(models, chosen.combine), found.test, label_loss)
+        compute = Compute(place, choose_precision(place, amp), compiled, loader)
+        course = open_course(dataset, chosen, compute, watcher)
+        model = course.new_student(student).to(place)
+        models = [teacher.to(place) for teacher in make_given(course, given, copied=True)]
+        teaching = course.teach(models)
+        records = list(train_student(course, teaching, model, chosen, InMemory()))
+        result = evaluate(model, course.data.test, label_loss)
+        teachers_result = evaluate(Ensemble(models, chosen.combine), course.data.test, label_loss)
         return Distilled(model.eval(), result.error, teachers_result.error, records)
 
 
 def _describe(network: Teacher) -> str:
     """What a recipe calls a network: of an object its class."""
     return describe_object(network) if isinstance(network, nn.Module) else str(network)
-
-
-def _make_teacher(given: Teacher, dataset: Dataset, preprocess: Preprocess, seed: int) -> Model:
-    """Load a teacher, or copy it: what was handed over stays on its device and in its mode."""
-    network: nn.Module | str
-    if isinstance(given, nn.Module):
-        network = copy.deepcopy(given)
-    elif is_own_teacher(str(given)):
-        torch.manual_seed(seed)
-        network = str(given)
-    else:
-        network = load_model(Path(given))
-    if not isinstance(network, Model):
-        return Model(network, preprocess, len(dataset.classes)).eval()
-    check_fits(network, dataset, _describe(given))
-    return network.eval()

@@ -4,10 +4,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from fastnt.errors import UserError
 from fastnt.factory import in_short
 from fastnt.training.checkpoint import Checkpoint
 from fastnt.training.interruption import Interruption
+from fastnt.training.model import Model, load_model, save_model
 from fastnt.training.progress import PHASES, EpochRecord
 from fastnt.training.ranks import ALONE, Ranks
 from fastnt.training.run_folder import RunFolder
@@ -17,11 +20,15 @@ from fastnt.training.trainer import Trainer
 class Journal:
     """Keeps a run's records and timings, and saves its trainings so that they can be resumed."""
 
-    def __init__(self, files: RunFolder, command: str, ranks: Ranks = ALONE) -> None:
+    interruption: Interruption
+
+    def __init__(
+        self, files: RunFolder, command: str, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
         """``command`` is what the user types to resume the run; the first of ``ranks`` writes."""
         self.records: list[EpochRecord] = []
         self.timings: dict[str, float] = {}  # seconds of each part, all attempts together
-        self._files, self._command, self._ranks = files, command, ranks
+        self._files, self._command, self._ranks, self._device = files, command, ranks, device
         self._resumed: Checkpoint | None = None
         self._saved: tuple[str, int, int] | None = None  # where the last checkpoint stands
         self._part, self._lapped = "", 0.0
@@ -39,16 +46,29 @@ class Journal:
         if self._ranks.is_writer:
             self._files.put_back(self.records)
 
-    def finished(self, phase: str) -> bool:
+    def past(self, phase: str) -> bool:
         """Whether the run had gone on to a later phase before it was resumed."""
         was = self._resumed
         return was is not None and PHASES.index(was.phase) > PHASES.index(phase)
+
+    def finished(self, name: str, phase: str) -> Model | None:
+        """Return the network ``name`` of a phase that was finished before the run was resumed."""
+        return (
+            load_model(self._files.path / f"{name}.safetensors").to(self._device)
+            if self.past(phase)
+            else None
+        )
+
+    def keep(self, model: Model, name: str) -> None:
+        """Save a network in the folder."""
+        if self._ranks.is_writer:
+            save_model(model, self._files.path / f"{name}.safetensors")
 
     def began(self, phase: str) -> bool:
         """Whether the run stood in this phase when it was resumed."""
         return self._resumed is not None and self._resumed.phase == phase
 
-    def train(self, trainer: Trainer, interruption: Interruption) -> None:
+    def train(self, trainer: Trainer) -> list[EpochRecord]:
         """Train from the beginning or the checkpoint; save when it is time, and at the end.
 
         Raises:
@@ -67,7 +87,12 @@ class Journal:
                 ) from error
         if self._ranks.world > 1:
             self._train_together(trainer)
-            return
+        else:
+            self._train_alone(trainer)
+        return [r for r in self.records if r.phase == trainer.schedule.phase]
+
+    def _train_alone(self, trainer: Trainer) -> None:
+        interruption = self.interruption
 
         def save_when_due() -> None:
             if interruption.arrived or self._files.checkpoints.due:

@@ -1,12 +1,10 @@
 """The teacher's logits: one pass over the training and held-out images, stored and found again."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
@@ -16,7 +14,7 @@ from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.training.model import Model
 from fastnt.training.progress import Progress
-from fastnt.training.tensors import save_tensors, sha256_tensors
+from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 from fastnt.training.training_data import TrainingData
 
 FORMAT = "fastnt-logits-2"
@@ -141,12 +139,10 @@ def _refuse_nonfinite(tables: dict[str, Tensor]) -> None:
 
 def _read(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get("fastnt", "{}"))
-            tables = {name: file.get_tensor(name) for name in ("train", "validation")}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        found, tables = load_tensors(path)
+    except Damaged as error:
         raise UserError(
-            f"the logits table {path} is damaged ({error}); delete it and run again"
+            f"the logits table {path} is damaged: {error}; delete it and run again"
         ) from error
     for key, value in expected.items():
         if found.get(key) != value:
@@ -154,8 +150,4 @@ def _read(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:
                 f"the logits table {path} is of another {key} ({found.get(key)}, not {value}); "
                 "delete it and run again"
             )
-    if found.get("sha256") != sha256_tensors(expected, tables):
-        raise UserError(
-            f"the logits table {path} is damaged: its SHA-256 is another; delete it and run again"
-        )
     return tables

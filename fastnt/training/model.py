@@ -7,11 +7,9 @@ has to be handed over again. No pickle is written or read.
 """
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ from fastnt.data.preprocess import Preprocess, View
 from fastnt.errors import UserError
 from fastnt.factory import check_network, check_training, in_short, is_factory, source_code
 from fastnt.networks import build_network, count_multiplies, count_parameters
-from fastnt.training.tensors import host_copies, save_tensors, sha256_tensors
+from fastnt.training.tensors import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
 
 FORMAT = "fastnt-model-2"
 
@@ -142,21 +140,14 @@ def load_model(path: Path, network: nn.Module | None = None) -> Model:
     if not path.is_file():
         raise UserError(f"no model file at {path}; give the .safetensors file of a trained network")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("fastnt", "null")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
+        description, state = load_tensors(path)
+    except Damaged as error:
         raise UserError(
-            f"{path} is not a whole safetensors file ({error}); save the network again as safetensors"
+            f"{path} is damaged: {error}; restore it from a copy, or train it again"
         ) from error
+    if description.get("format") != FORMAT:
+        raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
     try:
-        description = json.loads(text)
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
-        if description.pop("sha256", None) != sha256_tensors(description, state):
-            raise UserError(
-                f"{path} is damaged: its SHA-256 is another; restore it from a copy, or train it again"
-            )
         height, width, channels = description["shape"]
         preprocess = Preprocess(description["preprocess"], (height, width, channels))
         model = _build(path, description, preprocess, network)

@@ -83,13 +83,29 @@ def combined_targets(sources: Sequence[Targets], combine: Combine) -> Targets:
 
 @dataclass(frozen=True)
 class Teaching:
-    """What the students of a run regress on."""
+    """The teachers' logits, without noise: what any number of students regress on."""
 
-    clean: Targets
-    noisy: Targets  # differs from clean where each teacher has its own noise
-    alpha: float  # of the noise that the loss puts on ``noisy``
-    validation: Tensor  # (m, C) the clean targets of the held-out images, on the device
+    sources: tuple[Targets, ...]  # one for each teacher, or one of their combined logits
+    validation: Tensor  # (m, C) the combined logits of the held-out images, on the device
     signs_agree: float  # fraction of these where all teachers' logits have one sign
+
+
+def student_targets(teaching: Teaching, recipe: Recipe) -> tuple[Targets, float]:
+    """Return a student's targets, and the alpha of the noise that the loss puts on them.
+
+    With ``teacher_alphas`` each teacher's logits are perturbed before they are combined, and the
+    loss perturbs nothing: its alpha is 0.
+    """
+    sources: Sequence[Targets] = teaching.sources
+    if recipe.teacher_alphas:
+        sources = [
+            noisy_targets(source, recipe, alpha, teacher_id)
+            for teacher_id, (source, alpha) in enumerate(
+                zip(sources, recipe.teacher_alphas, strict=True)
+            )
+        ]
+    alpha = 0.0 if recipe.teacher_alphas else recipe.alpha
+    return combined_targets(sources, recipe.combine), alpha
 
 
 def prepare_teaching(
@@ -120,20 +136,5 @@ def prepare_teaching(
         if not recipe.teacher_alphas:
             trained = [combine_logits(trained, recipe.combine)]
         sources = [stored_targets(place_table(table, device)) for table in trained]
-    clean = combined_targets(sources, recipe.combine)
-    noisy = clean
-    if recipe.teacher_alphas:
-        own = [
-            noisy_targets(source, recipe, alpha, teacher_id)
-            for teacher_id, (source, alpha) in enumerate(
-                zip(sources, recipe.teacher_alphas, strict=True)
-            )
-        ]
-        noisy = combined_targets(own, recipe.combine)
-    return Teaching(
-        clean,
-        noisy,
-        0.0 if recipe.teacher_alphas else recipe.alpha,
-        place_table(combine_logits(held_out, recipe.combine), device),
-        sign_agreement(held_out),
-    )
+    held = place_table(combine_logits(held_out, recipe.combine), device)
+    return Teaching(tuple(sources), held, sign_agreement(held_out))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -42,3 +43,28 @@ def save_tensors(path: Path, description: Mapping[str, Any], tensors: dict[str, 
     payload = safetensors.torch.save(tensors, {"fastnt": json.dumps(proven)})
     with atomic_path(path) as temporary:
         temporary.write_bytes(payload)
+
+
+class Damaged(Exception):
+    """A file is not what ``save_tensors`` wrote: why, in a few words."""
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what ``save_tensors`` wrote: the description and the tensors, on the CPU, both verified.
+
+    Raises:
+        Damaged: the file cannot be read, or its SHA-256 is another.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("fastnt", "null")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description = json.loads(text)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise Damaged(f"it cannot be read: {error}") from error
+    if not isinstance(description, dict):
+        raise Damaged("it is none of fastnt's")
+    unchanged = json.dumps(description) == text  # else the hash would be of other digits
+    if description.pop("sha256", None) != sha256_tensors(description, tensors) or not unchanged:
+        raise Damaged("its SHA-256 is another")
+    return description, tensors

@@ -1,5 +1,6 @@
 """A run that was stopped anywhere goes on and ends in the same bits as one that was not."""
 
+import itertools
 import json
 import resource
 import signal
@@ -178,8 +179,9 @@ def test_a_kill_between_the_trainings_loses_nothing(
     part: str,
     before: bool,
 ) -> None:
-    import fastnt.training.run as module
+    from fastnt.training import journal, pipeline, run
 
+    module = next(m for m in (run, journal, pipeline) if hasattr(m, part))
     whole = getattr(module, part)
 
     def dying(*arguments: Any, **values: Any) -> Any:
@@ -438,7 +440,7 @@ def test_other_arithmetic_than_before_is_refused(stopped: Path) -> None:
     with pytest.raises(UserError, match=r"another determinism .*with --deterministic$"):
         Run(_recipe(), place, Silent())
     (stopped / "environment.json").write_text(json.dumps(before | {"precision": "bfloat16"}))
-    assert Run(_recipe(), place, Silent()).precision.dtype == torch.bfloat16
+    assert Run(_recipe(), place, Silent()).compute.precision.dtype == torch.bfloat16
 
 
 def test_other_data_than_before_are_refused(stopped: Path) -> None:
@@ -620,3 +622,36 @@ def test_a_teacher_that_was_given_is_not_needed_again(tmp_path: Path) -> None:
 def test_what_was_prepared_before_is_found_by_its_hash(stopped: Path) -> None:
     wanted = json.loads((stopped / "environment.json").read_text())["source_sha256"]
     assert prepare("digits").source_sha256 == wanted
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_at_any_write_loses_nothing(
+    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    whole, left = Path.replace, [0]
+
+    def dying(self: Path, target: Any) -> Path:
+        left[0] -= 1
+        if left[0] == 0 and before:
+            raise Killed
+        result = whole(self, target)
+        if left[0] == 0:
+            raise Killed
+        return result
+
+    for number in itertools.count(1):
+        folder = tmp_path / f"a{number}"
+        _forget_what_is_cached()
+        left[0] = number
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", dying)
+            try:
+                _run(folder).execute()
+            except Killed:
+                pass
+            else:
+                break
+        _run(folder, resume=(folder / "config.json").exists()).execute()
+        assert _result(folder) == undisturbed
+    assert number > 8
+    print("WRITES", number - 1)

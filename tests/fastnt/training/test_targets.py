@@ -25,7 +25,13 @@ from fastnt.training.model import Model
 from fastnt.training.objectives import noisy_l2_objective
 from fastnt.training.precision import FLOAT32, Precision
 from fastnt.training.step import TrainStep
-from fastnt.training.targets import Teaching, live_targets, prepare_teaching, stored_targets
+from fastnt.training.targets import (
+    Teaching,
+    live_targets,
+    prepare_teaching,
+    stored_targets,
+    student_targets,
+)
 from fastnt.training.training_data import TrainingData
 
 CPU = torch.device("cpu")
@@ -54,6 +60,10 @@ def _teaching(recipe: Recipe, count: int) -> tuple[Teaching, TrainingData, list[
     return prepare_teaching(teachers, data, recipe, FLOAT32, Silent()), data, teachers
 
 
+def _clean(teaching: Teaching) -> Any:
+    return student_targets(teaching, _recipe(alpha=0))[0]
+
+
 def _first(data: TrainingData, epoch: int = 0) -> Batch:
     return next(iter(data.train.epoch(epoch)))
 
@@ -69,7 +79,7 @@ def test_a_live_teacher_without_crops_gives_the_stored_logits(values: Any) -> No
     exact = copy.deepcopy(teacher.network).double()
     live = live_targets(teacher, data.train_view, FLOAT32)
     for batch in data.train.epoch(0):
-        stored = teaching.clean(batch, ZERO, ZERO)
+        stored = _clean(teaching)(batch, ZERO, ZERO)
         pixels = teacher.preprocess(batch.images, data.list_view(batch))
         expected = exact(pixels.double())
         assert stored.dtype == torch.float32
@@ -82,7 +92,7 @@ def test_crops_are_seen_by_teacher_and_student_alike() -> None:
     recipe = _recipe(crop=2, random_mirror=True, preprocess="pixel_mean")
     teaching, data, (teacher,) = _teaching(recipe, 1)
     table = stored_targets(compute_logits(teacher, data.ordered))
-    for targets, same in ((teaching.clean, True), (table, False)):
+    for targets, same in ((_clean(teaching), True), (table, False)):
         objective = noisy_l2_objective(targets, recipe, alpha=0.0)
         student = copy.deepcopy(teacher)
         step = TrainStep(student, objective, data.train_view, lr=1e-9, precision=FLOAT32)
@@ -96,7 +106,7 @@ def test_a_live_teacher_sees_the_crops_of_the_epoch() -> None:
     recipe = _recipe(crop=2)
     teaching, data, (teacher,) = _teaching(recipe, 1)
     batch = _first(data)
-    epochs = [teaching.clean(batch, torch.tensor(epoch), ZERO) for epoch in (0, 1)]
+    epochs = [_clean(teaching)(batch, torch.tensor(epoch), ZERO) for epoch in (0, 1)]
     for epoch, logits in enumerate(epochs):
         view = data.train_view(batch, torch.tensor(epoch))
         assert view is not None
@@ -134,9 +144,7 @@ def test_several_teachers_teach_their_mean(crop: int) -> None:
     batch = _first(data)
     pixels = teachers[0].preprocess(batch.images, data.train_view(batch, ZERO)).double()
     each = [copy.deepcopy(teacher.network).double()(pixels) for teacher in teachers]
-    _close(teaching.clean(batch, ZERO, ZERO), sum(each) / 3)
-    assert teaching.noisy is teaching.clean
-    assert teaching.alpha == 0.5
+    _close(_clean(teaching)(batch, ZERO, ZERO), sum(each) / 3)
     images = torch.cat([batch.images for batch in data.validation.epoch(0)])
     with torch.no_grad():
         _close(Ensemble(teachers, "mean")(images), teaching.validation)
@@ -172,7 +180,8 @@ def test_the_geometric_mean_keeps_signs_and_is_the_mean_where_they_differ() -> N
 def test_each_teacher_has_its_own_noise(values: Any, crop: int) -> None:
     recipe = _recipe(crop=crop, teacher=["a", "b"], **values)
     teaching, data, teachers = _teaching(recipe, 2)
-    assert teaching.alpha == 0
+    noisy, alpha = student_targets(teaching, recipe)
+    assert alpha == 0
     batch, step = _first(data), 7
     used = 0 if recipe.frozen else step
     clean = [_teaching_of(teacher, recipe)(batch) for teacher in teachers]
@@ -195,8 +204,8 @@ def test_each_teacher_has_its_own_noise(values: Any, crop: int) -> None:
         )
         expected += (1 + torch.where(mask[0, :, None], xi[0], 0.0)) * logits / 2
         masks.append(mask)
-    _close(teaching.noisy(batch, ZERO, torch.tensor(step)), expected)
-    _close(teaching.clean(batch, ZERO, torch.tensor(step)), sum(clean) / 2)
+    _close(noisy(batch, ZERO, torch.tensor(step)), expected)
+    _close(_clean(teaching)(batch, ZERO, torch.tensor(step)), sum(clean) / 2)
     assert not torch.equal(*masks)
 
 
@@ -296,7 +305,7 @@ def test_a_live_teacher_runs_inside_the_captured_step() -> None:
     teacher = Model(NETWORK, data.fitted_preprocess(), 10).to(device)
     teaching = prepare_teaching([teacher], data, recipe, FLOAT32, Silent())
     student = copy.deepcopy(teacher)
-    objective = noisy_l2_objective(teaching.clean, recipe, alpha=0.0)
+    objective = noisy_l2_objective(_clean(teaching), recipe, alpha=0.0)
     step = TrainStep(student, objective, data.train_view, lr=1e-12, precision=FLOAT32)
     student.train()
     for epoch in range(4):
