@@ -28,7 +28,7 @@ from ways import Epoch, Work
 from fastnt.bench.run import describe_machine
 from fastnt.files import write_json
 from fastnt.training.memory import keep_freed_memory
-from fastnt.training.precision import choose_precision
+from fastnt.training.compute import choose_precision
 
 STUDENT, TEACHER, BATCH = "svhn-student", "nin", 256
 BATCHES = {

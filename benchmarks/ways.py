@@ -26,7 +26,7 @@ from fastnt.training.display import Silent
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
 from fastnt.training.objectives import noisy_l2_objective
-from fastnt.training.precision import Precision, choose_precision
+from fastnt.training.compute import Precision, choose_precision
 from fastnt.training.step import TrainStep
 from fastnt.training.targets import stored_targets
 from fastnt.training.trainer import Schedule, Trainer

@@ -1,19 +1,30 @@
 """fastnt: distil a small network from a noisy teacher (Sau & Balasubramanian 2016)."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from fastnt.loss import NoisyL2Loss, noisy_l2_loss, noisy_l2_value_and_grad
-
 if TYPE_CHECKING:
+    from fastnt.loss import NoisyL2Loss, noisy_l2_loss, noisy_l2_value_and_grad
+    from fastnt.runs.networks import load_student
     from fastnt.training.distill import distill
-    from fastnt.training.saved import load_student
+    from fastnt.training.export import export
 
 __version__ = "0.1.0"
 
+# Where each public name is defined. It is imported when it is first used: torch takes seconds.
+_HOMES = {
+    "NoisyL2Loss": "fastnt.loss",
+    "distill": "fastnt.training.distill",
+    "export": "fastnt.training.export",
+    "load_student": "fastnt.runs.networks",
+    "noisy_l2_loss": "fastnt.loss",
+    "noisy_l2_value_and_grad": "fastnt.loss",
+}
 __all__ = [
     "NoisyL2Loss",
     "__version__",
     "distill",
+    "export",
     "load_student",
     "noisy_l2_loss",
     "noisy_l2_value_and_grad",
@@ -21,16 +32,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is heavy when it is first asked for."""
-    if name == "load_student":
-        from fastnt.training.saved import load_student
-
-        return load_student
-    if name == "distill":
-        from fastnt.training.distill import distill
-
-        return distill
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ import fastnt
 from fastnt.bench.cases import Case, make_inputs
 from fastnt.bench.measure import peak_extra_bytes, time_side_by_side
 from fastnt.bench.rivals import rivals
-from fastnt.training.environment import describe_environment
+from fastnt.environment import describe_environment
 
 
 def run_cases(

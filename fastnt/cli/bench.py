@@ -38,8 +38,8 @@ def bench(
     from fastnt.bench.cases import MODES, cases
     from fastnt.bench.picture import COLOURS, draw_pictures
     from fastnt.bench.run import describe_machine, run_cases
+    from fastnt.environment import choose_device
     from fastnt.files import write_json
-    from fastnt.training.environment import choose_device
 
     _check("--skip", skip or [], COLOURS)
     _check("--mode", mode or [], MODES)

@@ -6,7 +6,7 @@ from rich.table import Table
 
 def doctor() -> None:
     """Show what fastnt finds on this machine; each missing thing with the command that mends it."""
-    from fastnt.training.diagnosis import diagnose
+    from fastnt.doctor import diagnose
 
     table = Table(show_edge=False)
     for column in ("what", "here", "found, or how to mend it"):

@@ -18,9 +18,9 @@ def evaluate(
     json_: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
 ) -> None:
     """Evaluate the saved networks of RUN on the test set again."""
+    from fastnt.environment import choose_device
+    from fastnt.runs.networks import evaluate_run
     from fastnt.training.display import name_phase
-    from fastnt.training.environment import choose_device
-    from fastnt.training.saved_run import evaluate_run
 
     errors = evaluate_run(run, data_dir, choose_device(device))
     if json_:

@@ -20,10 +20,11 @@ def export(
     ] = None,
 ) -> None:
     """Write a network of RUN as one file, from raw uint8 images to logits, and check it."""
-    from fastnt.training.export import BATCHES, export_run
+    from fastnt.runs.networks import export_run
+    from fastnt.training.export import BATCHES
 
-    made = export_run(run, format_, network, output)
-    kind = "test images" if made.real else "drawn images"
+    made, real = export_run(run, format_, network, output)
+    kind = "test images" if real else "images drawn at random"
     typer.echo(
         f"{made.path}: its logits differ from the original's by at most {made.difference:.2g}, on "
         f"{made.images} {kind} in batches of {', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"

@@ -170,17 +170,16 @@ def train(
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
     from fastnt.cli.table import print_profile, print_summary
-    from fastnt.config import load_recipe
+    from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
+    from fastnt.recipe_files import load_recipe
     from fastnt.report.curves import draw_curves
     from fastnt.report.tensorboard import TensorBoard
+    from fastnt.runs.resume import Plan, new_run, resumed_run
+    from fastnt.runs.run import Run
+    from fastnt.training.compute import choose_compute
     from fastnt.training.display import Several, choose_progress
-    from fastnt.training.environment import use_deterministic_algorithms
-    from fastnt.training.memory import keep_freed_memory
     from fastnt.training.model import is_own_teacher
     from fastnt.training.ranks import Device, join_ranks
-    from fastnt.training.resume import refuse_other_data, refuse_other_recipe, same_device
-    from fastnt.training.run import Place, Run
-    from fastnt.training.run_folder import find_run
 
     if teacher is not None:
         teacher = [t if is_own_teacher(t) else str(Path(t).absolute()) for t in teacher]
@@ -200,57 +199,49 @@ def train(
         "student_network": student,
     }
     again = {"--deterministic": deterministic, "--profile": profile, "--tensorboard": tensorboard}
+    plans: list[Plan] = []
     keep_freed_memory()
     if deterministic:
         use_deterministic_algorithms()
 
     def choose() -> Device:
-        return same_device(find_run(runs_dir, run), device) if resume else device
-
-    with join_ranks(choose) as (ranks, own_device):
         overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
         if resume:
-            found = find_run(runs_dir, run)
-            run = found.path.name
-            recipe = load_recipe(None, found.config)
-            if dataset is not None:
-                refuse_other_data(found, recipe, load_recipe(dataset))
-            asked = load_recipe(dataset, config or found.config, overrides)
-            refuse_other_recipe(found, recipe, asked)
+            plan = resumed_run(runs_dir, run, dataset=dataset, config=config, overrides=overrides)
         else:
-            recipe = load_recipe(dataset, config, overrides)
-        silent = quiet or json_ or not ranks.is_writer
-        if resume and found.finished and ranks.is_writer:
-            typer.echo(f"{found.path} is finished; this is what it found", err=True)
-        place = Place(
-            own_device,
-            loader,
-            data_dir,
-            runs_dir,
-            run,
-            resume,
-            quiet=silent,
-            amp=amp,
-            compile=compile_,
-            ranks=ranks,
-            profile=profile,
-            flags=tuple(flag for flag, given in again.items() if given),
-        )
+            plan = new_run(load_recipe(dataset, config, overrides), runs_dir, run)
+        plans.append(plan)
+        return plan.device(device)
+
+    with join_ranks(choose) as (ranks, chosen_device):
+        plan = plans[0].agreed(ranks)
+        asked = choose_compute(chosen_device, amp=amp, compile=compile_, loader=loader, ranks=ranks)
+        silent = quiet or json_ or not ranks.is_rank_0
+        if plan.resume and plan.folder.finished and ranks.is_rank_0:
+            typer.echo(f"{plan.folder.path} is finished; this is what it found", err=True)
         with choose_progress(quiet=silent) as progress:
-            current = Run(recipe, place, progress)
-            if tensorboard and ranks.is_writer:
-                current.progress = Several(progress, TensorBoard(current.folder / "tensorboard"))
+            if tensorboard and ranks.is_rank_0:
+                progress = Several(progress, TensorBoard(plan.folder.tensorboard))
+            current = Run(
+                plan,
+                plan.compute(asked, amp=amp, compile=compile_),
+                progress,
+                data_dir=data_dir,
+                quiet=silent,
+                profiled=profile,
+                flags=tuple(flag for flag, given in again.items() if given),
+            )
             summary = current.execute(draw_curves)
-    if not ranks.is_writer:
+    if not ranks.is_rank_0:
         return
     if json_:
         typer.echo(json.dumps(summary, indent=2))
-    else:
-        print_summary(summary, current.timings, current.folder)
-        if current.profile:
-            print_profile(current.profile, "a step of the noisy student")
-        elif profile:
-            typer.echo("--profile: the noisy student took too few steps here to time", err=True)
+        return
+    print_summary(summary, current.timings, plan.folder.path)
+    if current.profile:
+        print_profile(current.profile, "a step of the noisy student")
+    elif profile:
+        typer.echo("--profile: the noisy student took too few steps here to time", err=True)
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastnt.errors import UserError
+from fastnt.runs.folder import RunFolder
 from fastnt.training.progress import PHASES, EpochRecord
-from fastnt.training.summary import read_summary
 
 STUDENTS = ("clean", "noisy")
 
@@ -79,13 +79,13 @@ def _read_run(folder: Path, name: str) -> SavedRun:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no run; give a folder that fastnt train wrote")
     recipe = _read_object(folder / "config.json")
-    summary = folder / "summary.json"
+    files = RunFolder(folder)
     return SavedRun(
         folder=folder,
         name=name,
         recipe=recipe,
-        records=read_metrics(folder / "metrics.jsonl"),
-        summary=read_summary(summary) if summary.exists() else None,
+        records=read_metrics(files.metrics),
+        summary=files.summary() if files.finished else None,
     )
 
 

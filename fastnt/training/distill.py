@@ -8,30 +8,31 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fastnt.config import load_recipe
 from fastnt.data.arrays import Pair, located
 from fastnt.data.loaders import Kind
 from fastnt.data.prepare import prepare
+from fastnt.environment import choose_device
 from fastnt.errors import UserError
+from fastnt.recipe_files import load_recipe
+from fastnt.training.compute import choose_compute
 from fastnt.training.display import choose_progress
 from fastnt.training.ensemble import Ensemble
-from fastnt.training.environment import choose_device
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import Model, describe_object
-from fastnt.training.pipeline import Compute, InMemory, open_course, train_student
-from fastnt.training.precision import choose_precision
+from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.progress import EpochRecord
-from fastnt.training.summary import check_fits
-from fastnt.training.teachers import make_given, read_given
+from fastnt.training.teachers import Given, check_fits, find_teachers, make_given, read_given
 
-Teacher = nn.Module | str | Path
-# Keys of a recipe that are arguments here, or of a teacher that is trained.
-_IDLE = "dataset student_network teacher_network teacher_epochs teacher_lr teacher_lr_decay"
+# Keys of a recipe that are arguments here, or that speak of a teacher that is trained.
+_UNUSED = (
+    "dataset student_network teacher_network teacher_epochs teacher_lr teacher_lr_decay "
+    "teacher_batch_size"
+)
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """What ``distill`` gives. Errors are fractions of the test set."""
+    """What ``distill`` returns. Errors are fractions of the test set."""
 
     student: Model  # in eval mode, on the device: raw uint8 images (N, H, W, C) to logits
     test_error: float
@@ -41,7 +42,7 @@ class Distilled:
 
 def distill(
     student: nn.Module | str,
-    teacher: Teacher | Sequence[Teacher],
+    teacher: Given | Sequence[Given],
     data: str | Path | Pair,
     *,
     test: Pair | None = None,
@@ -54,7 +55,8 @@ def distill(
 ) -> Distilled:
     """Train ``student`` on the noisy logits of ``teacher``; with ``alpha=0`` on the clean ones.
 
-    Torch's global random state stays as it was; a student given as text is drawn from ``seed``.
+    Torch's global random state stays as it was. The weights of a student given as text are drawn from
+    ``seed``.
 
     Args:
         student: a module from float32 images (N, C, H, W) to logits (N, classes), trained in place
@@ -77,35 +79,35 @@ def distill(
     teachers: list[Any] = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
     if isinstance(student, Model) or not isinstance(student, (nn.Module, str)):
         raise UserError(f"the student is a {type(student).__name__}; give a plain module or text")
-    if not teachers or not all(isinstance(given, (nn.Module, str, Path)) for given in teachers):
+    if not teachers or not all(isinstance(each, (nn.Module, str, Path)) for each in teachers):
         raise UserError("a teacher is neither a module nor the name of one; give one or several")
-    if idle := [key for key in recipe if key in _IDLE.split()]:
-        raise UserError(f"{idle[0]} says nothing to distill, which trains no teacher; leave it out")
-    if any(isinstance(given, nn.Module) and not isinstance(given, Model) for given in teachers):
+    if unused := [key for key in recipe if key in _UNUSED.split()]:
+        raise UserError(
+            f"{unused[0]} says nothing to distill, which trains no teacher; leave it out"
+        )
+    if any(isinstance(each, nn.Module) and not isinstance(each, Model) for each in teachers):
         recipe = {"preprocess": "none"} | recipe
-    place = choose_device(device)
-    seeded = torch.random.fork_rng([place] if place.type == "cuda" else [])
+    compute = choose_compute(choose_device(device), amp=amp, compile=compile, loader=loader)
+    gpus = [compute.device] if compute.device.type == "cuda" else []
     recipe |= {"student_network": _describe(student), "teacher": [*map(_describe, teachers)]}
     with located(data, test) as name:
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
         dataset = prepare(name, progress=progress)
-    with choose_progress(quiet=not progress) as watcher, seeded:
+    with choose_progress(quiet=not progress) as watcher, torch.random.fork_rng(gpus):
         given = read_given(teachers)
-        for origin, model in zip(teachers, given, strict=True):
-            if isinstance(model, Model):
-                check_fits(model, dataset, _describe(origin))
-        compiled = place.type == "cuda" if compile is None else compile
-        compute = Compute(place, choose_precision(place, amp), compiled, loader)
-        course = open_course(dataset, chosen, compute, watcher)
-        model = course.new_student(student).to(place)
-        models = [teacher.to(place) for teacher in make_given(course, given, copied=True)]
-        teaching = course.teach(models)
-        records = list(train_student(course, teaching, model, chosen, InMemory()))
+        for origin, each in zip(teachers, given, strict=True):
+            if isinstance(each, Model):
+                check_fits(each, dataset, _describe(origin))
+        course, keeper = open_course(dataset, chosen, compute, watcher), InMemory()
+        network = student if isinstance(student, nn.Module) else None
+        model = course.new_student(chosen, network)
+        models = find_teachers(course, make_given(course, given), keeper)
+        records = train_student(course, course.teach(models), model, chosen, keeper)
         result = evaluate(model, course.data.test, label_loss)
         teachers_result = evaluate(Ensemble(models, chosen.combine), course.data.test, label_loss)
-        return Distilled(model.eval(), result.error, teachers_result.error, records)
+        return Distilled(model.eval(), result.error, teachers_result.error, list(records))
 
 
-def _describe(network: Teacher) -> str:
+def _describe(network: Given) -> str:
     """What a recipe calls a network: of an object its class."""
     return describe_object(network) if isinstance(network, nn.Module) else str(network)

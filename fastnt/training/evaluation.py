@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastnt.data.loaders import Batch, Loader
 from fastnt.loss import noisy_l2_loss
-from fastnt.training.precision import FLOAT32, Precision
+from fastnt.training.compute import FLOAT32, Precision
 
 # Loss of each sample of a batch, (B,), from its logits (B, C).
 SampleLoss = Callable[[Tensor, Batch], Tensor]

@@ -7,8 +7,8 @@ A .pt2 file is read by ``torch.export.load``, which may unpickle what lies in it
 you trust. fastnt itself reads none but the one that it has just written, to check it.
 """
 
+import copy
 import importlib.util
-import json
 import logging
 import warnings
 from collections.abc import Callable
@@ -19,12 +19,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastnt.data.prepare import list_prepared, open_dataset
 from fastnt.errors import UserError
 from fastnt.factory import in_short
 from fastnt.files import atomic_path
-from fastnt.training.model import Model, load_model, save_model
-from fastnt.training.saved import Which, load_student
+from fastnt.training.model import Model, load_model
 
 Format = Literal["onnx", "pt2", "safetensors"]
 Logits = Callable[[Tensor], Tensor]
@@ -42,7 +40,6 @@ class Exported:
     path: Path
     difference: float  # the largest between its logits and the original's
     images: int  # that it was tried with
-    real: bool  # whether they are the run's own test images
 
 
 class _Plain(nn.Module):
@@ -58,46 +55,49 @@ class _Plain(nn.Module):
         return logits
 
 
-def export_run(
-    run: Path, format_: Format, which: Which = "noisy", output: Path | None = None
+def export(
+    model: Model,
+    path: str | Path,
+    format: Format = "onnx",
+    *,
+    images: Tensor | None = None,
 ) -> Exported:
-    """Export a run's network and check the file: its logits must be the original's.
+    """Write a network as one file, and keep the file only if its logits are the original's.
 
     Args:
-        run: the run's folder.
-        format_: "onnx", "pt2" (torch.export) or "safetensors" (what ``fastnt.load_student`` reads).
-        which: the network.
-        output: the file; by default ``<which>.<format>`` in the folder (for safetensors, which lies
-            there already, ``<which>-export.safetensors``).
+        model: what ``load_student`` or ``distill`` gives; it stays as it is.
+        path: the file; it must not be a folder.
+        format: "onnx", "pt2" (torch.export) or "safetensors" (what ``fastnt.load_student`` reads).
+        images: (n, H, W, C) uint8, to compare both on; by default images drawn at random.
 
     Raises:
-        UserError: there is no such network, a package is missing, the network cannot be exported, or
-            what was exported gives other logits; no file is kept then.
+        UserError: a package is missing, the network cannot be exported, or what was exported gives
+            other logits; no file is kept then.
     """
-    if format_ == "onnx":
-        missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            raise UserError(
-                f"exporting ONNX needs {', '.join(missing)}; run `pip install 'fastnt[export]'`"
-            )
-    if run.is_file():
-        raise UserError(f"{run} holds no run; give a folder that fastnt train wrote")
-    stem = f"{which}-export" if format_ == "safetensors" else which
-    target = output or run / f"{stem}.{format_}"
-    if target.is_dir() or target.resolve() == (run / f"{which}.safetensors").resolve():
-        raise UserError(f"--output is {target}, which is taken; give the name of a new file")
-    original = load_student(run, which)
-    images, real = _images(run, original.shape)
-    # Another instance, whose options the exporter may change.
-    network = load_student(run, which)
+    if format not in _WRITERS:
+        raise UserError(f"format is {format!r}; it must be one of {', '.join(_WRITERS)}")
+    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if format == "onnx" and missing:
+        raise UserError(
+            f"exporting ONNX needs {', '.join(missing)}; run `pip install 'fastnt[export]'`"
+        )
+    target = Path(path)
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; give the name of a file")
+    if images is None:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (8, *model.shape), dtype=torch.uint8, generator=generator)
+    original = copy.deepcopy(model).cpu().eval()
+    # An exporter may change the options of the network that it is given.
+    network = copy.deepcopy(original)
     with atomic_path(target) as temporary:
-        exported = _WRITERS[format_](network, images[:2], temporary)
+        exported = _WRITERS[format](network, images[:2], temporary)
         difference = _difference(original, exported, images, target)
-    return Exported(target, difference, len(images), real)
+    return Exported(target, difference, len(images))
 
 
 def _write_safetensors(model: Model, images: Tensor, path: Path) -> Logits:
-    save_model(model, path)
+    model.save(path)
     return load_model(path)
 
 
@@ -185,17 +185,3 @@ def _distance(found: Tensor, wanted: Tensor) -> float:
     if found.shape != wanted.shape:
         raise ValueError(f"logits of shape {tuple(found.shape)}, not {tuple(wanted.shape)}")
     return (found - wanted).abs().max().item()
-
-
-def _images(run: Path, shape: tuple[int, int, int]) -> tuple[Tensor, bool]:
-    """Return 8 test images (8, H, W, C) of the run's data where they are prepared, else drawn ones."""
-    try:
-        wanted = json.loads((run / "environment.json").read_text("utf-8"))["source_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        wanted = None
-    for prepared in list_prepared():
-        if prepared.source_sha256 == wanted and prepared.shape == shape:
-            test = open_dataset(prepared.folder).test
-            return torch.from_numpy(test.arrays()[0][:8].copy()), True
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, (8, *shape), dtype=torch.uint8, generator=generator), False

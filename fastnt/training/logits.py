@@ -17,7 +17,7 @@ from fastnt.training.progress import Progress
 from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 from fastnt.training.training_data import TrainingData
 
-FORMAT = "fastnt-logits-2"
+KIND = "logits"  # what the description of a stored file says it holds
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,13 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
             logits that are not finite.
     """
     digest, device = teacher.digest(), next(teacher.parameters()).device.type
-    path = cache_dir() / "logits" / data.digest[:16] / f"logits-{digest[:16]}-{device}.safetensors"
+    digests = {"data": data.digest, "teacher": digest, "device": device}
+    key = data.recipe.key(digests=digests)
+    path = cache_dir() / "logits" / f"{data.recipe.dataset_name}-{key[:16]}.safetensors"
     expected = {
-        "format": FORMAT,
+        "holds": KIND,
         "teacher": digest,
-        "device": device,  # it rounds in its own way
+        "device": device,  # each rounds in its own way
         "list": data.digest,
         "shape": [data.ordered.rows, data.validation.rows, teacher.classes],
     }

@@ -19,7 +19,7 @@ from fastnt.factory import check_network, check_training, in_short, is_factory, 
 from fastnt.networks import build_network, count_multiplies, count_parameters
 from fastnt.training.tensors import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
 
-FORMAT = "fastnt-model-2"
+KIND = "network"  # what the description of a saved file says it holds
 
 
 class Model(nn.Module):
@@ -103,7 +103,7 @@ class Model(nn.Module):
     def describe(self) -> dict[str, Any]:
         """All but the weights, for JSON: what ``load_model`` builds the model from."""
         return {
-            "format": FORMAT,
+            "holds": KIND,
             "network": self.notation,
             "preprocess": self.preprocess.kind,
             "shape": self.shape,
@@ -115,18 +115,17 @@ class Model(nn.Module):
         code = source_code(self.network) if self.is_own else ""
         return sha256_tensors(self.describe() | {"code": code}, host_copies(self.state_dict()))
 
+    def save(self, path: str | Path) -> None:
+        """Write the model to ``path`` as safetensors, atomically; ``fastnt.load_student`` reads it.
 
-def save_model(model: Model, path: Path) -> None:
-    """Write ``model`` to ``path`` atomically.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    save_tensors(path, model.describe(), host_copies(model.state_dict()))
+        Raises:
+            UserError: the file cannot be written.
+        """
+        save_tensors(Path(path), self.describe(), host_copies(self.state_dict()))
 
 
 def load_model(path: Path, network: nn.Module | None = None) -> Model:
-    """Read a model that ``save_model`` wrote, on the CPU, in eval mode.
+    """Read a model that ``Model.save`` wrote, on the CPU, in eval mode.
 
     Args:
         path: the file.
@@ -145,7 +144,7 @@ def load_model(path: Path, network: nn.Module | None = None) -> Model:
         raise UserError(
             f"{path} is damaged: {error}; restore it from a copy, or train it again"
         ) from error
-    if description.get("format") != FORMAT:
+    if description.get("holds") != KIND:
         raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
     try:
         height, width, channels = description["shape"]

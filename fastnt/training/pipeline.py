@@ -1,9 +1,12 @@
-"""A distillation from data to trained students: one order of steps for runs, sweeps and ``distill``.
+"""A distillation from data to trained students: one order of steps for runs, studies and ``distill``.
 
-course = open_course(dataset, recipe, compute)        data, preprocessing
-teachers = find_teachers(course, names, given, keeper)  given, found or trained
-teaching = prepare_teaching(teachers, ...)            their logits
-train_student(course, teaching, student, ...)         any number of times
+    course = open_course(dataset, recipe, compute, progress)    # data and preprocessing
+    teachers = find_teachers(course, given, keeper)             # given, found or trained
+    teaching = course.teach(teachers)                           # their logits
+    student = course.new_student(recipe)                        # any number of times:
+    train_student(course, teaching, student, recipe, keeper)
+
+A student's recipe may differ from the course's in its student and noise parts.
 """
 
 from collections.abc import Sequence
@@ -15,64 +18,58 @@ import torch
 from torch import nn
 
 from fastnt.config import Recipe
-from fastnt.data.loaders import Kind
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess
+from fastnt.training.compute import Compute
 from fastnt.training.evaluation import SampleLoss, clean_l2_loss, evaluate
 from fastnt.training.model import Model
-from fastnt.training.objectives import Objective, noisy_l2_objective
-from fastnt.training.precision import FLOAT32, Precision
+from fastnt.training.objectives import Objective, student_objective
 from fastnt.training.profile import StepProfile
 from fastnt.training.progress import EpochRecord, Progress
-from fastnt.training.ranks import ALONE, Ranks
 from fastnt.training.step import TrainStep
-from fastnt.training.targets import Teaching, prepare_teaching, student_targets
+from fastnt.training.targets import Teaching, prepare_teaching
 from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
 
 
-@dataclass(frozen=True)
-class Compute:
-    """How a result is computed: beside the recipe, all that decides its rounding."""
-
-    device: torch.device
-    precision: Precision = FLOAT32
-    compile: bool = False
-    loader: Kind = "auto"
-    ranks: Ranks = ALONE
-
-
 class Keeper(Protocol):
-    """Goes through each training, and keeps what comes of it."""
+    """Runs each training to its end, and keeps its results."""
 
     def train(self, trainer: Trainer) -> Sequence[EpochRecord]:
         """Train to the end; return a record for each epoch."""
 
+    def began(self, phase: str) -> bool:
+        """Tell whether an earlier process stopped within this phase, so that it must be resumed."""
+
     def finished(self, name: str, phase: str) -> Model | None:
-        """Return the network ``name`` if its phase had ended before this process began."""
+        """Return the network ``name`` if an earlier process finished its phase."""
 
     def keep(self, model: Model, name: str) -> None:
         """Keep a network that is ready."""
 
 
 class InMemory:
-    """Keeps nothing."""
+    """A keeper for a process that is never resumed: its caller holds the networks."""
 
     def train(self, trainer: Trainer) -> Sequence[EpochRecord]:
-        """Train to the end."""
+        """Train to the end; return a record for each epoch."""
         return list(trainer.train())
 
+    def began(self, phase: str) -> bool:
+        """Return False: no process came before."""
+        return False
+
     def finished(self, name: str, phase: str) -> Model | None:
-        """Nothing was done before."""
+        """Return None: no process came before."""
         return None
 
     def keep(self, model: Model, name: str) -> None:
-        """The caller has it."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """What the students of one data set and one seed have in common."""
+    """What all students of one data set share, whatever their seed and noise."""
 
     recipe: Recipe
     compute: Compute
@@ -80,28 +77,33 @@ class Course:
     data: TrainingData
     preprocess: Preprocess
 
-    def new_student(self, network: str | nn.Module | None = None) -> Model:
-        """Return an untrained student, its weights drawn from the recipe's seed, on the device."""
-        torch.manual_seed(self.recipe.seed)
-        student = Model(network or self.recipe.student_network, self.preprocess, self.data.classes)
-        student.check_training(self.data.smallest_part)
-        return student
+    def new_student(self, recipe: Recipe, network: nn.Module | None = None) -> Model:
+        """Return an untrained student on the device; the recipe's seed draws its weights.
+
+        Args:
+            recipe: names the network.
+            network: a module to train in place instead.
+
+        Raises:
+            UserError: the network does not fit the images or cannot be trained.
+        """
+        torch.manual_seed(recipe.seed)
+        student = Model(network or recipe.student_network, self.preprocess, self.data.classes)
+        student.check_training(self.data.smallest_part(recipe.batch_size))
+        return student.to(self.compute.device)
 
     def teach(self, teachers: Sequence[Model]) -> Teaching:
-        """Return what students regress on: the teachers' logits."""
-        return prepare_teaching(
-            teachers,
-            self.data,
-            self.recipe,
-            self.compute.precision,
-            self.progress,
-            compile=self.compute.compile,
-        )
+        """Return the teachers' logits, which depend on the data and the teachers alone."""
+        return prepare_teaching(teachers, self.data, self.compute, self.progress)
 
 
 def open_course(dataset: Dataset, recipe: Recipe, compute: Compute, progress: Progress) -> Course:
-    """Open the data and fit their preprocessing."""
-    data = TrainingData(dataset, recipe, compute.loader, compute.device, compute.ranks)
+    """Open the data and fit the preprocessing.
+
+    Raises:
+        UserError: nothing is left to train on, or nothing is held out.
+    """
+    data = TrainingData(dataset, recipe, compute)
     return Course(recipe, compute, progress, data, data.fitted_preprocess())
 
 
@@ -112,50 +114,63 @@ def train_student(
     recipe: Recipe,
     keeper: Keeper,
     *,
-    name: str = "noisy",
+    phase: str = "noisy",
     profile: StepProfile | None = None,
 ) -> Sequence[EpochRecord]:
-    """Train a student as ``recipe`` says, which may differ from the course's in the student's part."""
-    torch.manual_seed(recipe.seed)  # dropout: the same for every student, whatever ran before
-    targets, alpha = student_targets(teaching, recipe)
-    return train(
-        course,
-        student,
-        noisy_l2_objective(targets, recipe, alpha=alpha),
-        clean_l2_loss(teaching.validation),
-        Schedule(name, recipe.epochs, recipe.lr, recipe.lr_decay),
-        keeper,
-        profile,
+    """Train ``student`` in place as ``recipe`` says; return a record for each epoch.
+
+    Args:
+        course, teaching: what the students share.
+        student: on the device.
+        recipe: of this student.
+        keeper: runs the training.
+        phase: what records and messages call it.
+        profile: times the sections of some steps.
+
+    Raises:
+        UserError: the training diverged.
+    """
+    schedule = Schedule(
+        phase,
+        recipe.epochs,
+        recipe.lr,
+        recipe.lr_decay,
+        recipe.batch_size,
+        recipe.seed,
+        recipe.weight_decay,
     )
+    torch.manual_seed(recipe.seed)  # dropout is the same for all students, whatever ran before
+    objective = student_objective(teaching, recipe)
+    held_out_loss = clean_l2_loss(teaching.held_out(recipe.combine))
+    return train(course, student, objective, held_out_loss, schedule, keeper, profile)
 
 
 def train(
     course: Course,
     model: Model,
     objective: Objective,
-    validation_loss: SampleLoss,
+    held_out_loss: SampleLoss,
     schedule: Schedule,
     keeper: Keeper,
     profile: StepProfile | None = None,
 ) -> Sequence[EpochRecord]:
-    """Train one network, teacher or student."""
+    """Train one network, a teacher or a student."""
     compute, data = course.compute, course.data
-    if not compute.ranks.is_writer:  # each rank drops other units
-        torch.manual_seed(compute.ranks.seed(course.recipe.seed))
+    if not compute.ranks.is_rank_0:  # each rank drops other units
+        torch.manual_seed(compute.ranks.seed(schedule.seed))
     step = TrainStep(
         model,
         objective,
-        data.train_view,
+        data.training_views(schedule.seed),
         lr=schedule.lr,
-        precision=compute.precision,
-        compile=compute.compile,
-        ranks=compute.ranks,
+        weight_decay=schedule.weight_decay,
+        compute=compute,
         profile=profile,
     )
     trainer = Trainer(
         step,
-        data.train,
-        lambda: evaluate(model, data.validation, validation_loss, compute.precision),
+        data.training_loader(schedule.batch_size, schedule.seed),
+        lambda: evaluate(model, data.validation, held_out_loss, compute.precision),
         schedule,
         course.progress,
         profile,

@@ -16,93 +16,95 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastnt.environment import choose_device
 from fastnt.errors import Interrupted, UserError
-from fastnt.training.environment import choose_device
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
-PATIENCE = timedelta(days=1)  # data are prepared by one rank while the others wait
-GRACE = 5.0  # seconds that a silent rank leaves to the one that speaks
+BARRIER_TIMEOUT = timedelta(days=1)  # data are prepared by one rank while the others wait
+GRACE = 5.0  # seconds that a failed rank leaves to the first one, which prints its error
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; alone, nothing here communicates.
+    """This process among those that train together. Without others no method communicates.
 
-    The first rank is the writer: it alone shows and writes anything.
+    Rank 0 alone prints and writes files.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0  # among those of this machine
-    # A group of its own to wait in, for as long as it takes: gradients are given up on far sooner.
-    waiting: Any = None
+    # A gloo group for barriers and values, whose timeout is long: rank 0 may be preparing data.
+    patient_group: Any = None
 
     @property
-    def is_writer(self) -> bool:
-        """Whether this rank writes the run's files and shows its progress."""
+    def is_rank_0(self) -> bool:
+        """Whether this is rank 0, which writes the run's files and shows its progress."""
         return self.rank == 0
 
     @contextmanager
     def local_first(self) -> Iterator[None]:
-        """Run the block on the first rank of each machine, then on the others: they find its files.
+        """Run the block on the first rank of each machine, then on the others, which find its files.
 
-        No rank may communicate in the block.
+        The block must not communicate.
         """
         if self.local_rank > 0:
-            self.wait()
+            self.barrier()
         yield
         if self.local_rank == 0:
-            self.wait()
+            self.barrier()
 
-    def wait(self) -> None:
-        """Wait until all ranks have come here."""
-        if self.world > 1:
-            dist.barrier(self.waiting)
+    def barrier(self) -> None:
+        """Wait until all ranks have reached this call."""
+        if self.world_size > 1:
+            dist.barrier(self.patient_group)
 
-    def tell(self, value: T) -> T:
-        """Return the writer's ``value``, which JSON can hold, on every rank."""
-        if self.world == 1:
+    def broadcast_value(self, value: T) -> T:
+        """Return rank 0's ``value``, which JSON can hold, on every rank."""
+        if self.world_size == 1:
             return value
         text = torch.frombuffer(bytearray(json.dumps(value), "utf-8"), dtype=torch.uint8)
         length = torch.tensor(len(text))
-        dist.broadcast(length, 0, self.waiting)
-        if not self.is_writer:
+        dist.broadcast(length, 0, self.patient_group)
+        if not self.is_rank_0:
             text = torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(text, 0, self.waiting)
-        told: T = json.loads(bytes(text.tolist()))
-        return told
+        dist.broadcast(text, 0, self.patient_group)
+        received: T = json.loads(bytes(text.tolist()))
+        return received
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Set ``tensors``, of equal shapes on all ranks, to the writer's, without a host sync."""
-        if self.world > 1:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Set ``tensors``, of equal shapes on all ranks, to rank 0's, without a host sync."""
+        if self.world_size > 1:
             for tensor in tensors:
-                same = tensor.detach().contiguous()  # memory is sent as it lies
+                same = (
+                    tensor.detach().contiguous()
+                )  # what is sent is the memory, whatever its strides
                 dist.broadcast(same, 0)
                 tensor.detach().copy_(same)
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce_sum(self, tensor: Tensor) -> None:
         """Set ``tensor`` to its sum over the ranks, without a host sync."""
-        if self.world > 1:
+        if self.world_size > 1:
             dist.all_reduce(tensor)
 
-    def least(self, tensor: Tensor) -> None:
+    def all_reduce_min(self, tensor: Tensor) -> None:
         """Set ``tensor`` to its minimum over the ranks, without a host sync."""
-        if self.world > 1:
+        if self.world_size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MIN)
 
     def replicate(self, model: nn.Module) -> nn.Module:
         """Return ``model``, made equal on all ranks, with gradients averaged over them; alone itself."""
-        if self.world == 1:
+        if self.world_size == 1:
             return model
-        if self.is_writer and any(
+        if self.is_rank_0 and any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()
         ):
             _warn_of_batch_norm()
         return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def seed(self, seed: int) -> int:
-        """Return a seed of this rank's own, for dropout; the writer's is ``seed``."""
+        """Return this rank's seed for dropout; rank 0's is ``seed``."""
         return (seed + self.rank * 0x9E3779B97F4A7C15) % 2**64
 
 
@@ -113,12 +115,12 @@ ALONE = Ranks()
 def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the ranks that torchrun started; yield this one and the device that it computes on.
 
-    ``choose`` tells the device, once the ranks can fail as one.
+    ``choose`` returns the device that is asked for. It is called when an error on one rank ends all.
 
     Without torchrun's environment, or as its only rank, this process is alone.
 
-    An error on one rank ends them all. The first that fails raises its error; the others, which
-    fail for want of it or of the same, leave without a word and with exit code 2.
+    An error on one rank ends them all. The first that fails raises its error. The others fail after
+    it, because they miss it or for the same reason; they print nothing and exit with code 2.
 
     Raises:
         UserError: a GPU is asked for where there is none, or none for this rank.
@@ -132,16 +134,18 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
 
     store, *_ = next(rendezvous("env://", rank, world))
     try:
-        own = _own_device(choose_device(choose()), local_rank)
-        backend = "nccl" if own.type == "cuda" else "gloo"
+        device = _device_of_rank(choose_device(choose()), local_rank)
+        backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
-        waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
-        yield Ranks(rank, world, local_rank, waiting), own
+        patient_group = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
+        yield Ranks(rank, world, local_rank, patient_group), device
     except BaseException as error:
-        silent = _another_failed(store, error)  # asked before this rank's connections break
+        silent = _another_failed_first(store, error)  # asked before this rank's connections break
         _leave()
         if silent:
-            time.sleep(GRACE)  # torchrun ends all when one has left: the first has yet to speak
+            time.sleep(
+                GRACE
+            )  # torchrun kills all ranks when one exits; the first must print its error
             sys.exit(2)
         if rank > 0 and isinstance(error, UserError):  # it may be that of another machine
             raise UserError(f"rank {rank}: {error}") from error
@@ -149,7 +153,7 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
     _leave()
 
 
-def _another_failed(store: Any, error: BaseException) -> bool:
+def _another_failed_first(store: Any, error: BaseException) -> bool:
     try:
         return store.add("fastnt/failures", 1) > 1 and isinstance(error, (Exception, Interrupted))
     except RuntimeError:  # the store is gone, with the machine that kept it: so are connections
@@ -170,7 +174,7 @@ def _environment() -> tuple[int, int, int]:
     return rank, world, local_rank
 
 
-def _own_device(device: torch.device, local_rank: int) -> torch.device:
+def _device_of_rank(device: torch.device, local_rank: int) -> torch.device:
     if device.type != "cuda":
         return device
     count = torch.cuda.device_count()

@@ -1,7 +1,11 @@
-"""What gives a student the logits to regress on: a stored table, or teachers that run live."""
+"""What a student regresses on: the teachers' logits, from a stored table or from teachers that run live.
 
+A :class:`Teaching` holds logits without noise and serves any number of students. The student's recipe
+decides the noise (``student_targets``).
+"""
+
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,53 +15,47 @@ from fastnt.data.loaders import Batch
 from fastnt.data.preprocess import View
 from fastnt.loss import noisy_logits
 from fastnt.training.compiling import compile_alone
+from fastnt.training.compute import Compute, Precision
 from fastnt.training.ensemble import combine_logits, sign_agreement
 from fastnt.training.logits import compute_logits, place_table, teacher_logits
 from fastnt.training.model import Model
-from fastnt.training.precision import Precision
 from fastnt.training.progress import Progress
 from fastnt.training.training_data import TrainingData
 
-# The targets of a batch, (B, C) float32, in an epoch and at a step, both 0-D int64. All on the
-# device, and nothing waits for it.
-Targets = Callable[[Batch, Tensor, Tensor], Tensor]
+# The targets of a batch, (B, C) float32, from the batch, the view in which the student sees it, and
+# the number of the step, 0-D int64. All tensors are on the device, and nothing waits for it.
+Targets = Callable[[Batch, View | None, Tensor], Tensor]
 
 
 def stored_targets(table: Tensor) -> Targets:
-    """Look the logits up in ``table`` (rows, C), on the device or mapped there, by row."""
+    """Look the logits up by row in ``table`` (rows, C), which lies on the device or is mapped there."""
 
-    def targets(batch: Batch, epoch: Tensor, step: Tensor) -> Tensor:
+    def targets(batch: Batch, view: View | None, step: Tensor) -> Tensor:
         return table.index_select(0, batch.index)
 
     return targets
 
 
-def live_targets(
-    teacher: nn.Module,
-    views: Callable[[Batch, Tensor], View | None],
-    precision: Precision,
-    *,
-    compile: bool = False,
-) -> Targets:
-    """Run ``teacher``, in eval mode from now on, on the very view that the student sees."""
+def live_targets(teacher: nn.Module, precision: Precision, *, compile: bool = False) -> Targets:
+    """Run ``teacher`` on the same view of the images as the student; it stays in eval mode."""
     teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = compile_alone(teacher) if compile else teacher
 
     @torch.no_grad()
-    def targets(batch: Batch, epoch: Tensor, step: Tensor) -> Tensor:
+    def targets(batch: Batch, view: View | None, step: Tensor) -> Tensor:
         with precision.autocast(batch.images.device):
-            logits: Tensor = forward(batch.images, views(batch, epoch))
+            logits: Tensor = forward(batch.images, view)
         return logits.float()
 
     return targets
 
 
 def noisy_targets(targets: Targets, recipe: Recipe, alpha: float, teacher_id: int) -> Targets:
-    """Put noise on one teacher of several: masks and noise are its own."""
+    """Put noise on the logits of one of several teachers; each has its own mask and noise."""
 
-    def perturbed(batch: Batch, epoch: Tensor, step: Tensor) -> Tensor:
+    def perturbed(batch: Batch, view: View | None, step: Tensor) -> Tensor:
         return noisy_logits(
-            targets(batch, epoch, step),
+            targets(batch, view, step),
             alpha=alpha,
             sigma=recipe.sigma,
             seed=recipe.seed,
@@ -71,70 +69,94 @@ def noisy_targets(targets: Targets, recipe: Recipe, alpha: float, teacher_id: in
 
 
 def combined_targets(sources: Sequence[Targets], combine: Combine) -> Targets:
-    """Combine what several teachers give."""
+    """Combine the logits of several teachers."""
     if len(sources) == 1:
         return sources[0]
 
-    def targets(batch: Batch, epoch: Tensor, step: Tensor) -> Tensor:
-        return combine_logits([source(batch, epoch, step) for source in sources], combine)
+    def targets(batch: Batch, view: View | None, step: Tensor) -> Tensor:
+        return combine_logits([source(batch, view, step) for source in sources], combine)
 
     return targets
 
 
-@dataclass(frozen=True)
 class Teaching:
     """The teachers' logits, without noise: what any number of students regress on."""
 
-    sources: tuple[Targets, ...]  # one for each teacher, or one of their combined logits
-    validation: Tensor  # (m, C) the combined logits of the held-out images, on the device
-    signs_agree: float  # fraction of these where all teachers' logits have one sign
+    def __init__(
+        self,
+        compute: Compute,
+        held_out: Sequence[Tensor],
+        tables: Sequence[Tensor] = (),
+        teachers: Sequence[nn.Module] = (),
+    ) -> None:
+        """Keep stored logits, or with random crops the teachers themselves.
+
+        Args:
+            compute: where and in which precision live teachers run.
+            held_out: each teacher's logits (m, C) of the held-out images, on the CPU.
+            tables: each teacher's logits (rows, C) of the training list, on the CPU.
+            teachers: instead of tables, teachers that run on each batch, on the device.
+        """
+        self._compute, self._tables = compute, tables
+        self._held_out = held_out
+        self.combined = functools.cache(self._combined)  # by the rule that combines
+        self.held_out = functools.cache(self._combined_held_out)
+        self._live = [
+            live_targets(teacher, compute.precision, compile=compute.compile)
+            for teacher in teachers
+        ]
+
+    @functools.cached_property
+    def sources(self) -> list[Targets]:
+        """The targets that each teacher gives."""
+        return self._live or [self._stored(table) for table in self._tables]
+
+    def _combined(self, combine: Combine) -> Targets:
+        """The targets that all teachers give together; of stored logits one table is made."""
+        if self._live:
+            return combined_targets(self._live, combine)
+        return self._stored(combine_logits(self._tables, combine))
+
+    def _combined_held_out(self, combine: Combine) -> Tensor:
+        """The combined logits (m, C) of the held-out images, on the device."""
+        return place_table(combine_logits(self._held_out, combine), self._compute.device)
+
+    @property
+    def signs_agree(self) -> float:
+        """Fraction of the held-out logits for which all teachers have one sign."""
+        return sign_agreement(self._held_out)
+
+    def _stored(self, table: Tensor) -> Targets:
+        return stored_targets(place_table(table, self._compute.device))
 
 
 def student_targets(teaching: Teaching, recipe: Recipe) -> tuple[Targets, float]:
     """Return a student's targets, and the alpha of the noise that the loss puts on them.
 
-    With ``teacher_alphas`` each teacher's logits are perturbed before they are combined, and the
-    loss perturbs nothing: its alpha is 0.
+    With ``teacher_alphas`` each teacher's logits are perturbed before they are combined. The loss
+    then perturbs nothing: its alpha is 0.
     """
-    sources: Sequence[Targets] = teaching.sources
-    if recipe.teacher_alphas:
-        sources = [
-            noisy_targets(source, recipe, alpha, teacher_id)
-            for teacher_id, (source, alpha) in enumerate(
-                zip(sources, recipe.teacher_alphas, strict=True)
-            )
-        ]
-    alpha = 0.0 if recipe.teacher_alphas else recipe.alpha
-    return combined_targets(sources, recipe.combine), alpha
+    if not recipe.teacher_alphas:
+        return teaching.combined(recipe.combine), recipe.alpha
+    sources = [
+        noisy_targets(source, recipe, alpha, teacher_id)
+        for teacher_id, (source, alpha) in enumerate(
+            zip(teaching.sources, recipe.teacher_alphas, strict=True)
+        )
+    ]
+    return combined_targets(sources, recipe.combine), 0.0
 
 
 def prepare_teaching(
-    teachers: Sequence[Model],
-    data: TrainingData,
-    recipe: Recipe,
-    precision: Precision,
-    progress: Progress,
-    *,
-    compile: bool = False,
+    teachers: Sequence[Model], data: TrainingData, compute: Compute, progress: Progress
 ) -> Teaching:
-    """Look up or compute the teachers' logits; with random crops let the teachers run live.
+    """Find or compute the teachers' logits; with random crops the teachers run live.
 
     Raises:
-        UserError: a stored table belongs to another teacher or is damaged.
+        UserError: a stored table is damaged, or a teacher gives logits that are not finite.
     """
-    device = next(teachers[0].parameters()).device
     if data.random_views:
         held_out = [compute_logits(teacher, data.validation) for teacher in teachers]
-        sources = [
-            live_targets(teacher, data.train_view, precision, compile=compile)
-            for teacher in teachers
-        ]
-    else:
-        tables = [teacher_logits(teacher, data, progress) for teacher in teachers]
-        held_out = [table.validation for table in tables]
-        trained = [table.train for table in tables]
-        if not recipe.teacher_alphas:
-            trained = [combine_logits(trained, recipe.combine)]
-        sources = [stored_targets(place_table(table, device)) for table in trained]
-    held = place_table(combine_logits(held_out, recipe.combine), device)
-    return Teaching(tuple(sources), held, sign_agreement(held_out))
+        return Teaching(compute, held_out, teachers=teachers)
+    tables = [teacher_logits(teacher, data, progress) for teacher in teachers]
+    return Teaching(compute, [t.validation for t in tables], tables=[t.train for t in tables])

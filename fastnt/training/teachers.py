@@ -1,119 +1,150 @@
-"""The teachers of a course: given as files, made by factories, found in the cache or trained."""
+"""The teachers of a course: given as files or modules, made by factories, from the cache, or trained."""
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from fastnt.config import Recipe
+from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.training.evaluation import label_loss
-from fastnt.training.model import Model, is_own_teacher, load_model, save_model
+from fastnt.training.model import Model, is_own_teacher, load_model
 from fastnt.training.objectives import label_objective
 from fastnt.training.pipeline import Course, Keeper, train
-from fastnt.training.summary import teacher_names
 from fastnt.training.trainer import Schedule
 
-# Raised when the same recipe would train another teacher than the release before.
-TEACHER_FORMAT = 3
 Given = nn.Module | str | Path
 
 
-def read_given(given: Sequence[Given]) -> list[Given]:
-    """Load those that are files, before anything is written; return the others as they are."""
+def teacher_names(recipe: Recipe) -> list[str]:
+    """What the teachers are called in a run's folder: teacher, or teacher-1, teacher-2 ..."""
+    count = len(recipe.teachers)
+    return [f"teacher-{i + 1}" for i in range(count)] if count > 1 else ["teacher"]
+
+
+def read_given(given: Sequence[Given]) -> list[nn.Module | str]:
+    """Load the teachers that are files; return modules and names of factories as they are.
+
+    A run calls this before it writes anything.
+
+    Raises:
+        UserError: a file is missing, damaged or holds no model.
+    """
     return [
         teacher
-        if isinstance(teacher, nn.Module) or is_own_teacher(str(teacher))
+        if isinstance(teacher, nn.Module)
+        else str(teacher)
+        if is_own_teacher(str(teacher))
         else load_model(Path(teacher))
         for teacher in given
     ]
 
 
-def make_given(course: Course, given: Sequence[Given], *, copied: bool = False) -> list[Model]:
-    """Make models of modules and factories; ``copied`` leaves what was handed over as it is."""
-    made = []
+def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
+    """Refuse a model that was trained on images or classes of another kind than the data set's.
+
+    Raises:
+        UserError: naming ``origin``, where the model came from.
+    """
+    classes = len(dataset.classes)
+    if (model.shape, model.classes) != (dataset.shape, classes):
+        raise UserError(
+            f"the model in {origin} takes {model.shape} images of {model.classes} classes, but "
+            f"{dataset.name} has {dataset.shape} and {classes}; give one of this data set"
+        )
+
+
+def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
+    """Return a model on the device for each module, of which a copy is used, and each factory.
+
+    Raises:
+        UserError: a factory fails, or a network does not fit the images or the classes.
+    """
+    models = []
     for teacher in given:
-        if not isinstance(teacher, nn.Module):
-            torch.manual_seed(course.recipe.seed)  # random weights follow the seed
-            teacher = str(teacher)
-        elif copied:
+        if isinstance(teacher, str):
+            torch.manual_seed(_seed(course.recipe))  # a factory may draw its weights
+        else:
             teacher = copy.deepcopy(teacher)
         if not isinstance(teacher, Model):
             teacher = Model(teacher, course.preprocess, course.data.classes)
-        made.append(teacher.eval())
-    return made
+        models.append(teacher.eval().to(course.compute.device))
+    return models
 
 
-def find_teachers(
-    course: Course, given: Sequence[Model], keeper: Keeper, *, began: bool = False
-) -> list[Model]:
-    """Return the teachers on the device: those kept by a resumed run, those given, or one trained here."""
+def find_teachers(course: Course, given: Sequence[Model], keeper: Keeper) -> list[Model]:
+    """Return the teachers on the device: those the keeper has, those given, or one trained here.
+
+    Raises:
+        UserError: a stored teacher is damaged, or the training diverged.
+    """
     ranks, names = course.compute.ranks, teacher_names(course.recipe)
-    done = [keeper.finished(name, "teacher") for name in names]
-    if None not in done:
-        return [model for model in done if model is not None]
-    teachers = list(given) or [_find_or_train(course, keeper, began=began)]
+    kept = [keeper.finished(name, "teacher") for name in names]
+    if None not in kept:
+        return [model for model in kept if model is not None]
+    teachers = list(given) or [_find_or_train(course, keeper)]
     for name, model in zip(names, teachers, strict=True):
         model.to(course.compute.device)
-        ranks.share(model.state_dict().values())
+        ranks.broadcast(model.state_dict().values())
         keeper.keep(model, name)
     return teachers
 
 
-def _find_or_train(course: Course, keeper: Keeper, *, began: bool) -> Model:
-    """Find the teacher trained before for the same data, network, recipe and seed, or train it."""
-    recipe, compute, ranks = course.recipe, course.compute, course.compute.ranks
-    torch.manual_seed(recipe.seed)
+def _find_or_train(course: Course, keeper: Keeper) -> Model:
+    """Return the teacher that was trained before in the same way, or train it and store it."""
+    recipe, ranks = course.recipe, course.compute.ranks
+    torch.manual_seed(_seed(recipe))
     teacher = Model(recipe.teacher_network, course.preprocess, course.data.classes)
-    kept = _path(course, teacher)
-    found = ranks.tell(kept.exists() and not began)
-    if found and ranks.is_writer:
+    stored = _path(course, teacher)
+    # A run that was stopped in its teacher's training ends it, so that its records are whole.
+    if ranks.broadcast_value(stored.exists() and not keeper.began("teacher")):
+        if not ranks.is_rank_0:  # takes rank 0's weights
+            return teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
         try:
-            return load_model(kept)
+            return load_model(stored)
         except UserError as error:
             raise UserError(
-                f"the stored teacher {kept} is damaged; delete it, and it is trained again"
+                f"the stored teacher {stored} is damaged; delete it, and it is trained again"
             ) from error
-    if found:
-        return teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # the writer's weights come into it
-    teacher.check_training(course.data.smallest_part)
-    teacher.to(compute.device)
-    schedule = Schedule(
-        "teacher", recipe.teacher_epochs, recipe.teacher_lr, recipe.teacher_lr_decay
-    )
+    schedule = _schedule(recipe)
+    teacher.check_training(course.data.smallest_part(schedule.batch_size))
+    teacher.to(course.compute.device)
     train(course, teacher, label_objective, label_loss, schedule, keeper)
-    if ranks.is_writer:
-        save_model(teacher, kept)
+    if ranks.is_rank_0:
+        teacher.save(stored)
     return teacher
 
 
+def _seed(recipe: Recipe) -> int:
+    return _schedule(recipe).seed
+
+
+def _schedule(recipe: Recipe) -> Schedule:
+    own = recipe.resolved()
+    assert own.teacher_seed is not None
+    assert own.teacher_batch_size is not None
+    return Schedule(
+        "teacher",
+        own.teacher_epochs,
+        own.teacher_lr,
+        own.teacher_lr_decay,
+        own.teacher_batch_size,
+        own.teacher_seed,
+    )
+
+
 def _path(course: Course, untrained: Model) -> Path:
-    """Where the teacher lies that this course would train."""
-    recipe, compute = course.recipe, course.compute
-    deciding = {
-        "format": TEACHER_FORMAT,
-        "untrained": untrained.digest(),  # a factory's network may change while its name stays
-        "preprocess": recipe.preprocess,
-        "crop": recipe.crop,
-        "random_mirror": recipe.random_mirror,
-        "epochs": recipe.teacher_epochs,
-        "lr": recipe.teacher_lr,
-        "lr_decay": recipe.teacher_lr_decay,
-        "batch_size": recipe.batch_size,
-        "precision": str(compute.precision.dtype),
-        "compile": compute.compile,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "threads": torch.get_num_threads() if compute.device.type == "cpu" else None,
+    """Return where the teacher lies that this course would train."""
+    recipe = course.recipe
+    digests = course.compute.describe() | {
+        "data": course.data.digest,
+        "teachers": "",  # none is given
+        "untrained_teacher": untrained.digest(),
         "torch": torch.__version__,
-        "seed": recipe.seed,
-        "list": course.data.digest,
-        "device": compute.device.type,
     }
-    if compute.ranks.world > 1:  # sums round in another order, and dropout is another
-        deciding["ranks"] = compute.ranks.world
-    key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+    key = recipe.key("data", "teacher", digests=digests)
     return cache_dir() / "teachers" / f"{recipe.dataset_name}-{key[:16]}.safetensors"

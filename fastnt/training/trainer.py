@@ -17,12 +17,15 @@ from fastnt.training.step import TrainStep
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a phase lasts and how its learning rate falls."""
+    """How one network is trained: how long, at which rates, in which order."""
 
-    phase: str  # teacher, clean or noisy
+    phase: str  # what records and messages call the training: teacher, clean, noisy
     epochs: int
     lr: float
     lr_decay: float  # factor after each epoch
+    batch_size: int
+    seed: int  # of the order, of random crops and of dropout
+    weight_decay: float = 0.0
 
 
 class Trainer:
@@ -110,7 +113,9 @@ class Trainer:
             raise self._diverged(f"batch {finite + 1}: its loss is")
 
     def state(self) -> dict[str, Tensor]:
-        """Return the step's state, which is good: an update that spoils weights shows in no loss yet.
+        """Return the step's state after checking that it is finite.
+
+        Weights are checked too, since the loss of the last step does not show its own update.
 
         Raises:
             UserError: a loss or a weight is not finite.

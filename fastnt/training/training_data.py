@@ -1,38 +1,34 @@
 """A recipe's view of a data set: the training list, the held-out images, the test set, loaders."""
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fastnt.config import Recipe
 from fastnt.data.holdout import Holdout, Positions, hold_out
-from fastnt.data.loaders import Batch, Kind, Loader, make_loader
+from fastnt.data.loaders import Batch, Loader, make_loader
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.split import Split
+from fastnt.training.compute import Compute
 from fastnt.training.ranks import ALONE, Ranks
 
 EVALUATION_BATCH = 512
 
 
 class TrainingData:
-    """The training list has ``views * images`` rows; rows from ``images`` on are mirror images."""
+    """The training list has ``repeats * images`` rows; rows from ``images`` on are mirror images.
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        recipe: Recipe,
-        kind: Kind,
-        device: torch.device,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        """With several ranks, ``train`` gives this one's part of each batch; the rest is read whole."""
-        self._dataset, self._recipe, self._kind, self._device = dataset, recipe, kind, device
-        self._ranks = ranks
-        self.views = 2 if recipe.mirror else 1
+    It depends on the data part of a recipe alone.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, compute: Compute) -> None:
+        """With several ranks, training loaders give this rank's part of each batch."""
+        self.recipe, self._dataset, self._compute = recipe, dataset, compute
+        self.repeats = 2 if recipe.mirror else 1
 
     @cached_property
     def _split(self) -> Holdout:
@@ -45,9 +41,9 @@ class TrainingData:
         return hold_out(
             train.labels(),
             tuple(train.parts.values()),
-            last=self._recipe.validation,
-            per_class=self._recipe.validation_per_class,
-            train_samples=self._recipe.train_samples,
+            last=self.recipe.validation,
+            per_class=self.recipe.validation_per_class,
+            train_samples=self.recipe.train_samples,
         )
 
     @property
@@ -57,44 +53,38 @@ class TrainingData:
 
     @property
     def images(self) -> int:
-        """Images in one view of the training list."""
+        """Images of the training list, each counted once."""
         return len(self._split.train)
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Hexadecimal digest of the training list and the held-out images."""
-        digest = hashlib.sha256(f"{self._dataset.source_sha256} {self.views}".encode())
+        """Hexadecimal digest of the source files, the training list and the held-out images."""
+        digest = hashlib.sha256(f"{self._dataset.source_sha256} {self.repeats}".encode())
         for positions in (self._split.train, self._split.validation):
             digest.update(len(positions).to_bytes(8, "little") + positions.tobytes())
         return digest.hexdigest()
 
-    @cached_property
-    def train(self) -> Loader:
-        """The training list, shuffled anew each epoch; all networks of a run see the same order."""
+    def training_loader(self, batch_size: int, seed: int) -> Loader:
+        """The training list, shuffled anew each epoch: equal seeds see the same order."""
         return self._loader(
             self._dataset.train,
             self._split.train,
-            self._recipe.batch_size,
-            views=self.views,
-            seed=self._recipe.seed,
-            ranks=self._ranks,
+            batch_size,
+            repeats=self.repeats,
+            seed=seed,
+            ranks=self._compute.ranks,
         )
 
-    @property
-    def last_batch(self) -> int:
-        """Samples in the last batch of an epoch."""
-        return (self.views * self.images - 1) % self._recipe.batch_size + 1
-
-    @property
-    def smallest_part(self) -> int:
-        """Samples that a rank has at least in the last batch; it may be 0."""
-        return self.last_batch // self._ranks.world
+    def smallest_part(self, batch_size: int) -> int:
+        """Samples that a rank has at least in the last batch of an epoch; it may be 0."""
+        last_batch = (self.repeats * self.images - 1) % batch_size + 1
+        return last_batch // self._compute.ranks.world_size
 
     @cached_property
     def ordered(self) -> Loader:
         """The training list in list order, in large batches."""
         return self._loader(
-            self._dataset.train, self._split.train, EVALUATION_BATCH, views=self.views
+            self._dataset.train, self._split.train, EVALUATION_BATCH, repeats=self.repeats
         )
 
     @cached_property
@@ -110,29 +100,33 @@ class TrainingData:
 
     def list_view(self, batch: Batch) -> View | None:
         """The rows of a batch as the training list shows them: mirrored or not."""
-        return View(flipped=batch.index >= self.images) if self.views == 2 else None
+        return View(flipped=batch.index >= self.images) if self.repeats == 2 else None
 
     @property
     def random_views(self) -> bool:
         """Whether each epoch shows the images anew: cropped or mirrored at random."""
-        return bool(self._recipe.crop or self._recipe.random_mirror)
+        return bool(self.recipe.crop or self.recipe.random_mirror)
 
-    def train_view(self, batch: Batch, epoch: Tensor) -> View | None:
-        """The rows of a batch as an epoch, 0-D int64, shows them: with the recipe's random crops."""
-        recipe, view = self._recipe, self.list_view(batch)
+    def training_views(self, seed: int) -> Callable[[Batch, Tensor], View | None]:
+        """Return how the rows of a batch are seen in an epoch, 0-D int64: cropped at random by seed."""
         if not self.random_views:
-            return view
-        return (view or View())._replace(
-            index=batch.index,
-            seed=recipe.seed,
-            epoch=epoch,
-            pad=recipe.crop,
-            mirror=recipe.random_mirror,
-        )
+            return lambda batch, epoch: self.list_view(batch)
+        recipe = self.recipe
+
+        def view(batch: Batch, epoch: Tensor) -> View:
+            return (self.list_view(batch) or View())._replace(
+                index=batch.index,
+                seed=seed,
+                epoch=epoch,
+                pad=recipe.crop,
+                mirror=recipe.random_mirror,
+            )
+
+        return view
 
     def fitted_preprocess(self) -> Preprocess:
         """The recipe's preprocessing, fitted on the training list."""
-        preprocess = Preprocess(self._recipe.preprocess, self._dataset.shape)
+        preprocess = Preprocess(self.recipe.preprocess, self._dataset.shape)
         preprocess.fit((b.images, self.list_view(b)) for b in self.ordered.epoch(0))
         return preprocess
 
@@ -142,18 +136,18 @@ class TrainingData:
         positions: Positions,
         batch_size: int,
         *,
-        views: int = 1,
+        repeats: int = 1,
         seed: int | None = None,
         ranks: Ranks = ALONE,
     ) -> Loader:
         return make_loader(
-            self._kind,
+            self._compute.loader,
             split,
             positions=positions,
-            views=views,
+            views=repeats,
             batch_size=batch_size,
             order_seed=seed,
-            device=self._device,
+            device=self._compute.device,
             rank=ranks.rank,
-            world=ranks.world,
+            world=ranks.world_size,
         )

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from fastnt.config import DATASETS, Recipe, load_recipe
+from fastnt.config import DATASETS, Recipe
 from fastnt.errors import UserError
 from fastnt.networks import build_network
+from fastnt.recipe_files import load_recipe
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "svhn": (3, 32, 32), "cifar10": (3, 32, 32)}
 

@@ -14,7 +14,7 @@ import pytest
 
 import fastnt
 from fastnt.cli import main
-from fastnt.training.run_folder import RunFolder
+from fastnt.runs.folder import RunFolder
 
 TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
 

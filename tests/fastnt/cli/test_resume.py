@@ -84,7 +84,7 @@ def test_resume_takes_the_newest_unfinished_run_and_its_recipe(
         def stop(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("fastnt.training.run.noisy_l2_objective", stop)
+        patch.setattr("fastnt.runs.run.noisy_l2_objective", stop)
         error = _fastnt(capfd, "train", "--run", "a", "--quiet", *recipe, code=130)[1]
         assert error == (
             "fastnt: interrupted: stopped at once; go on with fastnt train --resume --run a\n"
@@ -119,7 +119,7 @@ def test_the_command_that_goes_on_names_what_is_needed(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastnt.training.run.prepare", stop)
+    monkeypatch.setattr("fastnt.runs.run.prepare", stop)
     place = ("--runs-dir", "my runs", "--data-dir", str(mnist_folder), "--run", "b")
     flags = ("--tensorboard", "--profile")
     error = _fastnt(capfd, "train", "--dataset", "mnist", *place, *flags, code=130)[1]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fastnt.cli import main
-from fastnt.config import load_recipe
 from fastnt.errors import UserError
+from fastnt.recipe_files import load_recipe
 from fastnt.report.runs import read_metrics, read_runs, rows
 from fastnt.report.style import noise_text
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import fastnt
-from fastnt.config import load_recipe
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
+from fastnt.recipe_files import load_recipe
 from fastnt.training.display import Silent
 from fastnt.training.model import load_model
-from fastnt.training.run import Place, Run
+from fastnt.runs.run import Place, Run
 
 SMALL = {"epochs": 2, "batch_size": 32, "device": "cpu", "progress": False}
 

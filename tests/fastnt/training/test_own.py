@@ -184,7 +184,7 @@ def test_a_checkpoint_of_other_layers_is_one_sentence(
         raise RuntimeError("size mismatch for fc.weight\nand more")
 
     monkeypatch.setattr("fastnt.training.step.TrainStep.load_state", gone)
-    monkeypatch.setattr("fastnt.training.run_folder.Checkpoints.clear", lambda self: None)
+    monkeypatch.setattr("fastnt.runs.folder.Checkpoints.clear", lambda self: None)
     _digits("--run", "b")
     Path("runs", "b", "summary.json").unlink()
     sentence = _refused(capsys, "train", "--quiet", "--resume", "--run", "b")

@@ -12,16 +12,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from fastnt.config import load_recipe
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.errors import UserError
 from fastnt.networks import NETWORKS
+from fastnt.recipe_files import load_recipe
 from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.ranks import ALONE, Ranks, _own_device, join_ranks
-from fastnt.training.resume import refuse_other_folder
-from fastnt.training.run import Place, Run
-from fastnt.training.run_folder import RunFolder
+from fastnt.runs.resume import refuse_other_folder
+from fastnt.runs.run import Place, Run
+from fastnt.runs.folder import RunFolder
 
 CPU = torch.device("cpu")
 WORLD = 2
@@ -45,14 +45,14 @@ from fastnt.data.loaders import Batch
 from fastnt.data.preprocess import Preprocess
 from fastnt.training.model import Model
 from fastnt.training.objectives import label_objective
-from fastnt.training.precision import Precision
+from fastnt.training.compute import Precision
 from fastnt.training.step import TrainStep
 
 def first_step(dtype, ranks):
     torch.manual_seed(5)
     model = Model("C3(S1P1)@4-MP2(S2)-FC10", Preprocess("none", (8, 8, 1)), 10)
     images, labels = torch.randint(0, 256, (7, 8, 8, 1), dtype=torch.uint8), torch.arange(7)
-    rows = slice(ranks.rank, None, ranks.world)
+    rows = slice(ranks.rank, None, ranks.world_size)
     step = TrainStep(
         model, label_objective, lambda *_: None, lr=0.1, precision=Precision(dtype), ranks=ranks
     )
@@ -68,18 +68,18 @@ from pathlib import Path
 import safetensors.torch
 import fastnt.training.ranks
 from fastnt.training.display import Silent
-from fastnt.config import load_recipe
+from fastnt.recipe_files import load_recipe
 from fastnt.errors import UserError
-from fastnt.training.run import Place, Run
+from fastnt.runs.run import Place, Run
 
 fastnt.training.ranks.GRACE = 0.1
 runs = Path(sys.argv[1])
 with fastnt.training.ranks.join_ranks(lambda: "cpu") as (ranks, device):
     mine, found = torch.tensor([1.0 + ranks.rank, -5.0]), {}
-    for what in (ranks.add_up, ranks.least, lambda tensor: ranks.share([tensor])):
+    for what in (ranks.all_reduce_sum, ranks.all_reduce_min, lambda tensor: ranks.broadcast([tensor])):
         what(tensor := mine.clone())
         found[what.__name__] = tensor.tolist()
-    found["tell"] = ranks.tell({"rank": [ranks.rank, "\u00e9"]})
+    found["tell"] = ranks.broadcast_value({"rank": [ranks.rank, "\u00e9"]})
     found["seed"] = ranks.seed(7)
     for _ in range(2):
         ranks.replicate(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)))
@@ -90,9 +90,9 @@ with fastnt.training.ranks.join_ranks(lambda: "cpu") as (ranks, device):
         place = Place(device, "resident", runs_dir=runs, name=name, amp=False, ranks=ranks)
         found[name] = Run(load_recipe("digits", None, values), place, Silent()).execute()
     (runs / f"rank-{ranks.rank}.json").write_text(json.dumps(found))
-    if ranks.is_writer:
+    if ranks.is_rank_0:
         raise UserError("the first fails")
-    ranks.tell("the others wait for ever")
+    ranks.broadcast_value("the others wait for ever")
 """
 )
 

@@ -11,19 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastnt.config import Recipe, load_recipe
+from fastnt.config import Recipe
 from fastnt.data.loaders import Batch
 from fastnt.data.prepare import prepare
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.kernels.noisy_l2 import eager
 from fastnt.loss import noisy_l2_value_and_grad, noisy_logits
+from fastnt.recipe_files import load_recipe
 from fastnt.training.display import Silent
 from fastnt.training.ensemble import Ensemble, combine_logits, sign_agreement
 from fastnt.training.logits import compute_logits, map_to_device
 from fastnt.training.model import Model
 from fastnt.training.objectives import noisy_l2_objective
-from fastnt.training.precision import FLOAT32, Precision
+from fastnt.training.compute import FLOAT32, Precision
 from fastnt.training.step import TrainStep
 from fastnt.training.targets import (
     Teaching,

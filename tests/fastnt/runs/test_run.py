@@ -9,15 +9,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from fastnt.config import Recipe, load_recipe
+from fastnt.config import Recipe
 from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
+from fastnt.recipe_files import load_recipe
 from fastnt.training.display import Silent
 from fastnt.training.model import Model, load_model, save_model
-from fastnt.training.run import Place, Run
-from fastnt.training.saved_run import evaluate_run
+from fastnt.runs.run import Place, Run
+from fastnt.runs.networks import evaluate_run
 
 CPU = torch.device("cpu")
 FILES = {

@@ -11,7 +11,7 @@ from fastnt.errors import UserError
 from fastnt.training.progress import EpochRecord
 from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 
-FORMAT = "fastnt-checkpoint-1"
+KIND = "checkpoint"  # what the description of the file says it holds
 INTERVAL = 30.0  # seconds of training between two
 KEPT = 2
 
@@ -35,7 +35,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    description = {"format": FORMAT} | {
+    description = {"holds": KIND} | {
         name: value for name, value in vars(checkpoint).items() if name != "tensors"
     }
     description["records"] = [asdict(record) for record in checkpoint.records]
@@ -50,8 +50,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         description, tensors = load_tensors(path)
-        if description.pop("format") != FORMAT:
-            raise ValueError(f"it is not of the format {FORMAT}")
+        if description.pop("holds") != KIND:
+            raise ValueError("it holds something else")
         description["records"] = tuple(EpochRecord(**r) for r in description["records"])
         return Checkpoint(tensors=tensors, **description)
     except (Damaged, ValueError, LookupError, TypeError) as error:

@@ -14,21 +14,22 @@ import pytest
 import safetensors.torch
 import torch
 
-from fastnt.config import Recipe, load_recipe
+from fastnt.config import Recipe
 from fastnt.data.prepare import prepare
 from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
+from fastnt.recipe_files import load_recipe
 from fastnt.report.curves import draw_curves
 from fastnt.training import checkpoint as checkpoint_module
 from fastnt.training.display import Silent
-from fastnt.training.interruption import Interruption
+from fastnt.runs.interruption import Interruption
 from fastnt.training.model import load_model, save_model
 from fastnt.training.progress import EpochRecord
-from fastnt.training.run import Place, Run
-from fastnt.training.run_folder import RunFolder, find_run
-from fastnt.training.saved_run import evaluate_run
+from fastnt.runs.run import Place, Run
+from fastnt.runs.folder import RunFolder, find_run
+from fastnt.runs.networks import evaluate_run
 from fastnt.training.step import TrainStep
-from fastnt.training.summary import read_found
+from fastnt.runs.summary import read_found
 
 CPU = torch.device("cpu")
 PHASES = ("teacher", "clean", "noisy")
@@ -258,7 +259,7 @@ def test_a_signal_outside_the_trainings_stops_at_once(
 ) -> None:
     folder = tmp_path / "a"
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at once"):
-        patch.setattr("fastnt.training.run.prepare", lambda *_, **__: term())
+        patch.setattr("fastnt.runs.run.prepare", lambda *_, **__: term())
         _run(folder).execute()
     _run(folder, resume=True).execute()
     assert _result(folder) == undisturbed
@@ -295,7 +296,7 @@ def test_a_short_run_saves_at_the_end_of_each_training_only(
 ) -> None:
     saved = []
     monkeypatch.setattr(
-        "fastnt.training.checkpoint.save_checkpoint", lambda c, path: saved.append(c)
+        "fastnt.runs.checkpoint.save_checkpoint", lambda c, path: saved.append(c)
     )
     _run(tmp_path / "a").execute()
     assert [(c.phase, c.epoch, c.batch) for c in saved] == [

@@ -1,8 +1,10 @@
-"""What a run was computed with: versions, device, threads; written beside every run."""
+"""The machine: versions, devices, memory and determinism of torch; described beside every run."""
 
+import ctypes
 import importlib.metadata
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,8 @@ import torch
 import fastnt
 from fastnt.errors import UserError
 
+# Parameters of glibc's mallopt, from malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 PACKAGES = ("torch", "triton", "ffcv", "numba", "numpy", "safetensors", "scikit-learn")
 
 
@@ -71,3 +75,16 @@ def use_deterministic_algorithms() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what tensors free, for the next step's tensors; elsewhere do nothing.
+
+    By default it hands large blocks back to the system, which gives them out again page by page,
+    zeroed: every step's gradients and activations anew. The process keeps its peak for itself.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(_TOP_PAD, 64 << 20)

@@ -12,8 +12,8 @@ from fastnt.data.install_ffcv import import_error
 from fastnt.data.loaders import free_memory
 from fastnt.data.prepare import list_prepared
 from fastnt.data.sources import SOURCES
+from fastnt.environment import device_name, package_version, processor_name
 from fastnt.files import cache_dir
-from fastnt.training.environment import device_name, package_version, processor_name
 
 
 @dataclass(frozen=True)

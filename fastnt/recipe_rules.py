@@ -1,0 +1,99 @@
+"""What a recipe may hold: each key's part, meaning and allowed values, and which keys go together."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from fastnt.errors import UserError
+
+if TYPE_CHECKING:
+    from fastnt.config import Recipe
+
+Part = Literal["data", "teacher", "student", "noise"]
+Rule = tuple[str, Callable[[Any], bool]]  # the allowed values in words, and whether one is allowed
+FLOAT_MAX = 3.4e38  # float32's
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one key of a recipe beside its type and default."""
+
+    parts: tuple[Part, ...]
+    meaning: str
+    allowed: str  # the values, in words
+    good: Callable[[Any], bool]
+    # The digest that stands for the value in a key, where the value is only a name for content.
+    digest: str = ""
+
+
+def entry(default: Any, parts: str, meaning: str, rule: Rule, digest: str = "") -> Any:
+    """Return a field of the recipe: its default, and its :class:`Entry` as metadata."""
+    known = Entry(tuple(parts.split()), meaning, *rule, digest)  # type: ignore[arg-type]
+    return dataclasses.field(default=default, metadata={"entry": known})
+
+
+def choice(words: Any) -> Rule:
+    """Allow the values of a ``Literal`` type."""
+    choices = get_args(words)
+    return f"one of {', '.join(choices)}", choices.__contains__
+
+
+ANY = "text", lambda value: True
+FLAG = "true or false", lambda value: True
+COUNT = "at least 1", lambda value: value >= 1
+COUNT_OR_0 = "at least 0", lambda value: value >= 0
+COUNTS = "at least 0", lambda values: min(values, default=0) >= 0
+PROBABILITY = "between 0 and 1", lambda value: 0 <= value <= 1
+PROBABILITIES = "between 0 and 1", lambda values: all(0 <= value <= 1 for value in values)
+POSITIVE = "a finite number above 0", lambda value: 0 < value < FLOAT_MAX
+POSITIVE_OR_0 = "a finite number >= 0", lambda value: 0 <= value < FLOAT_MAX
+DECAY = "above 0 and at most 1", lambda value: 0 < value <= 1
+SEED = "between 0 and 2^63 - 1", lambda value: 0 <= value < 2**63
+SEED_OR_NONE = SEED[0], lambda value: value is None or 0 <= value < 2**63
+COUNT_OR_NONE = COUNT[0], lambda value: value is None or value >= 1
+SIGMA = (
+    "a finite number >= 0, or a range LOW:HIGH",
+    lambda value: 0 <= sigma_range(value)[0] <= sigma_range(value)[1] < FLOAT_MAX,
+)
+
+
+def sigma_range(sigma: float | tuple[float, float]) -> tuple[float, float]:
+    """Return the lowest and highest sigma of a number or a pair."""
+    return sigma if isinstance(sigma, tuple) else (sigma, sigma)
+
+
+def check_together(recipe: "Recipe") -> None:
+    """Refuse values that are good each for itself but not together.
+
+    Raises:
+        UserError: it names the values.
+    """
+    if recipe.validation and recipe.validation_per_class:
+        raise UserError(
+            "validation and validation_per_class are both set; set validation=0 or "
+            "validation_per_class= (empty)"
+        )
+    if recipe.objective != "noisy_l2" and (recipe.penalty or recipe.perturb == "student"):
+        raise UserError(
+            f"penalty and perturb=student go with objective=noisy_l2, not {recipe.objective}; "
+            "leave them out"
+        )
+    alphas, teachers = len(recipe.teacher_alphas), len(recipe.teachers)
+    if not alphas:
+        return
+    if teachers < 2:
+        raise UserError(
+            "teacher_alphas gives each of several teachers its own noise, but there is one "
+            "teacher; give more with --teacher, or set alpha instead"
+        )
+    if alphas != teachers:
+        raise UserError(
+            f"teacher_alphas has {alphas} values for {teachers} teachers; give one a teacher"
+        )
+    if recipe.perturb != "teacher" or recipe.combine != "mean":
+        # Noise may change a logit's sign, where there is no geometric mean.
+        raise UserError(
+            "teacher_alphas puts noise on each teacher before their mean: it goes with "
+            "perturb=teacher and combine=mean only; set these, or alpha instead"
+        )

@@ -1,0 +1,218 @@
+"""A run's folder: its files, who may write them, and what each says. All reading and writing is here.
+
+config.json        the recipe                      written first
+environment.json   the arithmetic and the machine  written with it; the data's hash is added
+metrics.jsonl      a line an epoch                 grows while the run goes on
+checkpoint/        the last two checkpoints        until the run is finished
+NAME.safetensors   each network                    when it is ready
+timings.json, curves.png, summary.json             at the end, the summary last
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastnt.config import Recipe
+from fastnt.errors import UserError
+from fastnt.files import locked, read_json, sweep, write_error, write_json, write_text
+from fastnt.recipe_files import load_recipe
+from fastnt.runs.checkpoint import Checkpoints
+from fastnt.runs.summary import check_summary, check_timings
+from fastnt.training.model import Model
+from fastnt.training.progress import EpochRecord
+
+
+class RunFolder:
+    """The folder of one run; it need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.config = path, path / "config.json"
+        self.checkpoints = Checkpoints(path / "checkpoint")
+
+    def network(self, name: str) -> Path:
+        """The file of the network ``name``: teacher, clean, noisy, teacher-1 ..."""
+        return self.path / f"{name}.safetensors"
+
+    @property
+    def picture(self) -> Path:
+        """The picture of the students' curves."""
+        return self.path / "curves.png"
+
+    @property
+    def trace(self) -> Path:
+        """The Chrome trace of some steps."""
+        return self.path / "trace.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's files."""
+        return self.path / "tensorboard"
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is written; the summary comes last."""
+        return self._summary.exists()
+
+    def require(self) -> "RunFolder":
+        """Return this folder if it holds a run.
+
+        Raises:
+            UserError: it holds none.
+        """
+        if not self.config.is_file():
+            raise UserError(f"{self.path} holds no run; give a folder that fastnt train wrote")
+        return self
+
+    def recipe(self) -> Recipe:
+        """Read the recipe.
+
+        Raises:
+            UserError: config.json is missing or damaged.
+        """
+        return load_recipe(None, self.config)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against other processes; remove what a killed process left.
+
+        Raises:
+            UserError: another process holds it, or it cannot be made.
+        """
+        busy = f"{self.path} is being trained by another process; give another name with --run"
+        with locked(self.checkpoints.folder / ".lock", busy):
+            for folder in (self.path, self.checkpoints.folder):
+                sweep(folder)
+            yield
+        if self.finished:
+            self.checkpoints.clear()
+
+    def refuse_used(self) -> None:
+        """Refuse to begin a run in a folder that holds anything already.
+
+        Raises:
+            UserError: it says what, and how to resume an unfinished run.
+        """
+        if not self.path.exists():
+            return
+        what, remedy = "other files", ""
+        if self.path.is_dir():
+            if not {entry.name for entry in self.path.iterdir()} - {self.checkpoints.folder.name}:
+                return
+            if self.finished:
+                what = "another run"
+            elif self.config.exists():
+                what, remedy = "a run that did not finish", "go on with it with --resume, or "
+        raise UserError(f"{self.path} already holds {what}; {remedy}choose another name with --run")
+
+    @contextmanager
+    def begun(self, recipe: Recipe, environment: dict[str, Any]) -> Iterator[None]:
+        """Write config.json and environment.json before the block; if that refuses, remove them.
+
+        Raises:
+            UserError: the folder was used meanwhile, or it cannot be written.
+        """
+        self.refuse_used()
+        try:
+            write_json(self.config, asdict(recipe))
+            self.write_environment(environment)
+            yield
+        except UserError:
+            for path in (self._environment, self.config):
+                path.unlink(missing_ok=True)
+            raise
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """Write environment.json."""
+        write_json(self._environment, environment)
+
+    def environment(self) -> dict[str, Any]:
+        """Read environment.json; empty when the run was killed before that was written.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        found = read_json(self._environment) if self._environment.exists() else {}
+        if not isinstance(found, dict):
+            raise UserError(
+                f"{self._environment} is damaged (no keys and values); restore it from a copy"
+            )
+        return found
+
+    def save_network(self, model: Model, name: str) -> None:
+        """Save a network."""
+        model.save(self.network(name))
+
+    def append_record(self, record: EpochRecord) -> None:
+        """Append an epoch to metrics.jsonl, all of it or nothing.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        path = self.metrics
+        try:
+            size = path.stat().st_size if path.exists() else 0
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(_line(record))
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(path, size)
+                raise
+        except OSError as error:
+            raise write_error(path, error) from error
+
+    def write_records(self, records: Sequence[EpochRecord]) -> None:
+        """Make metrics.jsonl hold these epochs and no others."""
+        if records:
+            write_text(self.metrics, "".join(map(_line, records)))
+        else:
+            self.metrics.unlink(missing_ok=True)
+
+    def write_timings(self, timings: dict[str, float]) -> None:
+        """Write timings.json: seconds of each part and images/s of each training, by name."""
+        write_json(self._timings, timings)
+
+    def timings(self) -> dict[str, float]:
+        """Read timings.json.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        return check_timings(read_json(self._timings), self._timings)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, which finishes the run."""
+        write_json(self._summary, summary)
+
+    def summary(self) -> dict[str, Any]:
+        """Read summary.json.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        return check_summary(read_json(self._summary), self._summary)
+
+    @property
+    def metrics(self) -> Path:
+        """The file of the epochs."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def _environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def _timings(self) -> Path:
+        return self.path / "timings.json"
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
+
+
+def _line(record: EpochRecord) -> str:
+    return json.dumps(asdict(record)) + "\n"

@@ -1,0 +1,105 @@
+"""The networks that a finished run left behind: loaded, evaluated again, exported."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastnt.data.prepare import list_prepared, open_dataset
+from fastnt.errors import UserError
+from fastnt.runs.folder import RunFolder
+from fastnt.runs.resume import open_same_data
+from fastnt.runs.summary import Networks
+from fastnt.training.compute import Compute
+from fastnt.training.ensemble import Ensemble
+from fastnt.training.evaluation import evaluate, label_loss
+from fastnt.training.export import Exported, Format, export
+from fastnt.training.model import Model, load_model
+from fastnt.training.teachers import check_fits, teacher_names
+from fastnt.training.training_data import TrainingData
+
+Which = Literal["noisy", "clean", "teacher"]
+WHICH: tuple[Which, ...] = ("noisy", "clean", "teacher")
+
+
+def load_student(
+    run: str | Path, which: Which = "noisy", *, network: nn.Module | None = None
+) -> Model:
+    """Load a network of a run: a module in eval mode, on the CPU.
+
+    It takes raw uint8 images (N, H, W, C), preprocesses them as in training, and gives logits
+    (N, classes). Of a network made by ``module:factory`` the factory is imported and called again.
+
+    Args:
+        run: a run's folder, or one .safetensors file, of which ``which`` says nothing.
+        which: the student of the noisy teacher, that of the clean one, or the teacher.
+        network: the module to put the weights into; needed when the run was given a module itself.
+
+    Raises:
+        UserError: there is no such run or network, its file is damaged, or it cannot be made again.
+    """
+    if which not in WHICH:
+        raise UserError(f"which is {which!r}; it must be one of {', '.join(WHICH)}")
+    path = Path(run)
+    if not path.is_file():
+        path = RunFolder(path).require().network(which)
+    return load_model(path, network)
+
+
+def evaluate_run(path: Path, data_dir: Path | None, device: torch.device) -> dict[str, float]:
+    """Test error, a fraction, of each network in a run's folder; "teacher" is several's together.
+
+    Raises:
+        UserError: the folder holds no run, a network is damaged, or the run's data cannot be had.
+    """
+    folder = RunFolder(path).require()
+    recipe = folder.recipe()
+    teachers = teacher_names(recipe)
+    files = {name: folder.network(name) for name in (*teachers, "clean", "noisy")}
+    saved = {name: load_model(file).to(device) for name, file in files.items()}
+    dataset = open_same_data(folder, recipe.dataset, data_dir)
+    for name, model in saved.items():
+        check_fits(model, dataset, str(files[name]))
+    models: Networks = {name: saved[name] for name in teachers}
+    models.setdefault("teacher", Ensemble([saved[name] for name in teachers], recipe.combine))
+    models |= {phase: saved[phase] for phase in ("clean", "noisy")}
+    test = TrainingData(dataset, recipe, Compute(device)).test
+    return {name: evaluate(model, test, label_loss).error for name, model in models.items()}
+
+
+def export_run(
+    path: Path, format: Format, which: Which = "noisy", output: Path | None = None
+) -> tuple[Exported, bool]:
+    """Export a run's network; return the file, and whether it was tried on real test images.
+
+    Args:
+        path: the run's folder.
+        format: as for :func:`fastnt.export`.
+        which: the network.
+        output: the file; by default ``<which>.<format>`` in the folder (for safetensors, which lies
+            there already, ``<which>-export.safetensors``).
+
+    Raises:
+        UserError: there is no such network, or it cannot be exported.
+    """
+    if path.is_file():
+        raise UserError(f"{path} holds no run; give a folder that fastnt train wrote")
+    stem = f"{which}-export" if format == "safetensors" else which
+    target = output or path / f"{stem}.{format}"
+    folder = RunFolder(path)
+    if target.is_dir() or target.resolve() == folder.network(which).resolve():
+        raise UserError(f"--output is {target}, which is taken; give the name of a new file")
+    model = load_student(path, which)
+    images = _test_images(folder, model.shape)
+    return export(model, target, format, images=images), images is not None
+
+
+def _test_images(folder: RunFolder, shape: tuple[int, int, int]) -> Tensor | None:
+    """Return 8 test images (8, H, W, C) of the run's data where they are prepared."""
+    wanted = folder.environment().get("source_sha256")
+    for prepared in list_prepared():
+        if prepared.source_sha256 == wanted and prepared.shape == shape:
+            test = open_dataset(prepared.folder).test
+            return torch.from_numpy(test.arrays()[0][:8].copy())
+    return None

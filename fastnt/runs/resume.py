@@ -1,0 +1,251 @@
+"""Which run, in which folder: a plan, made once before anything is computed or written.
+
+A resumed run goes on with the recipe, the arithmetic and the data it was begun with, and no others.
+"""
+
+import dataclasses
+import itertools
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastnt.config import Recipe
+from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
+from fastnt.data.sources import SOURCES
+from fastnt.errors import UserError
+from fastnt.recipe_files import load_recipe
+from fastnt.runs.folder import RunFolder
+from fastnt.training.compute import Compute, Precision
+from fastnt.training.ranks import Device, Ranks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run that is to be begun or resumed."""
+
+    folder: RunFolder
+    recipe: Recipe
+    resume: bool = False
+
+    def device(self, asked: Device) -> Device:
+        """Return the device that a resumed run was begun on, when "auto" is asked for."""
+        before = _arithmetic(self.folder) if self.resume else {}
+        if asked != "auto" or not before:
+            return asked
+        return "cpu" if before["device"] == "cpu" else "cuda"
+
+    def agreed(self, ranks: Ranks) -> "Plan":
+        """Return rank 0's plan for a new run, whose folder may be named after the time.
+
+        Raises:
+            UserError: this rank, on another machine, sees another run to resume than rank 0 does.
+        """
+        if not self.resume:
+            path = ranks.broadcast_value(str(self.folder.path))
+            return dataclasses.replace(self, folder=RunFolder(Path(path)))
+        folder = self.folder
+        state = asdict(self.recipe), folder.environment(), folder.checkpoints.names()
+        seen = json.dumps(state, sort_keys=True)
+        if ranks.broadcast_value(seen) != seen:
+            raise UserError(
+                f"{folder.path} is not what rank 0 sees there; give all machines one --runs-dir that "
+                "they share"
+            )
+        ranks.barrier()  # none changes the folder before all have looked
+        return self
+
+    def compute(self, asked: Compute, *, amp: bool | None, compile: bool | None) -> Compute:
+        """Return how to compute the run: as asked for, or for a resumed run as before.
+
+        Args:
+            asked: how this process would compute a new run.
+            amp, compile: what the user asked for; None is as before.
+
+        Raises:
+            UserError: the run was begun with another arithmetic; the message says how to resume it.
+        """
+        before = _arithmetic(self.folder) if self.resume else {}
+        if not before:
+            return asked
+        precision = Precision(getattr(torch, before["precision"]))
+        same = dataclasses.replace(
+            asked,
+            precision=precision if amp is None else asked.precision,
+            compile=before["compile"] if compile is None else asked.compile,
+            threads=before["threads"] or asked.threads,
+        )
+        remedies = {
+            "device": f"--device {before['device']}",
+            "precision": "--amp and --no-amp left out",
+            "ranks": f"torchrun and {before['ranks']} processes",
+            "deterministic": "--deterministic" + ("" if before["deterministic"] else " left out"),
+            "compile": "--compile left out",
+        }
+        now = same.describe()
+        for what, remedy in remedies.items():
+            if now[what] != before[what]:
+                raise UserError(
+                    f"{self.folder.path} was begun with another {what} ({before[what]}); resume it "
+                    f"with {remedy}"
+                )
+        return same
+
+
+def new_run(recipe: Recipe, runs_dir: Path, name: str | None = None) -> Plan:
+    """Plan a new run in the folder ``name``; without a name it is the data set and the time.
+
+    Raises:
+        UserError: the name is not a name, or the folder holds something already.
+    """
+    if name is None:
+        stem = runs_dir / f"{recipe.dataset_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        several = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
+        path = next(folder for folder in itertools.chain([stem], several) if not folder.exists())
+    else:
+        path = _named(runs_dir, name)
+    folder = RunFolder(path)
+    folder.refuse_used()
+    return Plan(folder, recipe)
+
+
+def resumed_run(
+    runs_dir: Path,
+    name: str | None = None,
+    *,
+    dataset: str | None = None,
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Plan to resume the run ``name``; without a name the unfinished one that was begun last.
+
+    Args:
+        runs_dir: the folder of the runs.
+        name: of the run's folder.
+        dataset, config, overrides: what the user asks for; it must be what the run was begun with.
+
+    Raises:
+        UserError: there is no such run, or what is asked for differs from its recipe.
+    """
+    folder = find_run(runs_dir, name)
+    recipe = folder.recipe()
+    if dataset is not None and load_recipe(dataset).dataset != recipe.dataset:
+        raise UserError(
+            f"{folder.path} was begun on {recipe.dataset}, not {load_recipe(dataset).dataset}; leave "
+            "--dataset out, and if the same data lie elsewhere now, give that place with --data-dir"
+        )
+    before = asdict(recipe)
+    now = asdict(load_recipe(dataset, config or folder.config, overrides))
+    others = [
+        f"{key} is {value!r}, not {now[key]!r}"
+        for key, value in before.items()
+        if value != now[key]
+    ]
+    if others:
+        raise UserError(
+            f"--resume goes on with the recipe of {folder.path}, where {', '.join(others)}; leave "
+            "those options out, or begin a new run without --resume"
+        )
+    return Plan(folder, recipe, resume=True)
+
+
+def find_run(runs_dir: Path, name: str | None) -> RunFolder:
+    """Return the folder of the run ``name``, or without a name of the unfinished run begun last.
+
+    Raises:
+        UserError: there is none to resume.
+    """
+    if name is None:
+        runs = [RunFolder(config.parent) for config in runs_dir.glob("*/config.json")]
+        unfinished = [run for run in runs if not run.finished]
+        if not unfinished:
+            raise UserError(f"{runs_dir} holds no unfinished run; leave --resume out to begin one")
+        return max(unfinished, key=lambda run: (run.config.stat().st_mtime_ns, run.path.name))
+    run = RunFolder(_named(runs_dir, name))
+    if not run.config.is_file():
+        raise UserError(f"{run.path} holds no run to go on with; leave --resume out to begin one")
+    return run
+
+
+def _named(runs_dir: Path, name: str) -> Path:
+    if name in ("", "..") or Path(name).name != name:
+        raise UserError(f"--run is {name!r}; it must be the name of a folder in --runs-dir")
+    return runs_dir / name
+
+
+def _arithmetic(folder: RunFolder) -> dict[str, Any]:
+    """Return what a run is computed with; empty when it was killed before that was written."""
+    environment = folder.environment()
+    if not environment:
+        return {}
+    record = environment.get("compute")
+    wanted = {
+        "device": str,
+        "precision": str,
+        "compile": bool,
+        "deterministic": bool,
+        "ranks": int,
+        "threads": int | None,
+    }
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(key), kind) for key, kind in wanted.items()
+    ):
+        raise UserError(
+            f"{folder.path / 'environment.json'} does not say what the run was computed with; begin "
+            "a new run without --resume"
+        )
+    if record["precision"] not in ("float32", "bfloat16", "float16"):
+        raise UserError(
+            f"{folder.path / 'environment.json'} names the precision {record['precision']!r}, which "
+            "is none of float32, bfloat16, float16; begin a new run without --resume"
+        )
+    return record
+
+
+def open_same_data(
+    folder: RunFolder, name: str, data_dir: Path | None, *, progress: bool = True
+) -> Dataset:
+    """Open the data that the run was made with; other files of the same name would not do.
+
+    Raises:
+        UserError: they cannot be had, or the folder does not say which they are.
+    """
+    wanted = folder.environment().get("source_sha256")
+    if wanted is None:
+        raise UserError(
+            f"{folder.path / 'environment.json'} does not say which data the run used; "
+            "train it again"
+        )
+    if data_dir is None:
+        for prepared in list_prepared():
+            if prepared.source_sha256 == wanted:
+                return open_dataset(prepared.folder)
+    if name not in SOURCES and data_dir is not None:  # the user's own, wherever they lie now
+        name, data_dir = str(data_dir), None
+    dataset = prepare(name, data_dir, progress=progress)
+    if dataset.source_sha256 != wanted:
+        raise UserError(
+            f"{folder.path} was made with other files of {name} than those found; "
+            "give theirs with --data-dir"
+        )
+    return dataset
+
+
+def resume_command(
+    folder: Path, data_dir: Path | None, ranks: int = 1, flags: Sequence[str] = ()
+) -> str:
+    """The command line that resumes the run in ``folder``, with ``flags`` given again."""
+    words = ["fastnt", "train", "--resume", "--run", folder.name]
+    if ranks > 1:
+        words = ["torchrun", "--nproc-per-node", str(ranks), "-m", "--", *words]
+    if folder.parent != Path("runs"):
+        words += ["--runs-dir", str(folder.parent)]
+    if data_dir is not None:
+        words += ["--data-dir", str(data_dir)]
+    words += flags
+    return shlex.join(words)

@@ -1,0 +1,210 @@
+"""A run: a teacher, a student on its clean logits, a student on its noisy logits, and their folder."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastnt.config import Recipe
+from fastnt.data.prepare import Dataset, prepare
+from fastnt.environment import describe_environment
+from fastnt.errors import Interrupted, UserError
+from fastnt.runs.interruption import Interruption
+from fastnt.runs.journal import Journal
+from fastnt.runs.resume import Plan, open_same_data, resume_command
+from fastnt.runs.summary import Networks, summarise
+from fastnt.training.compute import Compute
+from fastnt.training.ensemble import Ensemble
+from fastnt.training.evaluation import evaluate, label_loss
+from fastnt.training.model import Model
+from fastnt.training.pipeline import Course, open_course, train_student
+from fastnt.training.profile import Section, StepProfile
+from fastnt.training.progress import EpochRecord, Progress
+from fastnt.training.ranks import Ranks
+from fastnt.training.targets import Teaching
+from fastnt.training.teachers import (
+    check_fits,
+    find_teachers,
+    make_given,
+    read_given,
+    teacher_names,
+)
+
+# Draws a run's picture from its epochs, the teacher's held-out error and its summary.
+Draw = Callable[[Path, Sequence[EpochRecord], float, dict[str, Any]], None]
+
+
+@dataclass
+class Run:
+    """One run in progress; ``run.execute()`` does it all and returns the summary."""
+
+    plan: Plan
+    compute: Compute
+    progress: Progress
+    data_dir: Path | None = None  # where official files lie
+    quiet: bool = False  # show nothing while the data are prepared
+    profiled: bool = False  # time the parts of the noisy student's steps, and write trace.json
+    flags: tuple[str, ...] = ()  # of the command line, to be given again with --resume
+    teacher_error: float = field(init=False)  # held-out, a fraction
+    profile: list[Section] = field(default_factory=list)  # of a step, when profiled
+
+    def __post_init__(self) -> None:
+        self.folder, ranks = self.plan.folder, self.compute.ranks
+        self._command = resume_command(
+            self.folder.path, self.data_dir, ranks.world_size, self.flags
+        )
+        self._journal = Journal(self.folder, self._command, self.compute.device, ranks)
+
+    @property
+    def records(self) -> list[EpochRecord]:
+        """The epochs so far."""
+        return self._journal.records
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of each part, and at the end each phase's images/s."""
+        return self._journal.timings
+
+    def execute(self, draw: Draw | None = None) -> dict[str, Any]:
+        """Train the three networks, evaluate them on the test set and write the run's folder.
+
+        A resumed run goes on from its newest checkpoint; of a finished one the summary is read.
+        ``draw`` draws its picture, before the summary is written. Torch's threads become the run's.
+
+        Raises:
+            UserError: bad data, a teacher that does not fit, a training that diverged, a damaged
+                checkpoint, or a folder that cannot be written or is being trained in.
+            Interrupted: SIGINT or SIGTERM; in a training the checkpoint was saved first.
+        """
+        if self._is_to_be_trained():
+            torch.set_num_threads(self.compute.threads)
+            held = self.folder.held() if self.compute.ranks.is_rank_0 else nullcontext()
+            with Interruption() as self._journal.interruption, held:
+                if self._is_to_be_trained():  # whoever held it before us may have finished it
+                    try:
+                        return self._execute(draw)
+                    except KeyboardInterrupt as stop:
+                        how = str(stop) or "stopped at once"
+                        raise Interrupted(f"{how}; go on with {self._command}") from None
+        if self.compute.ranks.is_rank_0:  # a kill after the summary leaves the checkpoints
+            self.folder.checkpoints.clear()
+        self.timings.update(self.folder.timings())
+        return self.folder.summary()
+
+    def _is_to_be_trained(self) -> bool:
+        return not (self.plan.resume and self.folder.finished)
+
+    def _execute(self, draw: Draw | None) -> dict[str, Any]:
+        recipe, ranks, journal = self.plan.recipe, self.compute.ranks, self._journal
+        with journal.timed("prepare"), self._begin():
+            # A run that is past its teachers has its own copies.
+            given = [] if journal.is_past("teacher") else read_given(recipe.teachers)
+            with ranks.local_first():
+                dataset = self._dataset()
+            check_same_data(dataset, ranks)
+            for name, network in zip(recipe.teachers, given, strict=False):
+                if isinstance(network, Model):
+                    check_fits(network, dataset, name)
+            course = open_course(dataset, recipe, self.compute, self.progress)
+            made = make_given(course, given)
+            # Both students start from the same weights: what differs is the noise alone.
+            untrained = course.new_student(recipe)
+            self._check_same_student(untrained)
+        with journal.timed("teacher"):
+            teachers = find_teachers(course, made, journal)
+        with journal.timed("logits"), ranks.local_first():
+            teaching = course.teach(teachers)
+        models: Networks = dict(zip(teacher_names(recipe), teachers, strict=True))
+        models.setdefault("teacher", Ensemble(teachers, recipe.combine))
+        for name, student_recipe in (("clean", recipe.clean()), ("noisy", recipe)):
+            with journal.timed(name):
+                finished = journal.finished(name, phase=name)
+                models[name] = finished or self._train(
+                    name, student_recipe, course, teaching, untrained
+                )
+        with journal.timed("evaluation"):
+            held_out, test = course.data.validation, course.data.test
+            self.teacher_error = evaluate(models["teacher"], held_out, label_loss).error
+            results = {name: evaluate(model, test, label_loss) for name, model in models.items()}
+        summary = summarise(recipe, dataset, models, results, teaching.signs_agree)
+        self.timings.update(journal.speeds())
+        if ranks.is_rank_0:
+            self.folder.write_timings(self.timings)
+            if draw is not None:
+                draw(self.folder.picture, self.records, self.teacher_error, summary)
+            self.folder.write_summary(summary)
+        return summary
+
+    def _train(
+        self, name: str, recipe: Recipe, course: Course, teaching: Teaching, untrained: Model
+    ) -> Model:
+        student, profile = copy.deepcopy(untrained), None
+        if self.profiled and name == "noisy":
+            trace = self.folder.trace if self.compute.ranks.is_rank_0 else None
+            profile = StepProfile(self.compute.device, trace=trace)
+        train_student(
+            course, teaching, student, recipe, self._journal, phase=name, profile=profile
+        )
+        if profile is not None:
+            self.profile = profile.summary()
+        self._journal.keep(student, name)
+        return student
+
+    def _check_same_student(self, untrained: Model) -> None:
+        """Refuse a user's own network that is not the one the run was begun with."""
+        if not untrained.is_own:
+            return
+        environment, digest = self.folder.environment(), untrained.digest()
+        if environment.get("student", digest) != digest:
+            raise UserError(
+                f"{untrained.notation} is not the network any more that {self.folder.path} was begun "
+                "with; restore its code, or begin a new run without --resume"
+            )
+        if self.compute.ranks.is_rank_0:
+            self.folder.write_environment(environment | {"student": digest})
+
+    @contextmanager
+    def _begin(self) -> Iterator[None]:
+        """Begin the folder, or load its newest checkpoint; a new run that is refused leaves no trace."""
+        environment = describe_environment(self.compute.device) | {
+            "loader": self.compute.loader,
+            "compute": self.compute.describe(),
+        }
+        if self.plan.resume:
+            if self.compute.ranks.is_rank_0 and not self.folder.environment():
+                self.folder.write_environment(environment)
+            self._journal.load_checkpoint()
+            yield
+        elif self.compute.ranks.is_rank_0:
+            with self.folder.begun(self.plan.recipe, environment):
+                yield
+        else:
+            yield
+
+    def _dataset(self) -> Dataset:
+        """Open the data that the run was begun with, or those of the recipe."""
+        name, progress = self.plan.recipe.dataset, not self.quiet
+        environment = self.folder.environment()
+        if "source_sha256" in environment:
+            return open_same_data(self.folder, name, self.data_dir, progress=progress)
+        dataset = prepare(name, self.data_dir, progress=progress)
+        if self.compute.ranks.is_rank_0:
+            self.folder.write_environment(environment | {"source_sha256": dataset.source_sha256})
+        return dataset
+
+
+def check_same_data(dataset: Dataset, ranks: Ranks) -> None:
+    """Refuse to train on other files than rank 0, which may be on another machine.
+
+    Raises:
+        UserError: naming the data set.
+    """
+    if ranks.broadcast_value(dataset.source_sha256) != dataset.source_sha256:
+        raise UserError(
+            f"the files of {dataset.name} found here are not rank 0's; give each machine the same with "
+            "--data-dir"
+        )

@@ -1,0 +1,101 @@
+"""How a network is computed: everything beside the recipe that decides the bits of a result."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fastnt.data.loaders import Kind
+from fastnt.training.ranks import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The type of matrix products and convolutions; weights and losses stay float32."""
+
+    dtype: torch.dtype = torch.float32  # or bfloat16, float16
+
+    @property
+    def name(self) -> str:
+        """The type's name: float32, bfloat16 or float16."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self, device: torch.device) -> Any:
+        """Return the context in which a forward pass runs."""
+        mixed = self.dtype != torch.float32
+        # No cache of cast weights: each is used once a pass, and none may outlive a CUDA graph.
+        return torch.autocast(
+            device.type, self.dtype if mixed else None, enabled=mixed, cache_enabled=False
+        )
+
+    @property
+    def scales(self) -> bool:
+        """Whether the loss must be scaled, so that small gradients do not become zero."""
+        return self.dtype == torch.float16
+
+
+FLOAT32 = Precision()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The device and the arithmetic on it; ``describe`` tells all that decides the bits."""
+
+    device: torch.device
+    precision: Precision = FLOAT32
+    compile: bool = False  # torch.compile
+    loader: Kind = "auto"  # both loaders give the same batches: it decides no bit
+    ranks: Ranks = ALONE
+    threads: int = field(default_factory=torch.get_num_threads)  # of torch, on a CPU
+    deterministic: bool = field(default_factory=torch.are_deterministic_algorithms_enabled)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the bits, ready for JSON: for environment.json and for keys."""
+        return {
+            "device": self.device.type,
+            "precision": self.precision.name,
+            "compile": self.compile,
+            "deterministic": self.deterministic,
+            "ranks": self.ranks.world_size,
+            "threads": self.threads if self.device.type == "cpu" else None,
+        }
+
+
+def choose_compute(
+    device: torch.device,
+    *,
+    amp: bool | None = None,
+    compile: bool | None = None,
+    loader: Kind = "auto",
+    ranks: Ranks = ALONE,
+) -> Compute:
+    """Return how to compute on ``device``.
+
+    Args:
+        device: of this process.
+        amp: mixed precision; None: where the device has it in hardware.
+        compile: torch.compile the networks; None: on a GPU.
+        loader: as for :func:`fastnt.data.loaders.make_loader`.
+        ranks: this process among those that train together.
+    """
+    compiled = device.type == "cuda" if compile is None else compile
+    return Compute(device, choose_precision(device, amp), compiled, loader, ranks)
+
+
+def choose_precision(device: torch.device, amp: bool | None) -> Precision:
+    """Return the precision for ``--amp`` (True), ``--no-amp`` (False) or neither (None).
+
+    It is bfloat16 where the device has instructions for it. A GPU without them takes float16. A CPU
+    without them takes float32, unless mixed precision is asked for.
+    """
+    if amp is False:
+        return FLOAT32
+    if device.type == "cuda":
+        return Precision(torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16)
+    fast = device.type == "cpu" and _cpu_has_bfloat16()
+    return Precision(torch.bfloat16) if amp or fast else FLOAT32
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
