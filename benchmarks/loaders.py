@@ -22,8 +22,8 @@ from fastnt.bench.run import describe_machine
 from fastnt.data.loaders import Loader, make_loader
 from fastnt.data.order import epoch_order
 from fastnt.data.split import write_split
-from fastnt.files import write_json
 from fastnt.environment import choose_device
+from fastnt.files import write_json
 
 SHAPE, BATCH = (32, 32, 3), 256
 ROWS = {"cifar10": 100_000, "svhn": 604_388}

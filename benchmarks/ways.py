@@ -22,11 +22,11 @@ from fastnt.data.loaders import make_loader
 from fastnt.data.preprocess import Preprocess
 from fastnt.data.split import Split, write_split
 from fastnt.networks import build_network
+from fastnt.training.compute import Compute, Precision, choose_precision
 from fastnt.training.display import Silent
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
 from fastnt.training.objectives import noisy_l2_objective
-from fastnt.training.compute import Precision, choose_precision
 from fastnt.training.step import TrainStep
 from fastnt.training.targets import stored_targets
 from fastnt.training.trainer import Schedule, Trainer
@@ -175,9 +175,9 @@ def fastnt(work: Work, *, bf16: bool) -> tuple[Epoch, nn.Module]:
         noisy_l2_objective(stored_targets(work.logits), recipe, alpha=ALPHA),
         lambda batch, epoch: None,
         lr=LR,
-        precision=Precision(torch.bfloat16 if bf16 else torch.float32),
+        compute=Compute(CPU, Precision(torch.bfloat16 if bf16 else torch.float32)),
     )
-    schedule = Schedule("noisy", epochs=10**6, lr=LR, lr_decay=1.0)
+    schedule = Schedule("noisy", epochs=10**6, lr=LR, lr_decay=1.0, batch_size=work.batch, seed=0)
     trainer = Trainer(step, loader, lambda: Evaluation(0.0, 0.0), schedule, Silent())
     records = trainer.train()
     return lambda: next(records).images_per_second, model.network

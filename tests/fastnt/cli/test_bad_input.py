@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from fastnt.cli import main
 from fastnt.data.preprocess import Preprocess
-from fastnt.training.model import Model, save_model
+from fastnt.training.model import Model
 
 Fastnt = Callable[..., str]
 TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100", "--quiet")
@@ -179,7 +179,7 @@ def test_a_teacher_that_is_missing_or_not_safetensors(refused: Fastnt, tmp_path:
 
 def test_several_teachers_one_of_which_is_missing(refused: Fastnt, tmp_path: Path) -> None:
     good = tmp_path / "good.safetensors"
-    save_model(Model("FC10", Preprocess("none", (8, 8, 1)), 10), good)
+    Model("FC10", Preprocess("none", (8, 8, 1)), 10).save(good)
     missing = tmp_path / "none.safetensors"
     sentence = refused("train", "--teacher", good, "--teacher", missing)
     assert f"no model file at {missing}" in sentence

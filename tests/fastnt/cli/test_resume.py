@@ -84,7 +84,7 @@ def test_resume_takes_the_newest_unfinished_run_and_its_recipe(
         def stop(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("fastnt.runs.run.noisy_l2_objective", stop)
+        patch.setattr("fastnt.training.pipeline.student_objective", stop)
         error = _fastnt(capfd, "train", "--run", "a", "--quiet", *recipe, code=130)[1]
         assert error == (
             "fastnt: interrupted: stopped at once; go on with fastnt train --resume --run a\n"

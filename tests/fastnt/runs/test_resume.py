@@ -6,7 +6,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,15 @@ from fastnt.report.curves import draw_curves
 from fastnt.training import checkpoint as checkpoint_module
 from fastnt.training.display import Silent
 from fastnt.runs.interruption import Interruption
-from fastnt.training.model import load_model, save_model
+from fastnt.training.model import load_model
 from fastnt.training.progress import EpochRecord
-from fastnt.runs.run import Place, Run
-from fastnt.runs.folder import RunFolder, find_run
+from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
+from fastnt.runs.run import Run
+from fastnt.data.loaders import Kind
+from fastnt.training.compute import Compute, choose_compute
+from fastnt.runs.folder import RunFolder
 from fastnt.runs.networks import evaluate_run
 from fastnt.training.step import TrainStep
-from fastnt.runs.summary import read_found
 
 CPU = torch.device("cpu")
 PHASES = ("teacher", "clean", "noisy")
@@ -74,8 +76,27 @@ def _recipe(**values: Any) -> Recipe:
 
 
 def _run(folder: Path, progress: Any = None, *, resume: bool = False, **values: Any) -> Run:
-    place = Place(CPU, runs_dir=folder.parent, name=folder.name, resume=resume, quiet=True)
-    return Run(_recipe(**values), place, progress or Silent())
+    return Run(*_planned(folder, resume, values), progress or Silent(), quiet=True)
+
+
+def _planned(
+    folder: Path,
+    resume: bool,
+    values: Any,
+    *,
+    device: torch.device = CPU,
+    loader: Kind = "auto",
+    amp: bool | None = None,
+    compile: bool | None = None,
+) -> tuple[Plan, Compute]:
+    """What the command line plans for these options."""
+    recipe = _recipe(**values)
+    if resume:
+        plan = resumed_run(folder.parent, folder.name, overrides=asdict(recipe))
+    else:
+        plan = new_run(recipe, folder.parent, folder.name)
+    asked = choose_compute(device, amp=amp, compile=compile, loader=loader)
+    return plan, plan.compute(asked, amp=amp, compile=compile)
 
 
 def _forget_what_is_cached() -> None:
@@ -159,45 +180,6 @@ def test_a_run_that_is_stopped_again_and_again_comes_to_its_end(
     assert _result(folder) == undisturbed
 
 
-PARTS = (
-    "prepare",
-    "TrainingData",
-    "save_model",
-    "prepare_teaching",
-    "noisy_l2_objective",
-    "evaluate",
-    "summarise",
-    "write_json",
-)
-
-
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("before", [True, False])
-def test_a_kill_between_the_trainings_loses_nothing(
-    tmp_path: Path,
-    undisturbed: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    part: str,
-    before: bool,
-) -> None:
-    from fastnt.training import journal, pipeline, run
-
-    module = next(m for m in (run, journal, pipeline) if hasattr(m, part))
-    whole = getattr(module, part)
-
-    def dying(*arguments: Any, **values: Any) -> Any:
-        if not before:
-            whole(*arguments, **values)
-        raise Killed
-
-    folder = tmp_path / "a"
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module, part, dying)
-        _run(folder).execute()
-    _run(folder, resume=True).execute()
-    assert _result(folder) == undisturbed
-
-
 def test_the_second_half_does_without_the_caches(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -225,8 +207,8 @@ def test_mirror_images_crops_and_the_other_loader_resume_exactly(tmp_path: Path)
     values = {"random_mirror": True, "crop": 1, "preprocess": "pixel_mean"}
 
     def run(name: str, loader: Any, progress: Any = None, resume: bool = False) -> Run:
-        place = Place(CPU, loader, runs_dir=tmp_path, name=name, resume=resume, quiet=True)
-        return Run(_recipe(**values), place, progress or Silent())
+        planned = _planned(tmp_path / name, resume, values, loader=loader)
+        return Run(*planned, progress or Silent(), quiet=True)
 
     run("whole", "resident").execute()
     _forget_what_is_cached()
@@ -352,11 +334,11 @@ def test_a_picture_that_fails_leaves_the_run_to_be_resumed(
 def test_a_finished_run_is_read_and_not_touched(tmp_path: Path) -> None:
     run = _run(tmp_path / "a")
     summary = run.execute()
-    before = {path: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in run.folder.path.iterdir()}
     again = _run(tmp_path / "a", resume=True)
     assert again.execute() == summary
     assert again.timings == run.timings
-    assert {path: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in run.folder.path.iterdir()} == before
 
 
 def test_a_resumed_run_is_evaluated_with_the_same_errors(tmp_path: Path) -> None:
@@ -409,16 +391,6 @@ def test_the_newest_unfinished_run_is_found(tmp_path: Path) -> None:
         find_run(tmp_path, "../a")
 
 
-def test_a_run_of_a_release_without_checkpoints_is_named_so(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "config.json").write_text(json.dumps({"dataset": "digits"}))
-    (tmp_path / "a" / "environment.json").write_text(json.dumps({"precision": "float32"}))
-    with pytest.raises(UserError, match="holds no unfinished run"):
-        find_run(tmp_path, None)
-    with pytest.raises(UserError, match=r"kept no checkpoints; start it again with --config"):
-        find_run(tmp_path, "a")
-
-
 @pytest.fixture
 def stopped(tmp_path: Path) -> Path:
     """A run that was stopped in the second student."""
@@ -428,20 +400,32 @@ def stopped(tmp_path: Path) -> Path:
 
 
 def test_other_arithmetic_than_before_is_refused(stopped: Path) -> None:
-    place = Place(CPU, runs_dir=stopped.parent, name="a", resume=True)
-    before = json.loads((stopped / "environment.json").read_text())
-    other = before["precision"] == "float32"
+    path = stopped / "environment.json"
+    environment = json.loads(path.read_text())
+    before = environment["compute"]
+
+    def resume(**asked: Any) -> Compute:
+        return _planned(stopped, True, {}, **asked)[1]
+
+    def write(**changes: Any) -> None:
+        path.write_text(json.dumps(environment | {"compute": before | changes}))
+
     with pytest.raises(UserError, match="begun with another precision"):
-        Run(_recipe(), replace(place, amp=other), Silent())
+        resume(amp=before["precision"] == "float32")
     with pytest.raises(UserError, match="begun with another compile"):
-        Run(_recipe(), replace(place, compile=not before["compile"]), Silent())
+        resume(compile=not before["compile"])
     with pytest.raises(UserError, match=r"another device .*--device cpu"):
-        Run(_recipe(), replace(place, device=torch.device("cuda")), Silent())
-    (stopped / "environment.json").write_text(json.dumps(before | {"deterministic": True}))
-    with pytest.raises(UserError, match=r"another determinism .*with --deterministic$"):
-        Run(_recipe(), place, Silent())
-    (stopped / "environment.json").write_text(json.dumps(before | {"precision": "bfloat16"}))
-    assert Run(_recipe(), place, Silent()).compute.precision.dtype == torch.bfloat16
+        resume(device=torch.device("cuda"))
+    write(deterministic=True)
+    with pytest.raises(UserError, match=r"another deterministic .*with --deterministic$"):
+        resume()
+    write(precision="bfloat16", threads=3)
+    assert resume().precision.dtype == torch.bfloat16
+    assert (resume().threads, torch.get_num_threads()) == (3, 1)
+    for bad in ({"precision": "float31"}, {"threads": "two"}, {"precision": 4}):
+        write(**bad)
+        with pytest.raises(UserError, match=r"environment\.json .*begin a new run"):
+            resume()
 
 
 def test_other_data_than_before_are_refused(stopped: Path) -> None:
@@ -571,10 +555,12 @@ def test_a_damaged_summary_is_one_sentence(
         )
     )
     (tmp_path / "timings.json").write_text('{"clean_seconds": 1.5}')
-    assert read_found(tmp_path)[1] == {"clean_seconds": 1.5}
+    folder = RunFolder(tmp_path)
+    assert folder.timings() == {"clean_seconds": 1.5}
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=rf"{name} is damaged: it {words}"):
-        read_found(tmp_path)
+        folder.summary()
+        folder.timings()
 
 
 def test_a_signal_does_not_save_a_state_that_diverged(tmp_path: Path) -> None:
@@ -601,7 +587,7 @@ def test_logits_that_are_not_finite_or_were_changed_are_refused(tmp_path: Path) 
     model = load_model(teacher)
     with torch.no_grad():
         next(p for p in model.parameters() if p.ndim == 2).fill_(torch.nan)
-    save_model(model, teacher)
+    model.save(teacher)
     with pytest.raises(UserError, match="200 of 200 rows of the logits of the teacher are not"):
         _run(tmp_path / "c", teacher=str(teacher)).execute()
     assert not table.exists()
@@ -655,4 +641,3 @@ def test_a_kill_at_any_write_loses_nothing(
         _run(folder, resume=(folder / "config.json").exists()).execute()
         assert _result(folder) == undisturbed
     assert number > 8
-    print("WRITES", number - 1)

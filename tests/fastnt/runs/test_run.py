@@ -16,8 +16,11 @@ from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.recipe_files import load_recipe
 from fastnt.training.display import Silent
-from fastnt.training.model import Model, load_model, save_model
-from fastnt.runs.run import Place, Run
+from fastnt.training.model import Model, load_model
+from fastnt.data.loaders import Kind
+from fastnt.runs.resume import new_run
+from fastnt.runs.run import Run
+from fastnt.training.compute import choose_compute
 from fastnt.runs.networks import evaluate_run
 
 CPU = torch.device("cpu")
@@ -39,8 +42,8 @@ def _recipe(**values: Any) -> Recipe:
 
 
 def _run(folder: Path, recipe: Recipe, name: str = "a") -> tuple[dict[str, Any], Path]:
-    run = Run(recipe, Place(CPU, runs_dir=folder, name=name), Silent())
-    return run.execute(), run.folder
+    run = Run(new_run(recipe, folder, name), choose_compute(CPU), Silent())
+    return run.execute(), run.folder.path
 
 
 def test_the_folder_holds_what_the_run_made(tmp_path: Path) -> None:
@@ -124,12 +127,14 @@ def test_every_kind_of_noise_trains_another_student(tmp_path: Path, values: Any)
 def test_both_loaders_train_the_same_students(tmp_path: Path) -> None:
     pytest.importorskip("ffcv")
     recipe = _recipe(mirror=True, preprocess="pixel_mean", epochs=1, teacher_epochs=1)
-    places = [Place(CPU, kind, runs_dir=tmp_path, name=kind) for kind in ("resident", "ffcv")]
-    a, b = (Run(recipe, place, Silent()) for place in places)
+    loaders: tuple[Kind, Kind] = ("resident", "ffcv")
+    a, b = (
+        Run(new_run(recipe, tmp_path, kind), choose_compute(CPU, loader=kind), Silent())
+        for kind in loaders
+    )
     assert a.execute() == b.execute()
     for name in ("clean", "noisy"):
-        weights = f"{name}.safetensors"
-        assert (a.folder / weights).read_bytes() == (b.folder / weights).read_bytes()
+        assert a.folder.network(name).read_bytes() == b.folder.network(name).read_bytes()
 
 
 def test_errors_fall_and_the_students_learn(tmp_path: Path) -> None:
@@ -213,7 +218,7 @@ def test_logits_of_another_teacher_are_refused(tmp_path: Path) -> None:
 
 
 def _tables() -> set[Path]:
-    return set((cache_dir() / "logits").glob("*/*.safetensors"))
+    return set((cache_dir() / "logits").glob("*.safetensors"))
 
 
 def test_stored_logits_are_the_teachers_own(tmp_path: Path) -> None:
@@ -239,9 +244,8 @@ def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
 def test_two_runs_of_the_same_second_have_two_folders(tmp_path: Path) -> None:
     runs = []
     for _ in range(2):
-        run = Run(_recipe(), Place(CPU, runs_dir=tmp_path), Silent())
-        run.folder.mkdir(parents=True)
-        runs.append(run.folder)
+        runs.append(new_run(_recipe(), tmp_path).folder.path)
+        runs[-1].mkdir(parents=True)
     assert runs[0] != runs[1]
 
 
@@ -263,7 +267,7 @@ def test_a_run_is_not_evaluated_on_other_data(tmp_path: Path, mnist_folder: Path
 
 def test_a_teacher_of_other_images_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
-    save_model(Model("FC10", Preprocess("none", (28, 28, 1)), 10), path)
+    Model("FC10", Preprocess("none", (28, 28, 1)), 10).save(path)
     with pytest.raises(UserError, match="give one of this data set"):
         _run(tmp_path / "runs", replace(_recipe(), teacher=str(path)))
     assert not (tmp_path / "runs").exists()

@@ -13,9 +13,11 @@ import fastnt
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.recipe_files import load_recipe
+from fastnt.runs.resume import new_run
+from fastnt.runs.run import Run
+from fastnt.training.compute import choose_compute
 from fastnt.training.display import Silent
 from fastnt.training.model import load_model
-from fastnt.runs.run import Place, Run
 
 SMALL = {"epochs": 2, "batch_size": 32, "device": "cpu", "progress": False}
 
@@ -44,7 +46,7 @@ class Scaled(nn.Module):
 def test_it_trains_the_noisy_student_of_a_run_bit_for_bit(tmp_path: Path, values: Any) -> None:
     small = {"epochs": 2, "train_samples": 300, "seed": 4}
     recipe = load_recipe("digits", None, small | {"teacher_epochs": 2} | values)
-    run = Run(recipe, Place(torch.device("cpu"), runs_dir=tmp_path, name="a"), Silent())
+    run = Run(new_run(recipe, tmp_path, "a"), choose_compute(torch.device("cpu")), Silent())
     summary = run.execute()
     options = small | {k: v for k, v in values.items() if k != "student_network"}
     teacher = tmp_path / "a" / "teacher.safetensors"

@@ -12,8 +12,9 @@ from fastnt.cli import main
 from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
+from fastnt.runs.networks import export_run
 from fastnt.training import export
-from fastnt.training.model import Model, save_model
+from fastnt.training.model import Model
 
 SHAPE = (8, 8, 1)
 
@@ -25,7 +26,7 @@ def _save(folder: Path, network: str, kind: str, which: str = "noisy") -> None:
     torch.manual_seed(5)
     preprocess = Preprocess(kind, SHAPE)
     preprocess.fit([(torch.from_numpy(prepare("digits").train.arrays()[0]), None)])
-    save_model(Model(network, preprocess, 10), folder / f"{which}.safetensors")
+    Model(network, preprocess, 10).save(folder / f"{which}.safetensors")
 
 
 @pytest.fixture
@@ -67,9 +68,9 @@ def test_onnx(run: Path, images: Tensor, which: str, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("which", ["noisy", "clean"])
 def test_pt2_needs_neither_fastnt_nor_the_factory(run: Path, images: Tensor, which: str) -> None:
-    made = export.export_run(run, "pt2", which)  # type: ignore[arg-type]
+    made, real = export_run(run, "pt2", which)  # type: ignore[arg-type]
     assert made.path == run / f"{which}.pt2"
-    assert (made.real, made.images) == (True, 8)
+    assert (real, made.images) == (True, 8)
     network = torch.export.load(made.path).module()
     assert not any("fastnt" in str(node.target) for node in network.graph.nodes)
     student = fastnt.load_student(run, which)  # type: ignore[arg-type]
@@ -80,15 +81,15 @@ def test_pt2_needs_neither_fastnt_nor_the_factory(run: Path, images: Tensor, whi
 
 def test_safetensors_is_what_load_student_reads(run: Path, images: Tensor, tmp_path: Path) -> None:
     output = tmp_path / "handed on" / "student.safetensors"
-    made = export.export_run(run, "safetensors", output=output)
+    made, _ = export_run(run, "safetensors", output=output)
     assert (made.path, made.difference) == (output, 0)
     assert torch.equal(fastnt.load_student(output)(images), fastnt.load_student(run)(images))
-    assert export.export_run(run, "safetensors").path == run / "noisy-export.safetensors"
+    assert export_run(run, "safetensors")[0].path == run / "noisy-export.safetensors"
 
 
 def test_images_are_drawn_where_the_data_have_gone(run: Path) -> None:
     (run / "environment.json").unlink()
-    assert not export.export_run(run, "safetensors").real
+    assert not export_run(run, "safetensors")[1]
 
 
 class _Fixed(nn.Module):
@@ -126,7 +127,7 @@ def test_a_file_that_gives_other_logits_is_not_kept(
     before = sorted(run.iterdir())
     monkeypatch.setitem(export._WRITERS, "pt2", writer)
     with pytest.raises(UserError, match=rf"noisy.pt2 was not kept.*{words}"):
-        export.export_run(run, "pt2")
+        export_run(run, "pt2")
     assert sorted(run.iterdir()) == before
     assert (run / "noisy.pt2").read_bytes() == b"the one before"
 
@@ -144,23 +145,23 @@ def test_a_network_that_torch_cannot_export(run: Path, bn_resnet: Path) -> None:
     _save(run, "branches:Net", "none", "teacher")
     before = sorted(run.iterdir())
     with pytest.raises(UserError, match="torch cannot export this network") as error:
-        export.export_run(run, "pt2", "teacher")
+        export_run(run, "pt2", "teacher")
     assert "\n" not in str(error.value)
     assert sorted(run.iterdir()) == before
 
 
 def test_missing_packages_and_files_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no model file at .*teacher"):
-        export.export_run(run, "pt2", "teacher")
+        export_run(run, "pt2", "teacher")
     with pytest.raises(UserError, match="holds no run"):
-        export.export_run(run / "none", "pt2")
+        export_run(run / "none", "pt2")
     with pytest.raises(UserError, match="holds no run"):
-        export.export_run(run / "noisy.safetensors", "pt2")
+        export_run(run / "noisy.safetensors", "pt2")
     for taken in (run, run / "noisy.safetensors"):
         with pytest.raises(UserError, match="which is taken"):
-            export.export_run(run, "safetensors", output=taken)
+            export_run(run, "safetensors", output=taken)
     monkeypatch.setattr(export, "_ONNX_PACKAGES", ("torch", "no_such_onnx"))
     with pytest.raises(
         UserError, match=r"needs no_such_onnx; run `pip install 'fastnt\[export\]'`"
     ):
-        export.export_run(run, "onnx")
+        export_run(run, "onnx")

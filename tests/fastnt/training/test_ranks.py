@@ -16,12 +16,13 @@ from fastnt.data.preprocess import Preprocess, View
 from fastnt.errors import UserError
 from fastnt.networks import NETWORKS
 from fastnt.recipe_files import load_recipe
+from fastnt.runs.folder import RunFolder
+from fastnt.runs.resume import Plan, new_run
+from fastnt.runs.run import Run
+from fastnt.training.compute import choose_compute
 from fastnt.training.display import Silent
 from fastnt.training.model import Model
-from fastnt.training.ranks import ALONE, Ranks, _own_device, join_ranks
-from fastnt.runs.resume import refuse_other_folder
-from fastnt.runs.run import Place, Run
-from fastnt.runs.folder import RunFolder
+from fastnt.training.ranks import ALONE, Ranks, _device_of_rank, join_ranks
 
 CPU = torch.device("cpu")
 WORLD = 2
@@ -45,7 +46,7 @@ from fastnt.data.loaders import Batch
 from fastnt.data.preprocess import Preprocess
 from fastnt.training.model import Model
 from fastnt.training.objectives import label_objective
-from fastnt.training.compute import Precision
+from fastnt.training.compute import Compute, Precision
 from fastnt.training.step import TrainStep
 
 def first_step(dtype, ranks):
@@ -53,9 +54,8 @@ def first_step(dtype, ranks):
     model = Model("C3(S1P1)@4-MP2(S2)-FC10", Preprocess("none", (8, 8, 1)), 10)
     images, labels = torch.randint(0, 256, (7, 8, 8, 1), dtype=torch.uint8), torch.arange(7)
     rows = slice(ranks.rank, None, ranks.world_size)
-    step = TrainStep(
-        model, label_objective, lambda *_: None, lr=0.1, precision=Precision(dtype), ranks=ranks
-    )
+    compute = Compute(torch.device("cpu"), Precision(dtype), ranks=ranks)
+    step = TrainStep(model, label_objective, lambda *_: None, lr=0.1, compute=compute)
     step(Batch(images[rows], labels[rows], labels[rows]), 7)
     step.end_epoch()
     return {k: v for k, v in step.state().items() if not k.startswith("generator")}
@@ -70,7 +70,9 @@ import fastnt.training.ranks
 from fastnt.training.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.errors import UserError
-from fastnt.runs.run import Place, Run
+from fastnt.runs.resume import new_run
+from fastnt.runs.run import Run
+from fastnt.training.compute import choose_compute
 
 fastnt.training.ranks.GRACE = 0.1
 runs = Path(sys.argv[1])
@@ -79,7 +81,7 @@ with fastnt.training.ranks.join_ranks(lambda: "cpu") as (ranks, device):
     for what in (ranks.all_reduce_sum, ranks.all_reduce_min, lambda tensor: ranks.broadcast([tensor])):
         what(tensor := mine.clone())
         found[what.__name__] = tensor.tolist()
-    found["tell"] = ranks.broadcast_value({"rank": [ranks.rank, "\u00e9"]})
+    found["broadcast_value"] = ranks.broadcast_value({"rank": [ranks.rank, "\u00e9"]})
     found["seed"] = ranks.seed(7)
     for _ in range(2):
         ranks.replicate(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)))
@@ -87,8 +89,9 @@ with fastnt.training.ranks.join_ranks(lambda: "cpu") as (ranks, device):
         path = runs / f"{dtype}-{ranks.rank}.safetensors"
         safetensors.torch.save_file(first_step(dtype, ranks), path)
     for name, values in json.loads(sys.argv[2]).items():
-        place = Place(device, "resident", runs_dir=runs, name=name, amp=False, ranks=ranks)
-        found[name] = Run(load_recipe("digits", None, values), place, Silent()).execute()
+        plan = new_run(load_recipe("digits", None, values), runs, name).agreed(ranks)
+        compute = choose_compute(device, amp=False, loader="resident", ranks=ranks)
+        found[name] = Run(plan, compute, Silent()).execute()
     (runs / f"rank-{ranks.rank}.json").write_text(json.dumps(found))
     if ranks.is_rank_0:
         raise UserError("the first fails")
@@ -137,15 +140,16 @@ def test_ranks_train_the_networks_that_one_process_trains_and_fail_as_one(tmp_pa
 
     found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(WORLD)]
     for rank in found:
-        assert rank["add_up"] == [3, -10]
-        assert rank["least"] == [1, -5]
+        assert rank["all_reduce_sum"] == [3, -10]
+        assert rank["all_reduce_min"] == [1, -5]
         assert rank["<lambda>"] == [1, -5]
-        assert rank["tell"] == {"rank": [0, "é"]}
+        assert rank["broadcast_value"] == {"rank": [0, "é"]}
     assert found[0]["seed"] == 7 != found[1]["seed"]
 
     for name, values in CASES.items():
-        place = Place(CPU, "resident", runs_dir=tmp_path / "alone", name=name, amp=False)
-        summary = Run(load_recipe("digits", None, values), place, Silent()).execute()
+        plan = new_run(load_recipe("digits", None, values), tmp_path / "alone", name)
+        compute = choose_compute(CPU, amp=False, loader="resident")
+        summary = Run(plan, compute, Silent()).execute()
         assert [rank[name] for rank in found] == [json.loads(json.dumps(summary))] * WORLD
         _assert_same_run(tmp_path / name, tmp_path / "alone" / name)
 
@@ -180,8 +184,8 @@ def _assert_same_run(several: Path, one: Path) -> None:
         assert (a["phase"], a["epoch"]) == (b["phase"], b["epoch"])
         for figure in ("train_loss", "validation_loss"):
             assert a[figure] == pytest.approx(b[figure], rel=1e-4)
-    ranks = [json.loads((x / "environment.json").read_text())["ranks"] for x in (several, one)]
-    assert ranks == [WORLD, 1]
+    environments = [json.loads((x / "environment.json").read_text()) for x in (several, one)]
+    assert [environment["compute"]["ranks"] for environment in environments] == [WORLD, 1]
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,35 +204,45 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_rank_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match=r"the 2 GPUs that torch sees.* --nproc-per-node 2"):
-        _own_device(torch.device("cuda"), 2)
-    assert _own_device(CPU, 2) == CPU
+        _device_of_rank(torch.device("cuda"), 2)
+    assert _device_of_rank(CPU, 2) == CPU
 
 
 def test_a_run_is_resumed_where_all_ranks_see_the_same(tmp_path: Path) -> None:
     class Elsewhere(Ranks):
-        def tell(self, value: Any) -> Any:
+        def broadcast_value(self, value: Any) -> Any:
             state = asdict(recipe), {"compile": False}, ["00000001.safetensors"]
             return json.dumps(state, sort_keys=True)
 
-        def wait(self) -> None:
+        def barrier(self) -> None:
             waited.append(self.rank)
 
     recipe, waited = load_recipe("digits"), list[int]()
-    folder, other = RunFolder(tmp_path), Elsewhere(rank=1, world=2)
-    refuse_other_folder(folder, recipe, ALONE)
+    folder, other = RunFolder(tmp_path), Elsewhere(rank=1, world_size=2)
+    plan = Plan(folder, recipe, resume=True)
+    assert plan.agreed(ALONE) is plan
     for change in (
-        lambda: folder.describe({"compile": False}),
+        lambda: folder.write_environment({"compile": False}),
         folder.checkpoints.folder.mkdir,
         (folder.checkpoints.folder / "00000001.safetensors").touch,
     ):
         with pytest.raises(UserError, match=r"not what rank 0 sees there.* one --runs-dir"):
-            refuse_other_folder(folder, recipe, other)
+            plan.agreed(other)
         change()
     with pytest.raises(UserError, match="not what rank 0 sees"):
-        refuse_other_folder(folder, load_recipe("digits", None, {"seed": 1}), other)
+        Plan(folder, load_recipe("digits", None, {"seed": 1}), resume=True).agreed(other)
     assert waited == []
-    refuse_other_folder(folder, recipe, other)
+    assert plan.agreed(other) is plan
     assert waited == [1]
+
+
+def test_a_new_run_has_rank_0s_folder(tmp_path: Path) -> None:
+    class Elsewhere(Ranks):
+        def broadcast_value(self, value: Any) -> Any:
+            return str(tmp_path / "theirs")
+
+    plan = new_run(load_recipe("digits"), tmp_path, "mine")
+    assert plan.agreed(Elsewhere(rank=1, world_size=2)).folder.path == tmp_path / "theirs"
 
 
 @pytest.mark.parametrize("name", NETWORKS)

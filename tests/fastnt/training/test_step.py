@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastnt.data.loaders import Batch
-from fastnt.training.step import GraphedStep
+from fastnt.training.graph import GraphedStep
 
 
 class Graph:

@@ -14,19 +14,21 @@ from torch import Tensor
 from fastnt.config import Recipe
 from fastnt.data.loaders import Batch
 from fastnt.data.prepare import prepare
+from fastnt.data.preprocess import View
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.kernels.noisy_l2 import eager
 from fastnt.loss import noisy_l2_value_and_grad, noisy_logits
 from fastnt.recipe_files import load_recipe
+from fastnt.training.compute import FLOAT32, Compute, Precision
 from fastnt.training.display import Silent
 from fastnt.training.ensemble import Ensemble, combine_logits, sign_agreement
 from fastnt.training.logits import compute_logits, map_to_device
 from fastnt.training.model import Model
 from fastnt.training.objectives import noisy_l2_objective
-from fastnt.training.compute import FLOAT32, Precision
 from fastnt.training.step import TrainStep
 from fastnt.training.targets import (
+    Targets,
     Teaching,
     live_targets,
     prepare_teaching,
@@ -45,7 +47,7 @@ def _recipe(**values: Any) -> Recipe:
 
 
 def _data(recipe: Recipe) -> TrainingData:
-    return TrainingData(prepare("digits"), recipe, "resident", CPU)
+    return TrainingData(prepare("digits"), recipe, Compute(CPU, loader="resident"))
 
 
 def _teachers(data: TrainingData, count: int) -> list[Model]:
@@ -58,15 +60,27 @@ def _teaching(recipe: Recipe, count: int) -> tuple[Teaching, TrainingData, list[
     recipe = replace(recipe, teacher=several if count > 1 else "")
     data = _data(recipe)
     teachers = _teachers(data, count)
-    return prepare_teaching(teachers, data, recipe, FLOAT32, Silent()), data, teachers
+    return prepare_teaching(teachers, data, Compute(CPU), Silent()), data, teachers
 
 
-def _clean(teaching: Teaching) -> Any:
-    return student_targets(teaching, _recipe(alpha=0))[0]
+def _clean(teaching: Teaching) -> Targets:
+    return teaching.combined("mean")
 
 
 def _first(data: TrainingData, epoch: int = 0) -> Batch:
-    return next(iter(data.train.epoch(epoch)))
+    loader = data.training_loader(data.recipe.batch_size, data.recipe.seed)
+    return next(iter(loader.epoch(epoch)))
+
+
+def _view(data: TrainingData, batch: Batch, epoch: int = 0) -> View | None:
+    return data.training_views(data.recipe.seed)(batch, torch.tensor(epoch))
+
+
+def _step(student: Model, targets: Targets, data: TrainingData, lr: float) -> TrainStep:
+    objective = noisy_l2_objective(targets, data.recipe, alpha=0.0)
+    views = data.training_views(data.recipe.seed)
+    device = next(student.parameters()).device
+    return TrainStep(student, objective, views, lr=lr, compute=Compute(device))
 
 
 def _close(actual: Tensor, expected: Tensor) -> None:
@@ -78,14 +92,14 @@ def _close(actual: Tensor, expected: Tensor) -> None:
 def test_a_live_teacher_without_crops_gives_the_stored_logits(values: Any) -> None:
     teaching, data, (teacher,) = _teaching(_recipe(**values), 1)
     exact = copy.deepcopy(teacher.network).double()
-    live = live_targets(teacher, data.train_view, FLOAT32)
-    for batch in data.train.epoch(0):
-        stored = _clean(teaching)(batch, ZERO, ZERO)
+    live = live_targets(teacher, FLOAT32)
+    for batch in data.training_loader(32, 5).epoch(0):
+        stored = _clean(teaching)(batch, None, ZERO)
         pixels = teacher.preprocess(batch.images, data.list_view(batch))
         expected = exact(pixels.double())
         assert stored.dtype == torch.float32
         _close(stored, expected)
-        _close(live(batch, ZERO, ZERO), expected)
+        _close(live(batch, _view(data, batch), ZERO), expected)
 
 
 def test_crops_are_seen_by_teacher_and_student_alike() -> None:
@@ -94,9 +108,8 @@ def test_crops_are_seen_by_teacher_and_student_alike() -> None:
     teaching, data, (teacher,) = _teaching(recipe, 1)
     table = stored_targets(compute_logits(teacher, data.ordered))
     for targets, same in ((_clean(teaching), True), (table, False)):
-        objective = noisy_l2_objective(targets, recipe, alpha=0.0)
         student = copy.deepcopy(teacher)
-        step = TrainStep(student, objective, data.train_view, lr=1e-9, precision=FLOAT32)
+        step = _step(student, targets, data, lr=1e-9)
         student.train()
         step.begin_epoch(3)
         step(_first(data, 3), len(_first(data, 3).labels))
@@ -107,9 +120,9 @@ def test_a_live_teacher_sees_the_crops_of_the_epoch() -> None:
     recipe = _recipe(crop=2)
     teaching, data, (teacher,) = _teaching(recipe, 1)
     batch = _first(data)
-    epochs = [_clean(teaching)(batch, torch.tensor(epoch), ZERO) for epoch in (0, 1)]
-    for epoch, logits in enumerate(epochs):
-        view = data.train_view(batch, torch.tensor(epoch))
+    views = [_view(data, batch, epoch) for epoch in (0, 1)]
+    epochs = [_clean(teaching)(batch, view, ZERO) for view in views]
+    for view, logits in zip(views, epochs, strict=True):
         assert view is not None
         expected = copy.deepcopy(teacher.network).double()(
             teacher.preprocess(batch.images, view).double()
@@ -123,7 +136,7 @@ def test_with_crops_no_table_is_made_and_the_held_out_images_are_whole() -> None
     assert not (cache_dir() / "logits").exists()
     images = torch.cat([batch.images for batch in data.validation.epoch(0)])
     _close(
-        teaching.validation,
+        teaching.held_out("mean"),
         copy.deepcopy(teacher.network).double()(teacher.preprocess(images).double()),
     )
 
@@ -132,8 +145,8 @@ def test_a_live_teacher_has_no_dropout_and_no_gradient() -> None:
     recipe = _recipe(crop=1)
     data = _data(recipe)
     teacher = Model("FC16-D0.5-FC10", data.fitted_preprocess(), 10).train()
-    targets = live_targets(teacher, data.train_view, Precision(torch.bfloat16))
-    first, second = (targets(_first(data), ZERO, ZERO) for _ in range(2))
+    targets = live_targets(teacher, Precision(torch.bfloat16))
+    first, second = (targets(_first(data), _view(data, _first(data)), ZERO) for _ in range(2))
     assert torch.equal(first, second)
     assert not first.requires_grad
     assert first.dtype == torch.float32
@@ -143,17 +156,17 @@ def test_a_live_teacher_has_no_dropout_and_no_gradient() -> None:
 def test_several_teachers_teach_their_mean(crop: int) -> None:
     teaching, data, teachers = _teaching(_recipe(crop=crop), 3)
     batch = _first(data)
-    pixels = teachers[0].preprocess(batch.images, data.train_view(batch, ZERO)).double()
+    pixels = teachers[0].preprocess(batch.images, _view(data, batch)).double()
     each = [copy.deepcopy(teacher.network).double()(pixels) for teacher in teachers]
-    _close(_clean(teaching)(batch, ZERO, ZERO), sum(each) / 3)
+    _close(_clean(teaching)(batch, _view(data, batch), ZERO), sum(each) / 3)
     images = torch.cat([batch.images for batch in data.validation.epoch(0)])
     with torch.no_grad():
-        _close(Ensemble(teachers, "mean")(images), teaching.validation)
+        _close(Ensemble(teachers, "mean")(images), teaching.held_out("mean"))
 
 
 def test_each_teacher_keeps_a_table_of_its_own() -> None:
     _teaching(_recipe(), 2)
-    assert len(list((cache_dir() / "logits").glob("*/*.safetensors"))) == 2
+    assert len(list((cache_dir() / "logits").glob("*.safetensors"))) == 2
 
 
 def test_the_geometric_mean_keeps_signs_and_is_the_mean_where_they_differ() -> None:
@@ -205,8 +218,8 @@ def test_each_teacher_has_its_own_noise(values: Any, crop: int) -> None:
         )
         expected += (1 + torch.where(mask[0, :, None], xi[0], 0.0)) * logits / 2
         masks.append(mask)
-    _close(noisy(batch, ZERO, torch.tensor(step)), expected)
-    _close(_clean(teaching)(batch, ZERO, torch.tensor(step)), sum(clean) / 2)
+    _close(noisy(batch, _view(data, batch), torch.tensor(step)), expected)
+    _close(_clean(teaching)(batch, _view(data, batch), torch.tensor(step)), sum(clean) / 2)
     assert not torch.equal(*masks)
 
 
@@ -215,7 +228,7 @@ def _teaching_of(teacher: Model, recipe: Recipe) -> Callable[[Batch], Tensor]:
     data, exact = _data(recipe), copy.deepcopy(teacher.network).double()
 
     def logits(batch: Batch) -> Tensor:
-        pixels = teacher.preprocess(batch.images, data.train_view(batch, ZERO))
+        pixels = teacher.preprocess(batch.images, _view(data, batch))
         return exact(pixels.double()).detach()
 
     return logits
@@ -302,15 +315,15 @@ def test_a_mapped_table_is_read_by_kernels_and_graphs() -> None:
 def test_a_live_teacher_runs_inside_the_captured_step() -> None:
     device = torch.device("cuda")
     recipe = _recipe(crop=2)
-    data = TrainingData(prepare("digits"), recipe, "resident", device)
+    compute = Compute(device, loader="resident")
+    data = TrainingData(prepare("digits"), recipe, compute)
     teacher = Model(NETWORK, data.fitted_preprocess(), 10).to(device)
-    teaching = prepare_teaching([teacher], data, recipe, FLOAT32, Silent())
+    teaching = prepare_teaching([teacher], data, compute, Silent())
     student = copy.deepcopy(teacher)
-    objective = noisy_l2_objective(_clean(teaching), recipe, alpha=0.0)
-    step = TrainStep(student, objective, data.train_view, lr=1e-12, precision=FLOAT32)
+    step = _step(student, _clean(teaching), data, lr=1e-12)
     student.train()
     for epoch in range(4):
         step.begin_epoch(epoch)
-        for batch in data.train.epoch(epoch):
+        for batch in data.training_loader(32, 5).epoch(epoch):
             step(batch, len(batch.labels))
         assert step.loss.item() < 1e-6
