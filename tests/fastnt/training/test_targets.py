@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fastnt.config import Recipe, load_recipe
-from fastnt.data.loaders import Batch
 from fastnt.data.prepare import prepare
+from fastnt.data.rows import Batch
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.kernels.noisy_l2 import eager
