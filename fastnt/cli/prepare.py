@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fastnt import cache
 from fastnt.data import prepare as data
 from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
@@ -32,7 +33,7 @@ def prepare(
     if (dataset is not None) + show + clean != 1:
         raise UserError("say one of --dataset NAME, --list and --clean")
     if clean:
-        print(f"freed {data.clean() / 1e6:,.1f} MB")
+        print(f"freed {cache.clean() / 1e6:,.1f} MB")
     elif show:
         _print(data.list_prepared())
     elif dataset is not None:

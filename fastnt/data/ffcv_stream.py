@@ -31,7 +31,7 @@ from ffcv.pipeline.compiler import Compiler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastnt.data.loaders import Batch, Rows, to_device
+from fastnt.data.rows import Batch, Rows, to_device
 from fastnt.data.split import Split
 
 

@@ -1,24 +1,24 @@
 """Loaders: one protocol, two implementations that give the same batches bit for bit.
 
-``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both walk the
-training list: ``views * n`` rows, where row p is image ``positions[p % n]`` in view ``p // n``.
-What a view does to an image (mirror it) is the business of whoever reads ``index``.
+``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both yield the rows
+of the training list (see ``fastnt.data.rows``) with the image as it is stored: the training step
+reads the view from ``index`` and mirrors the image where the view says so.
 
-Where several ranks train together, each walks the same epoch and takes its part of every batch.
+Where several ranks train together, each rank reads its own part of every batch.
 """
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fastnt.data.order import epoch_order
+from fastnt.data.resident import ResidentLoader
+from fastnt.data.rows import Batch, Rows
 from fastnt.data.split import Split
 from fastnt.errors import UserError
 
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from fastnt.data.ffcv_stream import FfcvLoader
 
 Kind = Literal["auto", "ffcv", "resident"]
-
-
-class Batch(NamedTuple):
-    """Samples on the device, the caller's to keep."""
-
-    images: Tensor  # (B, H, W, C) uint8
-    labels: Tensor  # (B,) int64
-    index: Tensor  # type: ignore[assignment]  # (B,) int64, rows of the training list; hides tuple.index
 
 
 class Loader(Protocol):
@@ -47,52 +39,6 @@ class Loader(Protocol):
 
         Alone that is every row once. With more ranks than rows in a batch a part may be empty.
         """
-
-
-class Rows:
-    """The training list: which rows come when, and which image of the file a row shows."""
-
-    def __init__(
-        self,
-        positions: NDArray[np.int64],
-        views: int,
-        seed: int | None,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.positions = positions
-        self.count = views * len(positions)
-        self._seed = seed
-        self._part = slice(rank, None, world)
-
-    def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return all rows, (count,) int64, in this epoch's order; list order without a seed."""
-        if self._seed is None:
-            return np.arange(self.count, dtype=np.int64)
-        return epoch_order(self._seed, epoch, self.count)
-
-    def batches(self, epoch: int, size: int, start: int) -> list[NDArray[np.int64]]:
-        """Return this rank's rows of each batch of ``size`` from ``start`` on.
-
-        Rank r of w takes rows r, r + w, ... of a batch: all but the last batch give it as many.
-        """
-        order = self.order(epoch)
-        return [
-            order[first : first + size][self._part]
-            for first in range(start * size, len(order), size)
-        ]
-
-    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions in the split of the images that these rows show."""
-        return self.positions[rows % len(self.positions)]
-
-
-def to_device(batches: Sequence[NDArray[np.int64]], device: torch.device) -> Sequence[Tensor]:
-    """Return the rows of each batch, (B,) int64, on the device, which they reach in one copy."""
-    if not batches:
-        return []
-    rows = torch.from_numpy(np.concatenate(batches)).to(device)
-    return torch.split(rows, [len(batch) for batch in batches])
 
 
 def make_loader(
@@ -139,8 +85,6 @@ def make_loader(
         kind = "ffcv" if size * 10 > free_memory(device) and _has_ffcv() else "resident"
     if kind == "ffcv":
         return _ffcv_loader()(split, rows, batch_size, device)
-    from fastnt.data.resident import ResidentLoader
-
     return ResidentLoader(split, rows, batch_size, device)
 
 

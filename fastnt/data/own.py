@@ -180,7 +180,7 @@ def _images(path: Path, images: NDArray[Any]) -> Images:
             "(n, H, W), none of it 0"
         )
     _, height, width, channels = images.shape
-    if height in (1, 3, 4) and width == channels > 4:
+    if height in (1, 3, 4) and min(width, channels) > 4:
         raise UserError(
             f"{path} seems to hold images as (n, C, H, W), {images.shape}; save "
             "images.transpose(0, 2, 3, 1)"

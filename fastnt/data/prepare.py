@@ -1,6 +1,5 @@
 """Prepared data sets: find one in the cache folder, or make it from official files or the user's own."""
 
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from rich.console import Console
 
 from fastnt.data import own
 from fastnt.data.sources import (
-    SOURCES,
     Arrays,
     Source,
     get_source,
@@ -23,9 +21,6 @@ from fastnt.data.sources import (
 from fastnt.data.split import Split, open_split, read_sidecar, sidecar, write_split
 from fastnt.errors import UserError
 from fastnt.files import cache_dir, locked, sweep
-
-# What fastnt keeps in its cache folder, as patterns: `clean` removes these and nothing else.
-KEPT = ("data/*-????????????", *(f"downloads/{name}" for name in SOURCES), "logits/*", "teachers/*")
 
 
 @dataclass(frozen=True)
@@ -104,26 +99,6 @@ def list_prepared() -> list[Dataset]:
     """Return what lies prepared in the cache folder, by folder name; only the sidecars are read."""
     folders = sorted((cache_dir() / "data").glob("*-????????????"))
     return [dataset for dataset in map(_listed, folders) if dataset]
-
-
-def clean() -> int:
-    """Remove everything that fastnt keeps in its cache folder and return how many bytes that freed.
-
-    Raises:
-        UserError: something could not be removed.
-    """
-    freed = 0
-    for path in sorted(found for pattern in KEPT for found in cache_dir().glob(pattern)):
-        try:
-            if path.is_dir() and not path.is_symlink():
-                freed += sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
-                shutil.rmtree(path)
-            else:
-                freed += path.lstat().st_size
-                path.unlink()
-        except OSError as error:
-            raise UserError(f"cannot remove {path}: {error.strerror}; remove it by hand") from error
-    return freed
 
 
 def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:

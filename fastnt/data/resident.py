@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastnt.data import beton
-from fastnt.data.loaders import Batch, Rows, to_device
+from fastnt.data.rows import Batch, Rows, to_device
 from fastnt.data.split import Split
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastnt.data.loaders import Batch, Loader
+from fastnt.data.loaders import Loader
+from fastnt.data.rows import Batch
 from fastnt.loss import noisy_l2_loss
 from fastnt.training.compute import FLOAT32, Precision
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fastnt.data.loaders import Batch
+from fastnt.data.rows import Batch
 
 
 class GraphedStep:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnt.data.loaders import Batch, Loader, free_memory
+from fastnt.data.loaders import Loader, free_memory
 from fastnt.data.preprocess import View
+from fastnt.data.rows import Batch
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.training.model import Model

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnt.config import Recipe
-from fastnt.data.loaders import Batch
 from fastnt.data.preprocess import View
+from fastnt.data.rows import Batch
 from fastnt.loss import noisy_l2_value_and_grad
 from fastnt.training.targets import Targets, Teaching, noisy_targets, student_targets
 

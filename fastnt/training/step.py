@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnt.data.loaders import Batch
 from fastnt.data.preprocess import View
+from fastnt.data.rows import Batch
 from fastnt.training.compiling import compile_alone
 from fastnt.training.compute import Compute
 from fastnt.training.graph import GraphedStep

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fastnt.config import Combine, Recipe
-from fastnt.data.loaders import Batch
 from fastnt.data.preprocess import View
+from fastnt.data.rows import Batch
 from fastnt.loss import noisy_logits
 from fastnt.training.compiling import compile_alone
 from fastnt.training.compute import Compute, Precision

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastnt.data.loaders import Batch, Loader
+from fastnt.data.loaders import Loader
+from fastnt.data.rows import Batch
 from fastnt.errors import UserError
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.profile import StepProfile

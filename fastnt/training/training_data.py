@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fastnt.config import Recipe
 from fastnt.data.holdout import Holdout, Positions, hold_out
-from fastnt.data.loaders import Batch, Loader, make_loader
+from fastnt.data.loaders import Loader, make_loader
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess, View
+from fastnt.data.rows import Batch
 from fastnt.data.split import Split
 from fastnt.training.compute import Compute
 from fastnt.training.ranks import ALONE, Ranks

@@ -213,6 +213,7 @@ IMAGES = np.zeros((60, 8, 9, 3), np.uint8)
         (save("images", IMAGES[:, :, 0, 0]), r"shape \(60, 8\); images have the shape \(n, H"),
         (save("images", IMAGES[:0]), r"shape \(0, 8, 9, 3\)"),
         (save("images", np.zeros((60, 3, 9, 9), np.uint8)), r"as \(n, C, H, W\)"),
+        (save("images", np.zeros((60, 3, 48, 64), np.uint8)), r"as \(n, C, H, W\)"),
         (save("images", IMAGES[:59]), "labels.npy holds 60 labels for 59 images"),
         (save("images", IMAGES[:, :5]), r"shape \(8, 9, 3\), .*images.npy of \(5, 9, 3\)"),
         (save("images", np.array([{}, 1], object)), "images.npy is not a whole .npy file"),

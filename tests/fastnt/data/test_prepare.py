@@ -15,8 +15,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fastnt.cache import clean
 from fastnt.data import sources
-from fastnt.data.prepare import clean, list_prepared, open_dataset, prepare
+from fastnt.data.prepare import list_prepared, open_dataset, prepare
 from fastnt.errors import UserError
 
 

@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 STEP = """
 import torch
-from fastnt.data.loaders import Batch
+from fastnt.data.rows import Batch
 from fastnt.data.preprocess import Preprocess
 from fastnt.training.model import Model
 from fastnt.training.objectives import label_objective

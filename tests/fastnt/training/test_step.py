@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastnt.data.loaders import Batch
+from fastnt.data.rows import Batch
 from fastnt.training.graph import GraphedStep
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from fastnt.config import Recipe
-from fastnt.data.loaders import Batch
 from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import View
+from fastnt.data.rows import Batch
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.kernels.noisy_l2 import eager

@@ -1,0 +1,69 @@
+"""The rows of the training list: a batch of them, and their order in each epoch.
+
+The training list has ``views * n`` rows. Row p shows image ``positions[p % n]`` in view ``p // n``.
+Both loaders build on this module, and it imports neither of them.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastnt.data.order import epoch_order
+
+
+class Batch(NamedTuple):
+    """Samples on the device, the caller's to keep."""
+
+    images: Tensor  # (B, H, W, C) uint8
+    labels: Tensor  # (B,) int64
+    index: Tensor  # type: ignore[assignment]  # (B,) int64, rows of the training list; hides tuple.index
+
+
+class Rows:
+    """The training list: which rows come when, and which image of the file a row shows."""
+
+    def __init__(
+        self,
+        positions: NDArray[np.int64],
+        views: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.positions = positions
+        self.count = views * len(positions)
+        self._seed = seed
+        self._part = slice(rank, None, world)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return all rows, (count,) int64, in this epoch's order; list order without a seed."""
+        if self._seed is None:
+            return np.arange(self.count, dtype=np.int64)
+        return epoch_order(self._seed, epoch, self.count)
+
+    def batches(self, epoch: int, size: int, start: int) -> list[NDArray[np.int64]]:
+        """Return this rank's rows of each batch of ``size`` from ``start`` on.
+
+        Rank r of w takes rows r, r + w, ... of a batch: all but the last batch give it as many.
+        """
+        order = self.order(epoch)
+        return [
+            order[first : first + size][self._part]
+            for first in range(start * size, len(order), size)
+        ]
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions in the split of the images that these rows show."""
+        return self.positions[rows % len(self.positions)]
+
+
+def to_device(batches: Sequence[NDArray[np.int64]], device: torch.device) -> Sequence[Tensor]:
+    """Return the rows of each batch, (B,) int64, on the device, which they reach in one copy."""
+    if not batches:
+        return []
+    rows = torch.from_numpy(np.concatenate(batches)).to(device)
+    return torch.split(rows, [len(batch) for batch in batches])
