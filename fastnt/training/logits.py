@@ -145,7 +145,7 @@ def _read(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:
         found, tables = load_tensors(path)
     except Damaged as error:
         raise UserError(
-            f"the logits table {path} is damaged: {error}; delete it and run again"
+            f"the logits table {path} cannot be used: {error}; delete it and run again"
         ) from error
     for key, value in expected.items():
         if found.get(key) != value:

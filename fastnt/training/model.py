@@ -142,10 +142,11 @@ def load_model(path: Path, network: nn.Module | None = None) -> Model:
         description, state = load_tensors(path)
     except Damaged as error:
         raise UserError(
-            f"{path} is damaged: {error}; restore it from a copy, or train it again"
+            f"{path} is no network that fastnt saved: {error}; give a file that fastnt train wrote, or "
+            "restore it from a copy"
         ) from error
     if description.get("holds") != KIND:
-        raise UserError(f"{path} holds no fastnt model; give a file that fastnt train wrote")
+        raise UserError(f"{path} holds no network; give a .safetensors file of a network that fastnt train wrote")
     try:
         height, width, channels = description["shape"]
         preprocess = Preprocess(description["preprocess"], (height, width, channels))

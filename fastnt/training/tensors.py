@@ -53,7 +53,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what ``save_tensors`` wrote: the description and the tensors, on the CPU, both verified.
 
     Raises:
-        Damaged: the file cannot be read, or its SHA-256 is another.
+        Damaged: the file cannot be read, is not fastnt's, or its SHA-256 is another.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -61,10 +61,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = json.loads(text)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise Damaged(f"it cannot be read: {error}") from error
+        raise Damaged(f"it is not a whole safetensors file ({error})") from error
     if not isinstance(description, dict):
-        raise Damaged("it is none of fastnt's")
+        raise Damaged("it has no description by fastnt")
     unchanged = json.dumps(description) == text  # else the hash would be of other digits
     if description.pop("sha256", None) != sha256_tensors(description, tensors) or not unchanged:
-        raise Damaged("its SHA-256 is another")
+        raise Damaged("it is damaged: its SHA-256 is another")
     return description, tensors
