@@ -1,9 +1,9 @@
-"""The arguments of the loss: checked, and made the tensors that the op takes.
+"""Check the arguments of the loss and turn them into the tensors that the op takes.
 
-Numbers become small tensors on the student's device, filled there, so that nothing waits for the
-device and a schedule, a replayed CUDA graph or a compiled step sees new values. Values are checked
-where they are at hand: Python numbers and CPU tensors. Of device tensors only dtype, shape and
-device are looked at.
+Numbers become small tensors that are filled on the student's device: the host never waits for the
+device, and a schedule, a replayed CUDA graph or a compiled step sees new values. The values of
+Python numbers and CPU tensors are checked; of tensors on other devices only dtype, shape and device,
+since reading their values would wait for the device.
 """
 
 import math
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnt.kernels.noisy_l2.op import Options, Tensors, ValueAndGrad, takes_plain
+from fastnt.kernels.noisy_l2.op import accepts_numbers
+from fastnt.kernels.noisy_l2.signature import Options, Tensors, ValueAndGrad
 from fastnt.kernels.philox.eager import as_int64
 
 Number = float | Tensor
@@ -26,7 +27,7 @@ _OPTIONS = {
     "perturb": ("teacher", "student"),
     "reduction": ("none", "sum", "batchmean", "mean"),
 }
-# What a value must be, in words and as a test (which NaN fails).
+# What a value must be: words for the error, and a test, which NaN fails.
 _Rule = tuple[str, Callable[[float], bool]]
 _PROBABILITY: _Rule = ("in [0, 1]", lambda v: 0 <= v <= 1)
 _LARGEST = torch.finfo(torch.float32).max
@@ -37,13 +38,12 @@ _ANY: _Rule = ("an integer", lambda v: True)
 
 
 def check_options(noise: str, perturb: str, reduction: str) -> Options:
-    """Return the op's options.
+    """Return the op's options, without grad_dtype.
 
     Raises:
         ValueError: one of them is none of its allowed words.
     """
-    given = {"noise": noise, "perturb": perturb, "reduction": reduction}
-    for name, value in given.items():
+    for name, value in (("noise", noise), ("perturb", perturb), ("reduction", reduction)):
         if value not in _OPTIONS[name]:
             allowed = ", ".join(map(repr, _OPTIONS[name]))
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
@@ -67,7 +67,7 @@ def check_noise(alpha: Number, sigma: Sigma, seed: int | Tensor | None) -> None:
         _check_values("seed", seed, _ANY, torch.int64)
 
 
-def prepare(
+def make_tensors(
     student: Tensor,
     teacher: Tensor,
     alpha: Number,
@@ -76,12 +76,13 @@ def prepare(
     step: int | Tensor,
     index: Tensor | None,
     students: bool,
+    grad_scale: Number | None = None,
     *,
     version: ValueAndGrad,
 ) -> Tensors:
-    """Return the op's tensors: student, teacher, alpha, both sigmas, seed, step, index.
+    """Return the op's tensors, the logits detached.
 
-    For a ``version`` that takes them so, Python numbers and the logits (N, C) of one student stay
+    For a ``version`` that accepts them, Python numbers and the logits (N, C) of one student stay
     what they are: tensors and views of them would cost more than a small batch.
 
     Raises:
@@ -89,48 +90,39 @@ def prepare(
         ValueError: an argument has a value, shape or device that is not allowed.
     """
     _check_logits(student, teacher, students)
-    plain = takes_plain(version, student, teacher)
+    numbers = accepts_numbers(version, student, teacher)
     count = student.shape[0] if students else 1
-    if plain and student.dim() == 2 and not students:
+    if numbers and student.dim() == 2 and not students:
         samples = student.shape[0]
     else:
-        student, teacher = _canonical(student, teacher, students)
+        student, teacher = _flatten_samples(student, teacher, students)
         samples = student.shape[1]
     device = student.device
     if index is not None:
         _check_index(index, samples, device)
     low, high = _sigma_pair(sigma)
 
-    def ready(name: str, value: Number, rule: _Rule, dtype: torch.dtype) -> Any:
-        if plain and not isinstance(value, Tensor):
+    def convert(name: str, value: Number, rule: _Rule, dtype: torch.dtype) -> Any:
+        if numbers and not isinstance(value, Tensor):
             _check_values(name, value, rule, dtype)
             return value
-        return _tensor(name, value, rule, dtype, count, device)
+        return _make_tensor(name, value, rule, dtype, count, device)
 
-    return (
+    if seed is None:
+        seed = torch.randint((1 << 63) - 1, (count,), device=device)
+    return Tensors(
         student,
         teacher,
-        ready("alpha", alpha, _PROBABILITY, torch.float32),
-        ready("sigma", low, _SPREAD, torch.float32),
-        None if high is None else ready("sigma", high, _SPREAD, torch.float32),
-        torch.randint((1 << 63) - 1, (count,), device=device)
-        if seed is None
-        else ready("seed", seed, _ANY, torch.int64),
-        ready("step", step, _COUNTER, torch.int64),
+        convert("alpha", alpha, _PROBABILITY, torch.float32),
+        convert("sigma", low, _SPREAD, torch.float32),
+        None if high is None else convert("sigma", high, _SPREAD, torch.float32),
+        convert("seed", seed, _ANY, torch.int64),
+        convert("step", step, _COUNTER, torch.int64),
         index,
+        None
+        if grad_scale is None
+        else _make_tensor("grad_scale", grad_scale, _FINITE, torch.float32, 1, device)[0],
     )
-
-
-def prepare_scale(grad_scale: Number | None, device: torch.device) -> Tensor | None:
-    """Return grad_scale as a 0-D float32 tensor on the device; None stays None.
-
-    Raises:
-        TypeError: it is not a real number or a tensor of such.
-        ValueError: it is not finite, not 0-D or on another device.
-    """
-    if grad_scale is None:
-        return None
-    return _tensor("grad_scale", grad_scale, _FINITE, torch.float32, 1, device)[0]
 
 
 def loss_shape(student: Tensor, students: bool, reduction: str) -> torch.Size:
@@ -156,7 +148,7 @@ def _check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
             )
     if teacher.device != student.device:
         raise ValueError(f"teacher must be on the student's {student.device}, got {teacher.device}")
-    first = 1 if students else 0  # the first dimension of one student
+    first = 1 if students else 0  # the dimension at which one student's logits begin
     if student.dim() <= first:
         wanted = "(S, ..., C) with students=True" if students else "(..., C)"
         raise ValueError(f"student must have the shape {wanted}, got {tuple(student.shape)}")
@@ -165,7 +157,7 @@ def _check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
         raise ValueError(f"teacher must have the shape {allowed}, got {tuple(teacher.shape)}")
 
 
-def _canonical(student: Tensor, teacher: Tensor, students: bool) -> tuple[Tensor, Tensor]:
+def _flatten_samples(student: Tensor, teacher: Tensor, students: bool) -> tuple[Tensor, Tensor]:
     """Return student (S, N, C) and teacher (S or 1, N, C), detached; views where strides allow."""
     first = 1 if students else 0
     one_teacher = not students or teacher.shape == student.shape[1:]
@@ -204,7 +196,7 @@ def _sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
     return low, high
 
 
-def _tensor(
+def _make_tensor(
     name: str, value: Number, rule: _Rule, dtype: torch.dtype, count: int, device: torch.device
 ) -> Tensor:
     """Return a number, or a tensor () or (count,), as a tensor (count,) on the device, checked."""
@@ -217,10 +209,10 @@ def _tensor(
             raise ValueError(f"{name} must be on the student's {device}, got {value.device}")
         if value.device == device or value.numel() != 1 or not _readable(value):
             return value.detach().to(device, dtype).expand(count)
-        value = value.item()  # filled there: a copy from this memory would wait for the device
+        value = value.item()  # torch.full fills on the device; a copy from the host would wait
     if dtype == torch.int64 and not -(1 << 63) <= value < 1 << 63:
         value = as_int64(int(value))
-    if torch.compiler.is_compiling():  # with torch.full each new float would be compiled again
+    if torch.compiler.is_compiling():  # torch.full would be compiled again for each new float
         return torch.zeros(count, dtype=dtype, device=device) + value
     return torch.full((count,), value, dtype=dtype, device=device)
 
@@ -228,7 +220,7 @@ def _tensor(
 def _check_values(name: str, value: Number, rule: _Rule, dtype: torch.dtype) -> None:
     integer = dtype == torch.int64
     words, holds = rule
-    if type(value) is int or (type(value) is float and not integer):  # the usual, and quick
+    if type(value) is int or (type(value) is float and not integer):  # the usual case, quickly
         values: list[float] = [value]
     elif isinstance(value, Tensor):
         fits = value.dtype != torch.bool and not value.is_complex()
@@ -249,7 +241,7 @@ def _kind(integer: bool) -> str:
 
 
 def _readable(tensor: Tensor) -> bool:
-    """Tell whether values can be looked at: no device waits, no graph breaks, torch.func hides none."""
+    """Tell whether values can be read: no device waits, no graph breaks, torch.func hides none."""
     return (
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()

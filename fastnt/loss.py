@@ -11,10 +11,9 @@ from fastnt.arguments import (
     check_noise,
     check_options,
     loss_shape,
-    prepare,
-    prepare_scale,
+    make_tensors,
 )
-from fastnt.kernels.noisy_l2.op import choose, noisy_l2, shaped
+from fastnt.kernels.noisy_l2.op import choose, noisy_l2, view_as
 
 Noise = Literal["logit", "shared"]
 Perturb = Literal["teacher", "student"]
@@ -86,12 +85,11 @@ def noisy_l2_loss(
     """
     options = check_options(noise, perturb, reduction)
     version = choose(impl, student)
-    tensors = prepare(
-        *(student, teacher, alpha, sigma, seed, step, index, students),
-        version=version,
+    tensors = make_tensors(
+        student, teacher, alpha, sigma, seed, step, index, students, version=version
     )
     shape = loss_shape(student, students, reduction)
-    return noisy_l2(student, *tensors, version=version, shape=shape, **options)
+    return noisy_l2(student, tensors, options, version, shape)
 
 
 def noisy_l2_value_and_grad(
@@ -129,15 +127,13 @@ def noisy_l2_value_and_grad(
     """
     options = check_options(noise, perturb, reduction)
     version = choose(impl, student)
-    tensors = prepare(
-        *(student, teacher, alpha, sigma, seed, step, index, students),
-        version=version,
+    tensors = make_tensors(
+        student, teacher, alpha, sigma, seed, step, index, students, grad_scale, version=version
     )
-    scale = prepare_scale(grad_scale, student.device)
     with torch.no_grad():
-        loss, grad = version(*tensors, scale, grad_dtype=student.dtype, **options)
+        loss, grad = version(tensors, options.with_grad(student.dtype))
     assert grad is not None
-    return shaped(loss, loss_shape(student, students, reduction)), shaped(grad, student.shape)
+    return view_as(loss, loss_shape(student, students, reduction)), view_as(grad, student.shape)
 
 
 def noisy_logits(
@@ -157,8 +153,8 @@ def noisy_logits(
     The arguments are those of `noisy_l2_loss`. Teachers of different ``teacher_id``, below 2^24,
     draw masks and noise of their own.
 
-    The loss's gradient at a student whose logits are all 0 is 0 - f z, with f z rounded once: the
-    targets f z themselves but for the sign, from the kernel that also computes the loss.
+    They come from the kernel of the loss: at student logits of 0 its gradient is minus the noisy
+    logits, rounded once.
 
     Returns:
         Logits of the same shape and dtype, contiguous, without a gradient.
@@ -170,14 +166,12 @@ def noisy_logits(
     options = check_options(noise, "teacher", "sum")
     version = choose(impl, logits)
     zeros = torch.zeros_like(logits)
-    tensors = prepare(
-        *(zeros, logits, alpha, sigma, seed, step, index, False),
-        version=version,
-    )
+    tensors = make_tensors(zeros, logits, alpha, sigma, seed, step, index, False, version=version)
+    options = options._replace(grad_dtype=logits.dtype, teacher_id=teacher_id)
     with torch.no_grad():
-        _, grad = version(*tensors, None, grad_dtype=logits.dtype, teacher_id=teacher_id, **options)
+        _, grad = version(tensors, options)
     assert grad is not None
-    return shaped(grad.neg_(), logits.shape)
+    return view_as(grad.neg_(), logits.shape)
 
 
 class NoisyL2Loss(nn.Module):

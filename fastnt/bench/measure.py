@@ -59,7 +59,7 @@ def _turn(call: Call, repeats: int, device: torch.device) -> float:
 def peak_extra_bytes(call: Call, device: torch.device, release: Call = lambda: None) -> int:
     """Most bytes that torch's allocator held at once during a call, beyond what it held before.
 
-    ``release`` lets go of what an earlier call left (a gradient): the next replaces it.
+    ``release`` frees what an earlier call left behind (a gradient) and a later one replaces.
     """
     call()
     release()

@@ -65,7 +65,7 @@ def augment(
     return values.to(dtype).contiguous().permute(0, 3, 1, 2)
 
 
-def draw(
+def draw_crop_and_mirror(
     index: Tensor, seed: int | Tensor, epoch: int | Tensor, pad: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return dy, dx (int64, in [-pad, pad]) and the mirror coin (bool) of the rows (N,)."""
@@ -91,7 +91,7 @@ def _view(
     device = images.device
     if index is None:
         index = torch.arange(count, device=device)
-    dy, dx, coin = draw(index, seed, epoch, pad)
+    dy, dx, coin = draw_crop_and_mirror(index, seed, epoch, pad)
     mirrored = coin if mirror else torch.zeros_like(coin)
     if flipped is not None:
         mirrored = mirrored ^ flipped

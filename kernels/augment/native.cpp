@@ -1,5 +1,5 @@
-// Crop, mirror and normalise uint8 images (see eager.py for the definition), some pixels of an
-// output row at a time: gather their bytes, then convert them where they lie in the L1 cache.
+// Crop, mirror and normalise uint8 images (eager.py has the definition). Some pixels of an output row at
+// a time, the bytes are gathered into the L1 cache and then converted there.
 //
 // This file is compiled once for each instruction set, ISA being its name.
 #include "native.hpp"
@@ -13,7 +13,7 @@ using namespace fastnt;
 
 constexpr std::int64_t BUFFER = MAX_CHANNELS;  // elements: at least one pixel
 
-struct View {  // what the stream says of one image
+struct View {  // the random choices for one image
     std::int64_t dy, dx;
     bool mirrored;
 };
@@ -30,7 +30,7 @@ View draw(const Augment &p, const Keys &keys, std::int64_t image) {
             static_cast<std::int64_t>(low(words.word1[0]) * places >> 32) - p.pad, coin != flip};
 }
 
-// Pixels from `source`, `step` bytes from one to the next.
+// Copies pixels from `source`; the next pixel is `step` bytes further.
 template <int channels>
 void gather(const std::uint8_t *source, std::int64_t step, std::int64_t pixels, std::uint8_t *to) {
     for (std::int64_t x = 0; x < pixels; ++x)
@@ -53,7 +53,7 @@ void gather(const Augment &p, const std::uint8_t *source, std::int64_t step, std
     }
 }
 
-// The bytes of the output pixels [x, x + pixels) of row y; zeros outside the image.
+// Writes the bytes of the output pixels [x, x + pixels) of row y; outside the image they are 0.
 void crop(const Augment &p, const View &view, std::int64_t image, std::int64_t y, std::int64_t x,
           std::int64_t pixels, std::uint8_t *to) {
     const std::int64_t source_y = y + view.dy, bytes = pixels * p.channels;
@@ -77,7 +77,7 @@ void crop(const Augment &p, const View &view, std::int64_t image, std::int64_t y
     std::memset(to + end * p.channels, 0, static_cast<std::size_t>((pixels - end) * p.channels));
 }
 
-// As eager: p / 255, minus the mean, over std, each rounded.
+// As the eager version: p / 255, minus the mean, divided by std, each step rounded to float32.
 void normalise(const std::uint8_t *bytes, std::int64_t n, const float *mean, const float *deviation,
                float *to) {
     for (std::int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(bytes[i]) / 255.0f;

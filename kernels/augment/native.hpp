@@ -1,4 +1,4 @@
-// What the Python launcher hands to the native augmentation kernel. See eager.py for what it does.
+// The arguments of the native augmentation kernel. eager.py has the definition.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,9 @@ struct Augment {
     std::int64_t count, height, width, channels;
     const std::uint8_t *images;
     std::int64_t strides[4];    // of images (N, H, W, C), in bytes
-    const std::int64_t *index;  // each image's row, or null: its place
+    const std::int64_t *index;  // (count,): rows; null: the places in the batch
     std::int64_t index_stride;
-    const bool *flipped;  // which images to mirror besides, or null
+    const bool *flipped;  // (count,): images that are mirrored besides; null: none
     std::int64_t flipped_stride;
     const float *mean, *deviation;  // (H, W, C) contiguous, or null
     std::uint64_t seed;

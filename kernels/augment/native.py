@@ -1,8 +1,8 @@
 """The launcher of the native CPU kernel (native.cpp), and its op ``fastnt::augment_native``.
 
-The images are read in place. In eager mode the launcher is called directly; under torch.compile, and
-where else addresses mean nothing, the registered op stands for it, to which seed and epoch are tensors,
-lest a new one is compiled again.
+The kernel reads the images in place. The launcher calls it directly, or through the registered op
+where addresses are of no use (`needs_registered_op`). The op takes seed and epoch as tensors, since
+torch.compile would compile it again for each new number.
 """
 
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnt.kernels.noisy_l2.native import DTYPES, PRESENT
-from fastnt.kernels.noisy_l2.transforms import dispatched
+from fastnt.kernels.native import DTYPES, PRESENT
+from fastnt.kernels.native.dispatch import needs_registered_op
 from fastnt.kernels.philox.eager import as_tensor
 
 if PRESENT:
     from fastnt import _native
 
-MAX_CHANNELS = 1024
+MAX_CHANNELS = 1024  # as in native.hpp
 
 
 def augment(
@@ -32,9 +32,9 @@ def augment(
     std: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """As `fastnt.kernels.augment.eager.augment`, on the CPU, of arguments that were checked."""
+    """As `fastnt.kernels.augment.eager.augment`, on the CPU, of arguments that `check` has seen."""
     rest = pad, mirror, flipped, mean, std, dtype
-    if dispatched(images):
+    if needs_registered_op(images):
         counters = as_tensor(seed, images.device), as_tensor(epoch, images.device)
         out: Tensor = torch.ops.fastnt.augment_native(images, index, *counters, *rest)
     else:
@@ -59,19 +59,19 @@ def _launch(
         None if x is None else x.expand(images.shape[1:]).contiguous() for x in (mean, std)
     ]
     out = images.new_empty(images.shape, dtype=dtype)
-    _native.augment(
+    _native.augment(  # in the order of augment in native/module.cpp; an address of 0 means None
         torch.get_num_threads(),
-        *images.shape,
-        images.data_ptr(),
-        *images.stride(),
-        *((0, 0) if index is None else (index.data_ptr(), index.stride(0))),
-        *((0, 0) if flipped is None else (flipped.data_ptr(), flipped.stride(0))),
-        *(0 if x is None else x.data_ptr() for x in per_pixel),
-        int(seed) % (1 << 64),  # tensors too: on the CPU looking costs no waiting
+        *images.shape,  # N, H, W, C
+        images.data_ptr(),  # (N, H, W, C) uint8
+        *images.stride(),  # four, in elements: bytes
+        *((0, 0) if index is None else (index.data_ptr(), index.stride(0))),  # (N,) int64
+        *((0, 0) if flipped is None else (flipped.data_ptr(), flipped.stride(0))),  # (N,) bool
+        *(0 if x is None else x.data_ptr() for x in per_pixel),  # (H, W, C) float32, contiguous
+        int(seed) % (1 << 64),  # reading a tensor is cheap on the CPU
         int(epoch) % (1 << 32),
         pad,
         mirror,
-        out.data_ptr(),
+        out.data_ptr(),  # (N, H, W, C), contiguous
         DTYPES[dtype],
     )
     return out

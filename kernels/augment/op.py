@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastnt.kernels.augment import eager, native
-from fastnt.kernels.noisy_l2.native import MISSING, PRESENT
+from fastnt.kernels.native import MISSING, PRESENT
 
 
 def augment(
@@ -47,12 +47,12 @@ def augment(
     chosen = _choose(impl, images)
     if chosen != "eager":
         eager.check(images, index, pad, flipped, mean, std, dtype)
-        given = images, index, seed, epoch, pad, mirror, flipped, mean, std, dtype
+        arguments = images, index, seed, epoch, pad, mirror, flipped, mean, std, dtype
         if chosen == "native":
-            return native.augment(*given)
+            return native.augment(*arguments)
         from fastnt.kernels.augment import triton  # imported when it is first used
 
-        return triton.augment(*given)
+        return triton.augment(*arguments)
     return eager.augment(
         images,
         index=index,
@@ -76,17 +76,17 @@ def _choose(impl: str, images: Tensor) -> str:
     """Return the version that ``impl`` means for these images."""
     if impl == "auto":
         best = _BEST.get(images.device.type, "eager")
-        return best if _misfit(best, images) is None else "eager"
+        return best if _why_not(best, images) is None else "eager"
     if impl not in ("triton", "native", "eager"):
         raise ValueError(f"impl must be one of 'auto', 'triton', 'native', 'eager', got {impl!r}")
-    why = _misfit(impl, images)
+    why = _why_not(impl, images)
     if why is not None:
         raise ValueError(f"impl={impl!r} cannot run here: {why}; use impl='auto'")
     return impl
 
 
-def _misfit(impl: str, images: Tensor) -> str | None:
-    """Return why a version cannot take these images."""
+def _why_not(impl: str, images: Tensor) -> str | None:
+    """Return why a version cannot take these images; None if it can."""
     if impl == "native":
         if not PRESENT:
             return MISSING

@@ -1,10 +1,9 @@
-"""Augmentation in one Triton kernel: each value is written once, whatever was asked for.
+"""Augmentation in one Triton kernel, bit-equal to `fastnt.kernels.augment.eager`.
 
-The mathematics is that of `fastnt.kernels.augment.eager`, and so are the bits. A program takes a
-run of blocks of BLOCK values of one image, in the order (y, x, channel) in which channels-last
-memory holds them: the stores are whole lines, and the pixels that they want lie side by side too,
-shifted or backwards. It draws once, for all of them. seed, epoch, index and flipped are read on the
-device, so a CUDA graph sees new ones.
+A program computes RUN blocks of BLOCK values of one image, in the order (y, x, channel) of
+channels-last memory: it stores whole cache lines, and reads neighbouring pixels. It draws the
+image's random choices once. seed, epoch, index and flipped are read on the device, so that a
+replayed CUDA graph sees new values.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
@@ -16,50 +15,50 @@ import triton.language as tl
 from torch import Tensor
 
 from fastnt.kernels.augment.native import fake
-from fastnt.kernels.noisy_l2.transforms import dispatched
-from fastnt.kernels.noisy_l2.triton import FLAGS, INTERPRETED, define
+from fastnt.kernels.native.dispatch import needs_registered_op
 from fastnt.kernels.philox.eager import as_tensor
 from fastnt.kernels.philox.triton import AUGMENT, philox4x32
+from fastnt.kernels.triton_launch import COMPILE_OPTIONS, INTERPRETED, define_op
 
 
 @triton.jit
 def _shift(word, pad, SIZE: tl.constexpr):
-    """Return a word's shift in [-pad, pad]; beyond SIZE it shows no pixel, however far it is."""
-    drawn = (word.to(tl.uint64) * (2 * pad + 1).to(tl.uint64)) >> 32
-    shift = drawn.to(tl.int64) - pad
+    """Return a word's shift in [-pad, pad], clamped to SIZE, from where on no pixel is visible."""
+    offset = (word.to(tl.uint64) * (2 * pad + 1).to(tl.uint64)) >> 32
+    shift = offset.to(tl.int64) - pad
     return tl.minimum(tl.maximum(shift, -SIZE), SIZE).to(tl.int32)
 
 
-@triton.jit(do_not_specialize=["index_n", "flipped_n", "pad"])
+@triton.jit(do_not_specialize=["index_stride", "flipped_stride", "pad"])
 def augment_kernel(
-    images,
-    out,
-    index,
-    flipped,
-    seed,
-    epoch,
-    mean,
-    std,
-    images_n,
-    images_h,
-    images_w,
-    images_c,
-    index_n,
-    flipped_n,
-    pad,
+    images,  # (N, H, W, C) uint8, any strides
+    out,  # (N, H, W, C), contiguous
+    index,  # (N,) int64; not read without HAS_INDEX
+    flipped,  # (N,) bool; not read without HAS_FLIPPED
+    seed,  # () int64; read with CROP or MIRROR, as the epoch
+    epoch,  # () int64
+    mean,  # (C,) or (H, W, C) float32; not read where MEAN is 0
+    std,  # (C,) or (H, W, C) float32; not read where STD is 0
+    images_stride_n,  # strides in elements
+    images_stride_h,
+    images_stride_w,
+    images_stride_c,
+    index_stride,
+    flipped_stride,
+    pad,  # the crop moves by up to so many pixels
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     CHANNELS: tl.constexpr,
-    CROP: tl.constexpr,
-    MIRROR: tl.constexpr,
+    CROP: tl.constexpr,  # 1: pad is above 0
+    MIRROR: tl.constexpr,  # 1: a coin decides for each image
     HAS_INDEX: tl.constexpr,
     HAS_FLIPPED: tl.constexpr,
-    MEAN: tl.constexpr,
-    STD: tl.constexpr,
-    BLOCK: tl.constexpr,
-    RUN: tl.constexpr,
+    MEAN: tl.constexpr,  # 0: none; 1: one a channel; 2: one a pixel and channel
+    STD: tl.constexpr,  # as MEAN
+    BLOCK: tl.constexpr,  # values that a program takes at a time
+    RUN: tl.constexpr,  # blocks that a program takes, one after the other
 ):
-    """See the top of the file; MEAN and STD are 0 for none, 1 a channel, 2 a pixel and channel."""
+    """Compute the views; see the top of the file."""
     SIZE: tl.constexpr = HEIGHT * WIDTH * CHANNELS
     CHUNKS: tl.constexpr = (SIZE + BLOCK * RUN - 1) // (BLOCK * RUN)
     program = tl.program_id(0)
@@ -69,22 +68,22 @@ def augment_kernel(
     mirrored = tl.full([], 0, tl.int32)
     dy, dx = mirrored, mirrored
     if CROP or MIRROR:
-        row = tl.load(index + image * index_n) if HAS_INDEX else image
+        row = tl.load(index + image * index_stride) if HAS_INDEX else image
         zero = tl.full([], 0, tl.uint32)
         counter = tl.load(epoch).to(tl.uint32)
         w0, w1, w2, _ = philox4x32(zero, row.to(tl.uint32), counter, zero + AUGMENT, tl.load(seed))
         if CROP:
-            most = tl.full([], 0, tl.int64) + pad  # under torch.compile a pad of 1 is a constant
+            most = tl.full([], 0, tl.int64) + pad  # a pad of 1 may be a constant, without .to()
             dy, dx = _shift(w0, most, HEIGHT), _shift(w1, most, WIDTH)
         if MIRROR:
             mirrored = (w2 >> 31).to(tl.int32)
     if HAS_FLIPPED:
-        mirrored ^= tl.load(flipped + image * flipped_n).to(tl.int32)
-    # x' = left + direction * x: from the other end, and backwards, where the image is mirrored.
+        mirrored ^= tl.load(flipped + image * flipped_stride).to(tl.int32)
+    # The source column is left + direction * x: a mirrored image is read backwards from its end.
     left = dx + mirrored * (WIDTH - 1)
     direction = 1 - 2 * mirrored
 
-    images += image * images_n
+    images += image * images_stride_n
     out += image * SIZE
     for start in tl.range(first, first + BLOCK * RUN, BLOCK):
         place = start + tl.arange(0, BLOCK)
@@ -96,15 +95,17 @@ def augment_kernel(
         inside = valid
         if CROP:
             inside &= (y >= 0) & (y < HEIGHT) & (x >= 0) & (x < WIDTH)
-        offset = y.to(tl.int64) * images_h + x.to(tl.int64) * images_w
-        value = tl.load(images + offset + channel.to(tl.int64) * images_c, mask=inside, other=0)
-        # Divisions that round correctly: Triton's own "/" need not.
+        offset = y.to(tl.int64) * images_stride_h + x.to(tl.int64) * images_stride_w
+        value = tl.load(
+            images + offset + channel.to(tl.int64) * images_stride_c, mask=inside, other=0
+        )
+        # div_rn rounds correctly; Triton's "/" need not.
         value = tl.div_rn(value.to(tl.float32), tl.full([BLOCK], 255.0, tl.float32))
         if MEAN != 0:
             value -= tl.load(mean + (place if MEAN == 2 else channel), mask=valid, other=0.0)
         if STD != 0:
-            given = tl.load(std + (place if STD == 2 else channel), mask=valid, other=1.0)
-            value = tl.div_rn(value, given)
+            divisor = tl.load(std + (place if STD == 2 else channel), mask=valid, other=1.0)
+            value = tl.div_rn(value, divisor)
         tl.store(out + place, value.to(out.dtype.element_ty), mask=valid)
 
 
@@ -120,12 +121,12 @@ def augment(
     std: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """As `fastnt.kernels.augment.eager.augment`, on CUDA and ROCm, of arguments that were checked."""
+    """As `fastnt.kernels.augment.eager.augment`, on CUDA and ROCm, of arguments that `check` has seen."""
     tensors: tuple[Tensor | None, ...] = (None, None)
     if pad or mirror:
         tensors = as_tensor(seed, images.device), as_tensor(epoch, images.device)
     arguments: Any = (images, index, *tensors, pad, mirror, flipped, mean, std, dtype)
-    if dispatched(images):
+    if needs_registered_op(images):
         out: Tensor = torch.ops.fastnt.augment_triton(*arguments)
     elif images.is_cuda and images.get_device() != torch.cuda.current_device():
         with torch.cuda.device(images.device):
@@ -136,10 +137,10 @@ def augment(
 
 
 def launch_options(count: int, height: int, width: int, channels: int) -> dict[str, int]:
-    """Return what a program takes: by shape alone, 8 values a thread at a time.
+    """Return the launch parameters for images of this shape: a thread has 8 values of a block.
 
-    Up to 8 blocks a program, which then draws less often; fewer while there would be less than
-    4096 programs. Read off the machine code; not timed on a GPU yet.
+    A program takes up to 8 blocks, in order to draw less often, but not so many that fewer than
+    4096 programs are left.
     """
     size = height * width * channels
     block = 32
@@ -151,7 +152,8 @@ def launch_options(count: int, height: int, width: int, channels: int) -> dict[s
     return {"BLOCK": block, "RUN": run, "num_warps": max(1, block // 256)}
 
 
-def _kind(tensor: Tensor | None) -> int:
+def _layout(tensor: Tensor | None) -> int:
+    """Return MEAN or STD of the kernel."""
     return 0 if tensor is None else 1 if tensor.dim() == 1 else 2
 
 
@@ -172,11 +174,13 @@ def _launch(
     out = torch.empty(images.shape, dtype=dtype, device=images.device)
     if out.numel() == 0:
         return out
-    # Sizes are part of the machine code, which divides by them; the number of images is not.
+    # The machine code divides by the sizes, so that they are constants; the number of images is none.
     height, width, channels = (int(size) for size in images.shape[1:])
     options = launch_options(images.shape[0], height, width, channels)
     chunks = -(-height * width * channels // (options["BLOCK"] * options["RUN"]))
-    kernel, flags = (augment_kernel, FLAGS) if wrap is None else (wrap(augment_kernel), {})
+    kernel, compile_options = (
+        (augment_kernel, COMPILE_OPTIONS) if wrap is None else (wrap(augment_kernel), {})
+    )
     kernel[(images.shape[0] * chunks,)](
         images,
         out,
@@ -193,15 +197,15 @@ def _launch(
         MIRROR=int(mirror),
         HAS_INDEX=int(index is not None),
         HAS_FLIPPED=int(flipped is not None),
-        MEAN=_kind(mean),
-        STD=_kind(std),
+        MEAN=_layout(mean),
+        STD=_layout(std),
         **options,
-        **flags,
+        **compile_options,
     )
     return out
 
 
-@define("fastnt::augment_triton", mutates_args=())
+@define_op("fastnt::augment_triton", mutates_args=())
 def registered(
     images: Tensor,
     index: Tensor | None,

@@ -1,5 +1,5 @@
-// The extension module fastnt._native: pointers, sizes and strides come from Python, which keeps the
-// tensors alive; nothing here knows torch. Arguments are checked there.
+// The extension module fastnt._native. Python passes addresses, sizes and strides; it has checked them,
+// and keeps the tensors alive during the call. Nothing here includes torch.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -43,7 +43,7 @@ void set_isa(const std::string &wanted) {
     throw std::invalid_argument("this machine or build has no instruction set called " + wanted);
 }
 
-// One value a student: where it lies and how far apart, or, the address being 0, the value itself.
+// One value for each student: at an address with a stride, or, where the address is 0, one number for all.
 template <class T>
 struct Values {
     std::uintptr_t data;
@@ -66,41 +66,68 @@ float draw_sigma(float low, float high, const Noise &noise, std::uint32_t teache
 
 enum Reduction : int { NONE, SUM, BATCHMEAN, MEAN };
 
-// Below this many elements waking a thread costs more than it saves.
+// Inputs with fewer elements are computed by one thread: waking another would cost more than it saves.
 constexpr std::int64_t PARALLEL = 1 << 16;
-// Images pass so fast that torch's own threads, which still spin after its last operation, stand in
-// the way for longer.
+// For images the limit is higher. torch's threads keep spinning for a while after torch's last operation,
+// and until then a second thread of ours waits for a core.
 constexpr std::int64_t PARALLEL_PIXELS = 1 << 21;
 
-// See native.py for the arguments: pointers (0: none), dtypes, shapes and strides in elements.
-void noisy_l2(int threads, std::int64_t students, std::int64_t samples, std::int64_t classes,
-              std::uintptr_t student, int student_dtype, std::int64_t student_0,
-              std::int64_t student_1, std::int64_t student_2, std::uintptr_t teacher,
-              int teacher_dtype, std::int64_t teacher_0, std::int64_t teacher_1,
-              std::int64_t teacher_2, std::uintptr_t alpha_at, std::int64_t alpha_0, double alpha,
-              std::uintptr_t sigma_at, std::int64_t sigma_0, double sigma, bool random_sigma,
-              std::uintptr_t high_at, std::int64_t high_0, double high, std::uintptr_t seed_at,
-              std::int64_t seed_0, std::uint64_t seed, std::uintptr_t step_at, std::int64_t step_0,
-              std::uint64_t step, std::uintptr_t index, std::int64_t index_0,
-              std::uintptr_t grad_scale, std::uintptr_t loss, std::uintptr_t grad, int grad_dtype,
-              bool shared, bool perturb_student, int reduction, std::uint32_t teacher_id) {
+// Addresses are 0 for None; strides are in elements. S students, N samples, C classes.
+void noisy_l2(int threads,                                       // at most
+              std::int64_t students,                             // S
+              std::int64_t samples,                              // N
+              std::int64_t classes,                              // C
+              std::uintptr_t student,                            // (S, N, C)
+              int student_dtype,                                 // as Dtype
+              std::int64_t student_stride_s, std::int64_t student_stride_n,
+              std::int64_t student_stride_c,
+              std::uintptr_t teacher,                            // (S, N, C)
+              int teacher_dtype,                                 // as Dtype
+              std::int64_t teacher_stride_s,                     // 0: one teacher for all students
+              std::int64_t teacher_stride_n, std::int64_t teacher_stride_c,
+              std::uintptr_t alpha_data,                         // (S,) float32, or 0
+              std::int64_t alpha_stride,
+              double alpha,                                      // where alpha_data is 0
+              std::uintptr_t sigma_data,                         // (S,) float32, or 0
+              std::int64_t sigma_stride,
+              double sigma,                                      // where sigma_data is 0
+              bool random_sigma,                                 // in [sigma, sigma_high]
+              std::uintptr_t sigma_high_data,                    // (S,) float32, or 0
+              std::int64_t sigma_high_stride,
+              double sigma_high,                                 // where sigma_high_data is 0
+              std::uintptr_t seed_data,                          // (S,) int64, or 0
+              std::int64_t seed_stride,
+              std::uint64_t seed,                                // where seed_data is 0
+              std::uintptr_t step_data,                          // (S,) int64, or 0
+              std::int64_t step_stride,
+              std::uint64_t step,                                // where step_data is 0
+              std::uintptr_t index,                              // (N,) int64, or 0: 0 .. N - 1
+              std::int64_t index_stride,
+              std::uintptr_t grad_scale,                         // () float32, or 0: 1
+              std::uintptr_t loss,                               // (S, N) float32 for NONE, else (S,)
+              std::uintptr_t grad,                               // (S, N, C) contiguous, or 0
+              int grad_dtype,                                    // as Dtype
+              bool shared,                                       // one xi for the batch
+              bool perturb_student,                              // noise on the student
+              int reduction,                                     // as Reduction
+              std::uint32_t teacher_id) {                        // of several teachers
     nb::gil_scoped_release release;
     const NoisyL2Kernels &kernels = noisy_l2_kernels();
-    const Values<float> alphas{alpha_at, alpha_0, static_cast<float>(alpha)};
-    const Values<float> sigmas{sigma_at, sigma_0, static_cast<float>(sigma)};
-    const Values<float> highs{high_at, high_0, static_cast<float>(high)};
-    const Values<std::uint64_t> seeds{seed_at, seed_0, seed}, steps{step_at, step_0, step};
+    const Values<float> alphas{alpha_data, alpha_stride, static_cast<float>(alpha)};
+    const Values<float> sigmas{sigma_data, sigma_stride, static_cast<float>(sigma)};
+    const Values<float> highs{sigma_high_data, sigma_high_stride, static_cast<float>(sigma_high)};
+    const Values<std::uint64_t> seeds{seed_data, seed_stride, seed};
+    const Values<std::uint64_t> steps{step_data, step_stride, step};
     std::vector<Noise> noise(students);
     for (std::int64_t s = 0; s < students; ++s) {
         noise[s] = {seeds[s], alphas[s], sigmas[s], static_cast<std::uint32_t>(steps[s])};
         if (random_sigma)
             noise[s].sigma = draw_sigma(noise[s].sigma, highs[s], noise[s], teacher_id);
     }
+    auto at_least_1 = [](std::int64_t n) { return static_cast<double>(std::max<std::int64_t>(n, 1)); };
     double weight = 1;
-    if (reduction == BATCHMEAN)
-        weight = 1.0 / static_cast<double>(std::max<std::int64_t>(samples, 1));
-    else if (reduction == MEAN)
-        weight = 2.0 / static_cast<double>(std::max<std::int64_t>(samples * classes, 1));
+    if (reduction == BATCHMEAN) weight = 1.0 / at_least_1(samples);
+    if (reduction == MEAN) weight = 2.0 / at_least_1(samples * classes);
     float grad_weight = static_cast<float>(weight);
     if (grad_scale) grad_weight *= *reinterpret_cast<const float *>(grad_scale);
 
@@ -112,12 +139,12 @@ void noisy_l2(int threads, std::int64_t students, std::int64_t samples, std::int
                           samples,
                           classes,
                           {reinterpret_cast<const void *>(student),
-                           static_cast<Dtype>(student_dtype), student_0, student_1, student_2},
+                           static_cast<Dtype>(student_dtype), student_stride_s, student_stride_n, student_stride_c},
                           {reinterpret_cast<const void *>(teacher),
-                           static_cast<Dtype>(teacher_dtype), teacher_0, teacher_1, teacher_2},
+                           static_cast<Dtype>(teacher_dtype), teacher_stride_s, teacher_stride_n, teacher_stride_c},
                           noise.data(),
                           reinterpret_cast<const std::int64_t *>(index),
-                          index_0,
+                          index_stride,
                           shared_xi.get(),
                           reinterpret_cast<void *>(grad),
                           static_cast<Dtype>(grad_dtype),
@@ -130,7 +157,7 @@ void noisy_l2(int threads, std::int64_t students, std::int64_t samples, std::int
         Pool::run(threads, students, 1, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t s = begin; s < end; ++s) kernels.draw_shared(problem, s);
         });
-    // Several pieces a thread, for balance, but none so small that sharing it out costs.
+    // Several pieces for each thread balance the work; pieces must not be so small that sharing costs.
     const std::int64_t piece = std::max(
         {count / (8 * std::int64_t{threads}), (1 << 14) / std::max<std::int64_t>(classes, 1),
          std::int64_t{1}});
@@ -144,20 +171,30 @@ void noisy_l2(int threads, std::int64_t students, std::int64_t samples, std::int
         return;
     }
     for (std::int64_t s = 0; s < students; ++s) {
-        double sums[4] = {};  // side by side, as one addition waits for the one before
+        double sums[4] = {};  // four chains of additions, each of which waits for the one before
         for (std::int64_t i = 0; i < samples; ++i) sums[i % 4] += row_loss[s * samples + i];
         out[s] = static_cast<float>((sums[0] + sums[1] + sums[2] + sums[3]) * weight);
     }
 }
 
-// See kernels/augment/native.py for the arguments; strides of images in bytes, else in elements.
-void augment(int threads, std::int64_t count, std::int64_t height, std::int64_t width,
-             std::int64_t channels, std::uintptr_t images, std::int64_t stride_0,
-             std::int64_t stride_1, std::int64_t stride_2, std::int64_t stride_3,
-             std::uintptr_t index, std::int64_t index_0, std::uintptr_t flipped,
-             std::int64_t flipped_0, std::uintptr_t mean, std::uintptr_t deviation,
-             std::uint64_t seed, std::uint32_t epoch, std::int64_t pad, bool mirror,
-             std::uintptr_t to, int dtype) {
+// Addresses are 0 for None; strides are in elements, those of images in bytes.
+void augment(int threads,                                        // at most
+             std::int64_t count,                                 // N
+             std::int64_t height, std::int64_t width, std::int64_t channels,
+             std::uintptr_t images,                              // (N, H, W, C) uint8
+             std::int64_t stride_n, std::int64_t stride_h, std::int64_t stride_w, std::int64_t stride_c,
+             std::uintptr_t index,                               // (N,) int64, or 0: 0 .. N - 1
+             std::int64_t index_stride,
+             std::uintptr_t flipped,                             // (N,) bool, or 0: none
+             std::int64_t flipped_stride,
+             std::uintptr_t mean,                                // (H, W, C) float32, or 0
+             std::uintptr_t deviation,                           // (H, W, C) float32, or 0
+             std::uint64_t seed,
+             std::uint32_t epoch,
+             std::int64_t pad,                                   // pixels
+             bool mirror,                                        // by a coin for each image
+             std::uintptr_t output,                              // (N, H, W, C) contiguous
+             int dtype) {                                        // of the output, as Dtype
     nb::gil_scoped_release release;
     const AugmentKernels &kernels = augment_kernels();
     const Augment problem{count,
@@ -165,18 +202,18 @@ void augment(int threads, std::int64_t count, std::int64_t height, std::int64_t 
                           width,
                           channels,
                           reinterpret_cast<const std::uint8_t *>(images),
-                          {stride_0, stride_1, stride_2, stride_3},
+                          {stride_n, stride_h, stride_w, stride_c},
                           reinterpret_cast<const std::int64_t *>(index),
-                          index_0,
+                          index_stride,
                           reinterpret_cast<const bool *>(flipped),
-                          flipped_0,
+                          flipped_stride,
                           reinterpret_cast<const float *>(mean),
                           reinterpret_cast<const float *>(deviation),
                           seed,
                           epoch,
                           pad,
                           mirror,
-                          reinterpret_cast<void *>(to),
+                          reinterpret_cast<void *>(output),
                           static_cast<Dtype>(dtype)};
     const std::int64_t elements = height * width * channels;
     if (count * elements < PARALLEL_PIXELS) threads = 1;
@@ -188,12 +225,13 @@ void augment(int threads, std::int64_t count, std::int64_t height, std::int64_t 
     });
 }
 
-// For the tests: words (4, count) of counters (4, count), and normals (count, 4) of words.
+// The words (4, count) of the counters (4, count): an epoch's order needs them.
 void words(std::uint64_t seed, std::int64_t count, std::uintptr_t counters, std::uintptr_t to) {
     noisy_l2_kernels().words(seed, count, reinterpret_cast<const std::uint32_t *>(counters),
                              reinterpret_cast<std::uint32_t *>(to));
 }
 
+// The normals (count, 4) of the words (4, count): for the tests.
 void box_muller(std::int64_t count, std::uintptr_t words, std::uintptr_t to) {
     noisy_l2_kernels().box_muller(count, reinterpret_cast<const std::uint32_t *>(words),
                                   reinterpret_cast<float *>(to));

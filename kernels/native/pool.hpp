@@ -1,4 +1,4 @@
-// Threads that share out a loop, and wait between two loops.
+// A pool of threads that compute parts of a loop, and wait between two loops.
 #pragma once
 
 #include <algorithm>
@@ -19,14 +19,14 @@
 
 namespace fastnt {
 
-// A process has one pool; it is never destroyed, as threads must not be waited for at exit. After a
-// fork the child, in which the threads are missing, starts its own.
+// A process has one pool. It is never destroyed: at exit nothing may wait for its threads. A forked child
+// does not have them, and starts a pool of its own.
 class Pool {
    public:
     using Body = std::function<void(std::int64_t begin, std::int64_t end)>;
 
-    // Calls body on pieces of [0, count), at most `piece` long, from up to `threads` threads. Whoever
-    // finds the pool at work (another Python thread) runs its loop alone.
+    // Calls body on pieces of [0, count), at most `piece` long, from up to `threads` threads. If another
+    // Python thread is using the pool, the caller computes the whole loop itself.
     static void run(int threads, std::int64_t count, std::int64_t piece, const Body &body) {
         const std::int64_t pieces = (count + piece - 1) / piece;
         threads = static_cast<int>(std::min<std::int64_t>(threads, pieces));
@@ -77,8 +77,8 @@ class Pool {
         for (int i = 0; working.load() > 0; ++i) pause(i);
     }
 
-    // Returns how many of the helpers there are. Where the system has no more threads to give, those
-    // that it gave share the work.
+    // Starts threads until there are `helpers`, and returns how many there are: fewer, if the system
+    // refuses to start more.
     int start(int helpers) {
         try {
             for (; started < helpers; ++started)
@@ -119,8 +119,8 @@ class Pool {
 #endif
     }
 
-    // Waiting for the next loop: some 30 us for itself, then some 200 us behind whoever wants the
-    // core, which spans what Python does between two calls; waking from sleep takes 50 us.
+    // A helper waits for the next loop by spinning for about 30 us, then by yielding its core for about
+    // 200 us, which is longer than Python takes between two calls; then it sleeps. Waking takes 50 us.
     static constexpr int SPINS = 2000, YIELDS = 500;
     std::mutex busy, mutex;
     std::condition_variable wake;

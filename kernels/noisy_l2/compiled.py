@@ -1,59 +1,37 @@
-"""The definition under torch.compile: a fused version for any device that Inductor knows.
+"""The eager definition under torch.compile: a fused version for any device that Inductor knows.
 
-What changes from step to step (alpha, sigma, seed, step) is in tensors, so nothing is compiled
-again for it; a second batch size makes the sizes symbolic, once. Inside torch.compile, and inside
-torch.func, which a compiled function cannot be in, the definition itself is what runs.
+alpha, sigma, seed and step are tensors: a new value compiles nothing again. A second batch size
+makes the sizes symbolic, once. Inside torch.compile or torch.func the eager definition itself runs:
+torch.compile compiles it with what stands around it, and torch.func cannot transform a compiled function.
 """
 
 import functools
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from fastnt.kernels.noisy_l2 import eager, transforms
+from fastnt.kernels.native.dispatch import needs_registered_op
+from fastnt.kernels.noisy_l2 import eager
+from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors
 
 
-def value_and_grad(
-    *tensors: Any,
-    shared: bool,
-    perturb_student: bool,
-    reduction: str,
-    grad_dtype: torch.dtype | None,
-    teacher_id: int = 0,
-) -> tuple[Tensor, Tensor | None]:
+def value_and_grad(tensors: Tensors, options: Options) -> Result:
     """Return the loss and its gradient; see `fastnt.kernels.noisy_l2.eager.value_and_grad`."""
-    options = (shared, perturb_student, reduction, grad_dtype, teacher_id)
-    function = _definition if transforms.dispatched(*tensors[:2]) else _compiled(*options)
-    return function(tensors, *options)
+    if needs_registered_op(tensors.student, tensors.teacher):
+        return eager.value_and_grad(tensors, options)
+    return _compile(options)(tensors, options)
 
 
-def _definition(
-    tensors: tuple[Any, ...],
-    shared: bool,
-    perturb_student: bool,
-    reduction: str,
-    grad_dtype: torch.dtype | None,
-    teacher_id: int,
-) -> tuple[Tensor, Tensor | None]:
-    return eager.value_and_grad(
-        *tensors,
-        shared=shared,
-        perturb_student=perturb_student,
-        reduction=reduction,
-        grad_dtype=grad_dtype,
-        teacher_id=teacher_id,
-    )
+def _definition(tensors: Tensors, options: Options) -> Result:
+    return eager.value_and_grad(tensors, options)
 
 
 @functools.cache
-def _compiled(*options: Any) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Return the function for one set of options.
+def _compile(options: Options) -> Callable[[Tensors, Options], Result]:
+    """Return the compiled function for one set of options.
 
-    Each has a code object of its own: Dynamo counts what it compiled, and stops at some number,
-    by code object.
+    Each has a code object of its own: Dynamo limits how often it compiles one code object.
     """
     code = _definition.__code__.replace(co_name="noisy_l2_" + "_".join(map(str, options)))
     # Inductor's vectors on the CPU get Philox's 64-bit arithmetic wrong (torch 2.13: the mask of 12

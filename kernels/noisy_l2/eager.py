@@ -23,6 +23,7 @@ arXiv 1610.09650: Eq. 2 and 3, noise on the student in section 5.2, random sigma
 import torch
 from torch import Tensor
 
+from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors
 from fastnt.kernels.philox.eager import (
     MASK,
     NOISE,
@@ -74,28 +75,14 @@ def draw_sigma(
     return low + (high - low) * uniform23(word)
 
 
-def value_and_grad(
-    student: Tensor,
-    teacher: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    sigma_high: Tensor | None,
-    seed: Tensor,
-    step: Tensor,
-    index: Tensor | None,
-    grad_scale: Tensor | None,
-    *,
-    shared: bool,
-    perturb_student: bool,
-    reduction: str,
-    grad_dtype: torch.dtype | None,
-    teacher_id: int = 0,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the loss, (S,) or (S, N) for "none", and its gradient (S, N, C) in ``grad_dtype``.
+def value_and_grad(tensors: Tensors, options: Options) -> Result:
+    """Return the loss, (S,) or (S, N) for "none", and its gradient (S, N, C).
 
-    Every version of the op has this signature. ``grad_scale`` (0-D) multiplies the gradient before
-    it is rounded to ``grad_dtype``; with None for ``grad_dtype`` no gradient is computed.
+    ``grad_scale`` multiplies the gradient before it is rounded to ``grad_dtype``; with None for
+    ``grad_dtype`` no gradient is computed. Every version of the op has this signature.
     """
+    student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale = tensors
+    shared, perturb_student, reduction, grad_dtype, teacher_id = options
     _, samples, classes = student.shape
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     rows = torch.arange(samples, device=student.device) if index is None else index

@@ -1,7 +1,7 @@
-"""Launch parameters of the Triton kernel, by shape alone: the same shape gives the same bits.
+"""Launch parameters of the Triton kernel.
 
-The evidence is the machine code (benchmarks/NOTES.md, "Triton kernel"): registers, spills and
-instructions an element. None of this has been timed on a GPU yet.
+They depend on the shape alone: the same shape gives the same bits. The evidence for them is in
+benchmarks/NOTES.md, "Triton kernel".
 
     classes  samples
     <= 32    <= 16384 / padded   one program: loss and gradient in one launch, where a second one
@@ -20,13 +20,13 @@ from typing import NamedTuple
 
 
 class Launch(NamedTuple):
-    """What a program takes, and how many threads it has: 8 elements each."""
+    """The rows and classes of a program, and its threads."""
 
-    turns: int  # row blocks, one after the other
-    rows: int
-    block: int  # classes at a time
-    run: int  # blocks of classes, one after the other
-    threads: int
+    turns: int  # row blocks of a program, one after the other
+    rows: int  # of a row block
+    block: int  # classes of a block
+    run: int  # blocks of classes of a program, one after the other
+    threads: int  # with 8 elements of a block each
 
 
 def choose_launch(students: int, samples: int, classes: int) -> Launch:
@@ -50,15 +50,15 @@ def _power_of_2(number: int, least: int, most: int) -> int:
 
 
 def _threads(elements: int) -> int:
-    """Return the threads that leave each 8 elements: a warp of 32 or more."""
+    """Return the threads that have 8 elements each: at least a warp of 32."""
     return max(32, elements // 8)
 
 
 def choose_sum(parts: int) -> tuple[int, int]:
-    """Return the sums that the second stage takes at a time, and its threads.
+    """Return how many sums the second kernel loads at a time, and its threads.
 
-    One program adds a student's: with a quarter of a million of them, as (16800, 128256) leaves,
-    1024 at a time would be 260 waits for memory, one after the other.
+    One program adds the sums of a student. (16800, 128256) leaves a quarter of a million of them:
+    loading 1024 at a time would wait for memory 260 times, one after the other.
     """
     block = 32 if parts <= 32 else 1024 if parts <= 8192 else 8192
     return block, _threads(block)

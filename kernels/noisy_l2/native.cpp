@@ -1,9 +1,9 @@
-// The noisy-teacher L2 loss and its gradient (see eager.py for the mathematics): which rows the mask
-// selects, their noise, and the order in which rows are swept (sweep.hpp).
+// The noisy-teacher L2 loss and its gradient (eager.py has the mathematics). This file draws the mask,
+// draws the noise, and decides in which order rows are swept (sweep.hpp).
 //
-// Noise is drawn in chunks that stay in the L1 cache, for selected rows only. A row belongs to one
-// thread and its sum has one order: float32 in the lanes of a chunk, float64 over chunks. So no
-// number depends on how the rows are shared out.
+// Noise is drawn for selected rows only, in chunks that stay in the L1 cache. One thread computes a row,
+// and adds its terms in one order: in float32 within the lanes of a chunk, in float64 over chunks.
+// The result therefore does not depend on the number of threads.
 //
 // This file is compiled once for each instruction set, ISA being its name.
 #include "native.hpp"
@@ -22,7 +22,7 @@ constexpr std::int64_t TILE = 64;     // rows whose mask is drawn together
 constexpr std::int64_t FEW = 256;     // classes below which rows draw their noise together
 constexpr std::int64_t BLOCKS = 512;  // of four normals each, that such rows draw at a time
 
-// Up to TILE samples of one student, and which of them the mask selects.
+// At most TILE samples of one student, and their mask.
 struct Tile {
     Tile(const NoisyL2 &p, std::int64_t begin, std::int64_t most)
         : p(p),
@@ -36,7 +36,7 @@ struct Tile {
         float u[TILE];
         for (std::int64_t i = 0; i < count; ++i) row[i] = row_of(i);
         draw_uniforms(MixedBlocks(keys, noise.step, stream(MASK)), row, count, u);
-        for (std::int64_t i = 0; i < count; ++i) {  // no branch: it would be wrong half the time
+        for (std::int64_t i = 0; i < count; ++i) {  // without a branch, which is often mispredicted
             places[selected] = others[i - selected] = static_cast<std::uint32_t>(i);
             selected += u[i] < noise.alpha;
         }
@@ -56,10 +56,10 @@ struct Tile {
     const Keys keys;
     double *const loss;
     std::int64_t selected = 0;
-    std::uint32_t places[TILE];  // of the selected samples, behind them of the others
+    std::uint32_t places[TILE];  // the selected samples first, then the others
 };
 
-// Few classes: the rows of a tile draw their noise together, and are swept in order.
+// Few classes: the noise of all selected rows of a tile is drawn at once, then its rows are swept.
 class FewClasses {
    public:
     explicit FewClasses(std::int64_t classes) : groups((classes + 3) / 4) {
@@ -89,8 +89,8 @@ class FewClasses {
     float xi[4 * BLOCKS];
 };
 
-// A row with noise and one without, chunk by chunk: drawing keeps the core busy and the memory idle,
-// so that both come into the cache meanwhile. Either may be missing.
+// Sweeps a row with noise and one without, chunk by chunk. While the noise of a chunk is drawn, which
+// needs no memory, both rows are prefetched. Either row may be missing.
 void sweep_pair(const Tile &tile, const RowBlocks &blocks, std::optional<Row> &noisy,
                 std::optional<Row> &clean) {
     float xi[CHUNK];

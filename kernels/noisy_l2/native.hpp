@@ -1,4 +1,4 @@
-// What the Python launcher hands to the native noisy-L2 kernel. See eager.py for the mathematics.
+// The arguments of the native noisy-L2 kernel. eager.py has the mathematics.
 #pragma once
 
 #include <cstdint>
@@ -24,20 +24,20 @@ struct NoisyL2 {
     std::int64_t students, samples, classes;
     Logits student, teacher;
     const Noise *noise;         // (students,)
-    const std::int64_t *index;  // the row of each sample, or null: its place
+    const std::int64_t *index;  // (samples,): rows; null: the places in the batch
     std::int64_t index_stride;
     float *shared_xi;  // (students, classes rounded up to padded_classes), or null
-    void *grad;        // contiguous, or null: none is wanted
+    void *grad;        // (students, samples, classes) contiguous; null: not computed
     Dtype grad_dtype;
     float grad_weight;
     std::uint32_t teacher_id;
     bool perturb_student;
-    double *row_loss;  // (students * samples,), without the reduction's weight
+    double *row_loss;  // (students * samples,): output, before the reduction
 };
 
 constexpr std::int64_t padded_classes(std::int64_t classes) { return (classes + 63) / 64 * 64; }
 
-// One instruction set's kernels.
+// The kernels, compiled for one instruction set.
 struct NoisyL2Kernels {
     // Loss and gradient of the rows [begin, end), counted over students and samples.
     void (*rows)(const NoisyL2 &problem, std::int64_t begin, std::int64_t end);

@@ -1,81 +1,46 @@
 """The launcher of the native CPU kernel (native.cpp), and its op ``fastnt::noisy_l2_native``.
 
-Tensors are handed over as addresses and strides and read in place. In eager mode the launcher is
-called directly; where addresses mean nothing (`transforms.dispatched`) the registered op stands for it.
+The kernel reads tensors in place, from their addresses and strides. The launcher calls it directly,
+or through the registered op where addresses are of no use (`needs_registered_op`).
 """
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastnt.kernels.native import DTYPES, PRESENT
+from fastnt.kernels.native.dispatch import needs_registered_op
 from fastnt.kernels.noisy_l2 import transforms
+from fastnt.kernels.noisy_l2.signature import (
+    SCHEMA,
+    Options,
+    Result,
+    Tensors,
+    fake_result,
+    split_arguments,
+)
 
-try:
+if PRESENT:
     from fastnt import _native
-except ImportError:
-    PRESENT = False
-else:
-    PRESENT = True
-MISSING = "fastnt was installed without its native kernels (see `fastnt doctor`)"
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+# The numbers of `Reduction` in native/module.cpp.
 REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
 
-if PRESENT and (
-    isa := os.environ.get("FASTNT_ISA")
-):  # one of _native.isas(), for tests and comparisons
-    _native.set_isa(isa)
 
-
-def value_and_grad(
-    student: Tensor,
-    teacher: Tensor,
-    alpha: Tensor | float,
-    sigma: Tensor | float,
-    sigma_high: Tensor | float | None,
-    seed: Tensor | int,
-    step: Tensor | int,
-    index: Tensor | None,
-    grad_scale: Tensor | None,
-    *,
-    shared: bool,
-    perturb_student: bool,
-    reduction: str,
-    grad_dtype: torch.dtype | None,
-    teacher_id: int = 0,
-) -> tuple[Tensor, Tensor | None]:
-    """As `fastnt.kernels.noisy_l2.eager.value_and_grad`, on the CPU, for students below float64.
-
-    alpha, sigma, seed and step may also be numbers, the same for all students; the logits (N, C) of
-    one student, the loss then being (), or (N,) for "none", and the gradient (N, C).
-    """
-    tensors = student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale
-    options = shared, perturb_student, reduction, grad_dtype, teacher_id
-    # Who hands over (N, C) has asked before.
-    if student.dim() == 3 and transforms.dispatched(student, teacher):
+def value_and_grad(tensors: Tensors, options: Options) -> Result:
+    """Return the loss and its gradient, on the CPU, for students below float64."""
+    student, teacher = tensors.student, tensors.teacher
+    # Logits (N, C) and numbers were made for a direct call: `op.accepts_numbers` has looked.
+    if student.dim() == 3 and needs_registered_op(student, teacher):
         loss, grad = torch.ops.fastnt.noisy_l2_native(*tensors, *options)
-        return loss, None if grad_dtype is None else grad
-    return _launch(*tensors, *options)
+        return loss, None if options.grad_dtype is None else grad
+    return _launch(tensors, options)
 
 
-def _launch(
-    student: Tensor,
-    teacher: Tensor,
-    alpha: Tensor | float,
-    sigma: Tensor | float,
-    sigma_high: Tensor | float | None,
-    seed: Tensor | int,
-    step: Tensor | int,
-    index: Tensor | None,
-    grad_scale: Tensor | None,
-    shared: bool,
-    perturb_student: bool,
-    reduction: str,
-    grad_dtype: torch.dtype | None,
-    teacher_id: int,
-) -> tuple[Tensor, Tensor | None]:
+def _launch(tensors: Tensors, options: Options) -> Result:
+    student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale = tensors
+    shared, perturb_student, reduction, grad_dtype, teacher_id = options
     shape = student.shape
     # new_empty: on the student's device, whatever torch's default is, and quicker than torch.empty.
     losses = shape[:-1] if reduction == "none" else shape[:-2]
@@ -85,27 +50,27 @@ def _launch(
     strides, teacher_strides = student.stride(), teacher.stride()
     if len(shape) == 2:
         sizes, strides, teacher_strides = (1, *shape), (0, *strides), (0, *teacher_strides)
-    elif teacher.shape[0] != shape[0]:  # one for all
+    elif teacher.shape[0] != shape[0]:  # one teacher for all students
         teacher_strides = (0, *teacher_strides[1:])
-    _native.noisy_l2(
+    _native.noisy_l2(  # in the order of noisy_l2 in native/module.cpp; an address of 0 means None
         torch.get_num_threads(),
-        *sizes,
-        student.data_ptr(),
+        *sizes,  # S, N, C
+        student.data_ptr(),  # (S, N, C)
         DTYPES[student.dtype],
-        *strides,
-        teacher.data_ptr(),
+        *strides,  # three, in elements
+        teacher.data_ptr(),  # (S, N, C)
         DTYPES[teacher.dtype],
-        *teacher_strides,
-        *_values(alpha),
-        *_values(sigma),
+        *teacher_strides,  # three; the first is 0 for one teacher
+        *_address_stride_value(alpha),  # (S,) float32
+        *_address_stride_value(sigma),  # (S,) float32
         sigma_high is not None,
-        *_values(0.0 if sigma_high is None else sigma_high),
-        *_values(seed, 64),
-        *_values(step, 64),
-        *((0, 0) if index is None else (index.data_ptr(), *index.stride())),
-        0 if grad_scale is None else grad_scale.data_ptr(),
-        loss.data_ptr(),
-        0 if grad is None else grad.data_ptr(),
+        *_address_stride_value(0.0 if sigma_high is None else sigma_high),  # (S,) float32
+        *_address_stride_value(seed, bits=64),  # (S,) int64
+        *_address_stride_value(step, bits=64),  # (S,) int64
+        *((0, 0) if index is None else (index.data_ptr(), *index.stride())),  # (N,) int64
+        0 if grad_scale is None else grad_scale.data_ptr(),  # () float32
+        loss.data_ptr(),  # (S,) or (S, N) float32, contiguous
+        0 if grad is None else grad.data_ptr(),  # (S, N, C), contiguous
         0 if grad_dtype is None else DTYPES[grad_dtype],
         shared,
         perturb_student,
@@ -115,37 +80,25 @@ def _launch(
     return loss, grad
 
 
-def _values(value: Tensor | float, bits: int = 0) -> tuple[int, int, float]:
-    """Return address, stride and value: of a tensor (S,), or of a number (modulo 2^bits)."""
+def _address_stride_value(value: Tensor | float, *, bits: int = 0) -> tuple[int, int, float]:
+    """Return address and stride of a tensor (S,), or 0, 0 and the value of a number.
+
+    With ``bits`` the number is an integer, taken modulo 2^bits.
+    """
     if isinstance(value, Tensor):
         return value.data_ptr(), value.stride(0), 0
     return 0, 0, int(value) & ((1 << bits) - 1) if bits else float(value)
 
 
-torch.library.define(
-    "fastnt::noisy_l2_native",
-    "(Tensor student, Tensor teacher, Tensor alpha, Tensor sigma, Tensor? sigma_high, Tensor seed,"
-    " Tensor step, Tensor? index, Tensor? grad_scale, bool shared, bool perturb_student,"
-    " str reduction, ScalarType? grad_dtype, int teacher_id) -> (Tensor, Tensor)",
-)
+torch.library.define("fastnt::noisy_l2_native", SCHEMA)
 
 
 @torch.library.impl("fastnt::noisy_l2_native", "CPU")
-def _op(*arguments: Any) -> tuple[Tensor, Tensor]:
-    loss, grad = _launch(*arguments)
-    return loss, arguments[0].new_empty(0) if grad is None else grad
+def _registered(*arguments: Any) -> tuple[Tensor, Tensor]:
+    tensors, options = split_arguments(arguments)
+    loss, grad = _launch(tensors, options)
+    return loss, tensors.student.new_empty(0) if grad is None else grad
 
 
-def fake(student: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return an op's results without their values."""
-    reduction, grad_dtype, _ = arguments[-3:]
-    shape = student.shape
-    loss = student.new_empty(shape[:2] if reduction == "none" else shape[:1], dtype=torch.float32)
-    if grad_dtype is None:
-        return loss, student.new_empty(0)
-    # Contiguous, whatever the student's strides.
-    return loss, torch.empty(shape, dtype=grad_dtype, device=student.device)
-
-
-torch.library.register_fake("fastnt::noisy_l2_native", fake)
+torch.library.register_fake("fastnt::noisy_l2_native", fake_result)
 transforms.register("noisy_l2_native")

@@ -7,65 +7,36 @@ gradient come out of one pass, so the forward keeps the gradient and the backwar
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from fastnt.kernels.native import MISSING, PRESENT
+from fastnt.kernels.native.dispatch import functorch_is_active, needs_registered_op
 from fastnt.kernels.noisy_l2 import eager, native, transforms
-
-# student, teacher, alpha, sigma, sigma_high, seed, step, index: see eager.py
-Tensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]
-
-
-class Options(TypedDict):
-    """What is fixed when a kernel is built."""
-
-    shared: bool
-    perturb_student: bool
-    reduction: str
-
-
-class ValueAndGrad(Protocol):
-    """The signature of every version; see `fastnt.kernels.noisy_l2.eager.value_and_grad`."""
-
-    def __call__(  # noqa: D102
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        sigma_high: Tensor | None,
-        seed: Tensor,
-        step: Tensor,
-        index: Tensor | None,
-        grad_scale: Tensor | None,
-        *,
-        grad_dtype: torch.dtype | None,
-        teacher_id: int = 0,  # several teachers, each with its own noise: which
-        **options: Unpack[Options],
-    ) -> tuple[Tensor, Tensor | None]: ...
+from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors, ValueAndGrad
 
 
 # Triton and the compiler are imported when they are first used.
-def _triton(*tensors: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
+def _triton(tensors: Tensors, options: Options) -> Result:
     from fastnt.kernels.noisy_l2 import triton
 
-    return triton.value_and_grad(*tensors, **options)
+    return triton.value_and_grad(tensors, options)
 
 
-def _compile(*tensors: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
+def _compile(tensors: Tensors, options: Options) -> Result:
     from fastnt.kernels.noisy_l2 import compiled
 
-    return compiled.value_and_grad(*tensors, **options)
+    return compiled.value_and_grad(tensors, options)
 
 
 # The versions, or why this installation lacks them.
 IMPLEMENTATIONS: dict[str, ValueAndGrad | str] = {
     "eager": eager.value_and_grad,
     "compile": _compile,
-    "native": native.value_and_grad if native.PRESENT else native.MISSING,
+    "native": native.value_and_grad if PRESENT else MISSING,
     "triton": _triton if importlib.util.find_spec("triton") else "Triton is not installed",
 }
 
@@ -86,19 +57,19 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
             if best is not None and not isinstance(best, str):
                 return best
         impl = "eager"
-    chosen = IMPLEMENTATIONS.get(impl)
-    if chosen is None:
+    version = IMPLEMENTATIONS.get(impl)
+    if version is None:
         names = ", ".join(repr(name) for name in ("auto", *IMPLEMENTATIONS))
         raise ValueError(f"impl must be one of {names}, got {impl!r}")
-    if isinstance(student, Tensor) and not isinstance(chosen, str):
-        chosen = _misfit(impl, student) or chosen
-    if isinstance(chosen, str):
-        raise ValueError(f"impl={impl!r} cannot run here: {chosen}; use impl='auto'")
-    return chosen
+    if isinstance(student, Tensor) and not isinstance(version, str):
+        version = _why_not(impl, student) or version
+    if isinstance(version, str):
+        raise ValueError(f"impl={impl!r} cannot run here: {version}; use impl='auto'")
+    return version
 
 
-def _misfit(impl: str, student: Tensor) -> str | None:
-    """Return why a version cannot take these logits."""
+def _why_not(impl: str, student: Tensor) -> str | None:
+    """Return why a version cannot take these logits; None if it can."""
     if impl not in ("native", "triton"):
         return None
     if student.dtype == torch.float64:
@@ -115,38 +86,34 @@ def _misfit(impl: str, student: Tensor) -> str | None:
     return None
 
 
-def takes_plain(version: ValueAndGrad, student: Tensor, teacher: Tensor) -> bool:
-    """Tell whether alpha, sigma, seed and step may be numbers, and a lone student's logits (N, C)."""
-    takes = version is native.value_and_grad or version is _triton
-    return takes and not transforms.dispatched(student, teacher)
+def accepts_numbers(version: ValueAndGrad, student: Tensor, teacher: Tensor) -> bool:
+    """Tell whether alpha, sigma, seed and step may stay numbers, and one student's logits (N, C)."""
+    fused = version is native.value_and_grad or version is _triton
+    return fused and not needs_registered_op(student, teacher)
 
 
-def shaped(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Return a view in ``shape``: the tensor itself where it has that, as a view is not free."""
+def view_as(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return a view in ``shape``, or the tensor itself where it has that: a view is not free."""
     return tensor if tensor.shape == shape else tensor.view(shape)
 
 
 def noisy_l2(
-    student: Tensor,
-    *tensors: *Tensors,
-    version: ValueAndGrad,
-    shape: torch.Size,
-    **options: Unpack[Options],
+    student: Tensor, tensors: Tensors, options: Options, version: ValueAndGrad, shape: torch.Size
 ) -> Tensor:
-    """Return the loss in ``shape``, differentiable once in ``student``, of any shape and strides.
+    """Return the loss in ``shape``, differentiable once in ``student``.
 
-    ``tensors`` are what the versions take, the student as (S, N, C) first. Where no gradient
-    can be asked for, none is written.
+    ``student`` are the logits as the caller has them, in any shape; ``tensors`` holds them, detached,
+    as (S, N, C). ``options`` has no grad_dtype: a gradient is computed only where one can be asked for.
     """
     transforms.refuse_forward_mode(student)
-    if transforms.transforming():
-        return transforms.transformed_loss(version, student, tensors, shape, **options)
+    if functorch_is_active():
+        return transforms.functorch_loss(student, tensors, options, version, shape)
     if student.requires_grad and torch.is_grad_enabled():
         apply: Any = _NoisyL2.apply
-        loss: Tensor = apply(student, version, shape, options, tensors)
-        return loss
-    loss, _ = version(*tensors, None, grad_dtype=None, **options)
-    return shaped(loss, shape)
+        differentiable: Tensor = apply(student, tensors, options, version, shape)
+        return differentiable
+    loss, _ = version(tensors, options)
+    return view_as(loss, shape)
 
 
 class _NoisyL2(Function):
@@ -154,45 +121,44 @@ class _NoisyL2(Function):
     def forward(
         ctx: Any,
         student: Tensor,
+        tensors: Tensors,
+        options: Options,
         version: ValueAndGrad,
         shape: torch.Size,
-        options: Options,
-        tensors: Tensors,
     ) -> Tensor:
-        ctx.dtype, ctx.shape = student.dtype, student.shape
-        ctx.each = options["reduction"] == "none"
-        loss, grad = version(
-            *tensors,
-            None,
-            grad_dtype=transforms.kept_dtype(ctx.dtype),
-            **options,
-        )
+        ctx.dtype, ctx.shape, ctx.reduction = student.dtype, student.shape, options.reduction
+        options = options.with_grad(transforms.saved_grad_dtype(ctx.dtype))
+        loss, grad = version(tensors, options)
         assert grad is not None
         ctx.save_for_backward(grad)
-        return shaped(loss, shape)
+        return view_as(loss, shape)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         transforms.refuse_second_derivative()
-        (grad,) = ctx.saved_tensors  # (S, N, C), or (N, C)
-        (scale,) = grad_outputs
-        if torch.compiler.is_compiling() or _keeps_graph() or not _is_one(scale):
-            grad = transforms.chain(grad, scale, ctx.each)
+        (grad,) = ctx.saved_tensors  # (S, N, C) or (N, C)
+        (grad_output,) = grad_outputs
+        if torch.compiler.is_compiling() or _keeps_graph() or not _is_one(grad_output):
+            grad = transforms.multiply_by_grad_output(grad, grad_output, ctx.reduction)
         if grad.dtype != ctx.dtype:
             grad = grad.to(ctx.dtype)
-        return (shaped(grad, ctx.shape), None, None, None, None)
+        return (view_as(grad, ctx.shape), None, None, None, None)
 
 
-# Tells whether the backward that runs now is one of several (retain_graph=True). Then the saved
-# gradient cannot be given away: it may be changed in place.
+# Tells whether the running backward pass keeps its graph (retain_graph=True) for another one. Then
+# the saved gradient may not be returned itself: whoever gets it may change it in place.
 _keeps_graph: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
 )
 
 
-def _is_one(scale: Tensor) -> bool:
-    """Tell whether a gradient need not be multiplied; looked at on the CPU only: no waiting."""
+def _is_one(grad_output: Tensor) -> bool:
+    """Tell whether multiplying is needless. Only the CPU's values are read: no device waits."""
     try:
-        return scale.device.type == "cpu" and scale.numel() == 1 and scale.item() == 1
-    except RuntimeError:  # it is several (is_grads_batched), which do not have one value
+        return (
+            grad_output.device.type == "cpu"
+            and grad_output.numel() == 1
+            and grad_output.item() == 1
+        )
+    except RuntimeError:  # under is_grads_batched it has several values, and item() raises
         return False

@@ -1,4 +1,4 @@
-// A row's pass over memory, its noise xi being drawn:
+// One pass over a row of logits, whose noise xi is drawn already:
 //     f = 1 + xi,  r = g - f z  (noise on the student: r = f g - z),
 //     loss = 0.5 sum r^2,  grad = weight r  (weight f r).
 //
@@ -19,7 +19,7 @@ using namespace fastnt;
 
 constexpr std::int64_t CHUNK = 1024;  // classes, a multiple of 4 WIDTH
 
-// `n` logits of a row as float32: in place where they are, else in the buffer.
+// Returns `n` logits of a row as float32: where they lie, or converted in the buffer.
 inline const float *read(const Logits &x, std::int64_t offset, std::int64_t n, float *buffer) {
     const std::int64_t stride = x.class_stride;
     if (x.dtype == Dtype::float32) {
@@ -44,7 +44,7 @@ inline const float *read(const Logits &x, std::int64_t offset, std::int64_t n, f
     return buffer;
 }
 
-// From REST + k: no bit set, in the last k of WIDTH all.
+// REST + k is a mask of WIDTH lanes: all bits are set in the last k, none in the others.
 constexpr struct Rest {
     std::uint32_t bits[2 * WIDTH] = {};
     constexpr Rest() {
@@ -55,7 +55,7 @@ constexpr struct Rest {
 
 enum Target { CLEAN, TEACHER, STUDENT };  // what the noise multiplies
 
-// The sum of r^2 of one row's `n` classes; the gradient, where wanted, into `grad`.
+// Returns the sum of r^2 over `n` classes of a row; with `write` the gradient goes to `grad`.
 template <Target target, bool write>
 double sweep(const float *g, const float *z, const float *xi, std::int64_t n, float weight,
              float *grad) {
@@ -78,7 +78,7 @@ double sweep(const float *g, const float *z, const float *xi, std::int64_t n, fl
         step(sums[3]);
     }
     while (i + WIDTH <= n) step(sums[0]);
-    if (i < n && n >= WIDTH) {  // the last WIDTH once more, of which only the rest counts
+    if (i < n && n >= WIDTH) {  // the last WIDTH classes again; the mask keeps those not yet summed
         F rest = all(0.0f);
         const U counts = load(REST + (n - i));
         i = n - WIDTH;
@@ -101,7 +101,7 @@ constexpr Sweep SWEEPS[3][2] = {{sweep<CLEAN, false>, sweep<CLEAN, true>},
                                 {sweep<TEACHER, false>, sweep<TEACHER, true>},
                                 {sweep<STUDENT, false>, sweep<STUDENT, true>}};
 
-// One row's logits and gradient, and the sum of its squares so far.
+// The logits and the gradient of a row, and the sum of its squares so far.
 class Row {
    public:
     Row(const NoisyL2 &p, std::int64_t student, std::int64_t sample, bool noisy)
@@ -111,7 +111,7 @@ class Row {
           z(student * p.teacher.student_stride + sample * p.teacher.sample_stride),
           grad((student * p.samples + sample) * p.classes) {}
 
-    // The classes [c, c + n), a chunk or less, whose noise is `xi`.
+    // Sweeps the classes [c, c + n), at most CHUNK, whose noise is `xi`.
     INLINE void sweep(std::int64_t c, std::int64_t n, const float *xi) {
         float g_buffer[CHUNK], z_buffer[CHUNK], grad_buffer[CHUNK];
         const bool direct = p.grad && p.grad_dtype == Dtype::float32;
@@ -127,7 +127,7 @@ class Row {
         }
     }
 
-    // All classes; no `xi` for a row without noise.
+    // Sweeps all classes; `xi` is null for a row without noise.
     void sweep(const float *xi) {
         for (std::int64_t c = 0; c < p.classes; c += CHUNK)
             sweep(c, std::min(p.classes - c, CHUNK), xi ? xi + c : nullptr);
@@ -152,8 +152,8 @@ void sweep_float32(const NoisyL2 &p, const float *g, const float *z, float *grad
                             p.classes, p.grad_weight, write ? grad + i * p.classes : nullptr);
 }
 
-// `count` neighbouring rows from `sample` on, whose noise is `xi`, and their losses. A row without noise
-// has one of 0 here, which gives the same numbers: a branch would be wrong half the time.
+// Sweeps `count` rows from `sample` on, whose noise is `xi`, and writes their losses. The xi of a row
+// without noise is 0, which gives the same numbers; a branch would often be predicted wrongly.
 void sweep_rows(const NoisyL2 &p, std::int64_t student, std::int64_t sample, std::int64_t count,
                 const float *const *xi, double *loss) {
     auto in_place = [](const Logits &x) { return x.dtype == Dtype::float32 && x.class_stride == 1; };
@@ -177,7 +177,7 @@ void sweep_rows(const NoisyL2 &p, std::int64_t student, std::int64_t sample, std
     }
 }
 
-// Brings a row's next classes into the cache, 4 WIDTH at a time.
+// Prefetches the next classes of a row, 4 WIDTH at a time.
 class Ahead {
    public:
     Ahead(const std::optional<Row> &row, std::int64_t c, std::int64_t n) {
@@ -196,7 +196,7 @@ class Ahead {
    private:
     struct Stream {
         const char *from = nullptr;
-        std::int64_t size = 0;  // of an element; 0: nothing is fetched
+        std::int64_t size = 0;  // bytes of an element; 0: nothing is prefetched
     };
     static Stream stream(const void *data, Dtype dtype, std::int64_t stride, std::int64_t offset) {
         const std::int64_t size = dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;

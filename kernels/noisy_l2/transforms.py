@@ -1,24 +1,18 @@
-"""What torch's transforms need of the loss: its derivative and its batching rule.
+"""Derivatives and batching: what autograd and torch.func need to know of the loss.
 
-Both are the same for every registered op of the signature of `fastnt.kernels.noisy_l2.eager`. The
-pass that gives the loss gives the gradient too, so that a derivative only scales what was kept, and
-there is no second one. vmap makes more students of what it maps over.
+One pass gives both the loss and its gradient. The forward pass therefore keeps the gradient, and
+the backward pass only multiplies it by grad_output; there is no second derivative. vmap turns what
+it maps over into more students.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
-from torch.nn import Parameter
 
-TEACHER, INDEX, GRAD_SCALE = 1, 7, 8  # places among an op's arguments
-
-# Tells whether a transform of torch.func is at work: its tensors have no memory to hand over.
-transforming: Callable[[], bool] = torch._C._are_functorch_transforms_active
-
+from fastnt.kernels.noisy_l2.signature import Options, Tensors, ValueAndGrad, split_arguments
 
 _NO_SECOND_DERIVATIVE = (
     "the noisy L2 loss has no second derivative, its gradient being computed in the forward pass:"
@@ -26,58 +20,36 @@ _NO_SECOND_DERIVATIVE = (
 )
 
 
-def dispatched(*tensors: Tensor) -> bool:
-    """Tell whether a registered op must stand for the kernel, as addresses would mean nothing.
+def saved_grad_dtype(student: torch.dtype) -> torch.dtype:
+    """Return the dtype in which the forward pass keeps the gradient.
 
-    So it is while something compiles, traces, transforms or records, and for tensors that are not
-    what their memory holds: torch's dispatcher unwraps them, or says that it cannot.
-    """
-    return (
-        torch.compiler.is_compiling()
-        or transforming()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
-        or not all(map(_is_its_memory, tensors))
-    )
-
-
-def _is_its_memory(tensor: Tensor) -> bool:
-    """Tell a tensor from subclasses, which may wrap others, and from lazy negation and zeros."""
-    kind = type(tensor)
-    return (kind is Tensor or kind is Parameter) and not (
-        tensor.is_neg() or tensor._is_zerotensor()
-    )
-
-
-def kept_dtype(student: torch.dtype) -> torch.dtype:
-    """Return the type in which a gradient waits for grad_output.
-
-    float16 would lose small elements before the loss scale, which comes with grad_output, can lift
-    them: they wait in float32. The other types have the exponents.
+    It is the student's, but float32 for float16: the loss scale comes with grad_output, and before
+    it is applied float16 would round small elements to 0.
     """
     return torch.float32 if student == torch.float16 else student
 
 
-def chain(grad: Tensor, grad_output: Tensor, each: bool) -> Tensor:
-    """Return the gradient, (S, N, C) or (N, C), times that of the losses, which are one ``each`` row.
+def multiply_by_grad_output(grad: Tensor, grad_output: Tensor, reduction: str) -> Tensor:
+    """Return grad, (S, N, C) or (N, C), times the gradient of the losses: one a row for "none".
 
-    grad_output is float32 or float64, and so is the product: no small gradient is lost to it.
+    grad_output is float32 or float64, and so is the product: small elements survive.
     """
-    samples = grad.shape[-2] if each else 1
+    samples = grad.shape[-2] if reduction == "none" else 1
     return grad * grad_output.reshape(*grad.shape[:-2], samples, 1)
 
 
 def refuse_second_derivative() -> None:
-    """Raise RuntimeError in a backward pass that shall itself be differentiated.
+    """Raise RuntimeError in a backward pass that is itself recorded (create_graph=True).
 
-    It is refused at once: where a derivative that lacks a part is used later cannot be seen.
+    Raising later, where the second derivative is used, is not possible: its part that is missing
+    here cannot be told from 0 there.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(_NO_SECOND_DERIVATIVE)
 
 
 def refuse_forward_mode(student: Tensor) -> None:
-    """Raise RuntimeError for a student with a tangent (`torch.autograd.forward_ad`), else lost."""
+    """Raise RuntimeError for a student with a tangent (`torch.autograd.forward_ad`)."""
     unpack: Any = forward_ad.unpack_dual
     if forward_ad._current_level >= 0 and unpack(student).tangent is not None:
         raise RuntimeError(
@@ -86,63 +58,72 @@ def refuse_forward_mode(student: Tensor) -> None:
         )
 
 
-def transformed_loss(
-    version: Callable[..., Any],
+def functorch_loss(
     student: Tensor,
-    tensors: tuple[Any, ...],
+    tensors: Tensors,
+    options: Options,
+    version: ValueAndGrad,
     shape: torch.Size,
-    **options: Any,
 ) -> Tensor:
-    """Return the loss of ``version`` in ``shape`` where torch.func transforms it.
+    """Return the loss in ``shape`` while torch.func transforms it.
 
-    A wrapped student does not tell whether somebody wants its gradient, so that one is written
-    unless gradients are switched off.
+    The gradient is computed unless gradients are switched off: a wrapped student does not tell
+    whether anybody will ask for it.
     """
     if not torch.is_grad_enabled():
-        loss: Tensor = version(*tensors, None, grad_dtype=None, **options)[0]
+        loss, _ = version(tensors, options)
         return loss.view(shape)
-    dtype = kept_dtype(student.dtype)
-    run = functools.partial(version, grad_dtype=dtype, **options)
-    apply: Any = _Transformed.apply
-    loss, _ = apply(student, run, shape, options["reduction"] == "none", *tensors)
-    return loss
+    options = options.with_grad(saved_grad_dtype(student.dtype))
+    apply: Any = _FunctorchLoss.apply
+    differentiable: Tensor = apply(student, version, shape, options, *tensors)[0]
+    return differentiable
 
 
-class _Transformed(Function):
-    """The loss and gradient that ``run`` gives; all that is kept is an input or an output."""
+class _FunctorchLoss(Function):
+    """Loss and gradient. torch.func allows to keep inputs and outputs only: the gradient is one."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        student: Tensor, run: Callable[..., Any], shape: torch.Size, each: bool, *tensors: Any
+        student: Tensor,
+        version: ValueAndGrad,
+        shape: torch.Size,
+        options: Options,
+        *tensors: Any,
     ) -> tuple[Tensor, Tensor]:
-        loss, grad = run(*tensors, None)
+        loss, grad = version(Tensors(*tensors), options)
+        assert grad is not None
         return loss.view(shape), grad
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        student, _, _, ctx.each, *_ = inputs
-        ctx.others = len(inputs) - 1
+        student, _, _, options, *_ = inputs
+        ctx.reduction = options.reduction
+        ctx.other_inputs = len(inputs) - 1
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(student, output[1])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         student, grad = ctx.saved_tensors
-        grad = chain(grad, grad_outputs[0], ctx.each).to(student.dtype).reshape(student.shape)
-        # torch.func always asks for a graph; it is refused where a second derivative is taken.
-        once: Any = _OnlyDerivative.apply
-        return (once(grad, student), *(None,) * ctx.others)
+        grad = multiply_by_grad_output(grad, grad_outputs[0], ctx.reduction)
+        grad = grad.to(student.dtype).reshape(student.shape)
+        # torch.func always records the backward pass, so that recording it is no error here.
+        once: Any = _OnceDifferentiable.apply
+        return (once(grad, student), *(None,) * ctx.other_inputs)
 
 
-class _OnlyDerivative(Function):
-    """Let the gradient pass, and refuse to be differentiated; ``of`` is what it is a gradient of."""
+class _OnceDifferentiable(Function):
+    """Return the gradient as it is; raise where it is differentiated.
+
+    The student is an input too: the gradient depends on it, though no operation shows it.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor, of: Tensor) -> Tensor:
+    def forward(grad: Tensor, student: Tensor) -> Tensor:
         return grad.view_as(grad)
 
     @staticmethod
@@ -159,40 +140,45 @@ def register(name: str) -> None:
     op = getattr(torch.ops.fastnt, name)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        student, grad_dtype = inputs[0], inputs[-2]
-        ctx.student, ctx.options = student.dtype, inputs[GRAD_SCALE + 1 :]
+        tensors, options = split_arguments(inputs)
+        ctx.student_dtype, ctx.options = tensors.student.dtype, options
         ctx.mark_non_differentiable(output[1])
-        # A gradient that is multiplied, rounded too early, or not there will be written anew.
-        ctx.kept = inputs[GRAD_SCALE] is None and grad_dtype == kept_dtype(student.dtype)
-        ctx.save_for_backward(*(output[1:] if ctx.kept else inputs[:GRAD_SCALE]))
+        # A gradient that is scaled, rounded too early or missing is computed again.
+        ctx.grad_is_saved = tensors.grad_scale is None and (
+            options.grad_dtype == saved_grad_dtype(tensors.student.dtype)
+        )
+        ctx.save_for_backward(*(output[1:] if ctx.grad_is_saved else tensors[:-1]))
 
     def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        shared, perturb_student, reduction, _, teacher_id = ctx.options
-        if ctx.kept:
+        if ctx.grad_is_saved:
             (grad,) = ctx.saved_tensors
         else:
-            options = shared, perturb_student, reduction, kept_dtype(ctx.student), teacher_id
-            _, grad = op(*ctx.saved_tensors, None, *options)
-        grad = chain(grad, grad_output, reduction == "none").to(ctx.student)
-        return (grad, *(None,) * (GRAD_SCALE + len(ctx.options)))
+            options = ctx.options.with_grad(saved_grad_dtype(ctx.student_dtype))
+            _, grad = op(*Tensors(*ctx.saved_tensors), *options)
+        grad = multiply_by_grad_output(grad, grad_output, ctx.options.reduction)
+        others = len(Tensors._fields) + len(ctx.options) - 1
+        return (grad.to(ctx.student_dtype), *(None,) * others)
 
-    def batched(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
-        # The students of one launch share these: a launch each.
-        apart = in_dims[INDEX] is not None or in_dims[GRAD_SCALE] is not None
-        rule = _one_by_one if apart else _as_students
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+        dims = dict(zip(Tensors._fields, in_dims, strict=False))
+        # All students of a call share index and grad_scale.
+        one_by_one = dims["index"] is not None or dims["grad_scale"] is not None
+        rule = _vmap_one_by_one if one_by_one else _vmap_as_students
         return rule(op, info.batch_size, in_dims, arguments)
 
     torch.library.register_autograd(f"fastnt::{name}", backward, setup_context=setup_context)
-    torch.library.register_vmap(f"fastnt::{name}", batched)
+    torch.library.register_vmap(f"fastnt::{name}", vmap)
 
 
+# What a batching rule returns: loss and gradient, and which of their dimensions vmap added.
 _Batched = tuple[tuple[Tensor, Tensor], tuple[int, int | None]]
 
 
-def _one_by_one(
-    op: Any, count: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
+def _vmap_one_by_one(
+    op: Callable[..., Any], count: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
 ) -> _Batched:
+    """Call the op once for each of ``count`` places along the mapped dimensions."""
     pairs = tuple(zip(arguments, in_dims, strict=True))
     results = [
         op(*(x if dim is None else x.select(dim, i) for x, dim in pairs)) for i in range(count)
@@ -201,22 +187,26 @@ def _one_by_one(
     return (torch.stack(losses), torch.stack(grads)), (0, 0)
 
 
-def _as_students(
-    op: Any, count: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
+def _vmap_as_students(
+    op: Callable[..., Any], count: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
 ) -> _Batched:
-    student, dim = arguments[0], in_dims[0]
-    students = student.shape[0] if dim is None else student.movedim(dim, 0).shape[1]
+    """Call the op once, with ``count`` times as many students."""
+    tensors, options = split_arguments(arguments)
+    dims = in_dims[: len(tensors)]
+    students = tensors.student.shape[0]  # already there, beside those that vmap adds
+    if dims[0] is not None:
+        students = tensors.student.movedim(dims[0], 0).shape[1]
 
-    def flat(place: int, x: Any, dim: int | None) -> Any:
-        """Return a tensor (S or 1, ...) of which there are ``count`` as (count * S, ...)."""
-        one_teacher = place == TEACHER and dim is None and x.shape[0] == 1
-        if not isinstance(x, Tensor) or place in (INDEX, GRAD_SCALE) or one_teacher:
+    def with_all_students(name: str, x: Tensor | None, dim: int | None) -> Tensor | None:
+        """Return a tensor (S or 1, ...), mapped or not, as (count * S, ...)."""
+        one_teacher = name == "teacher" and dim is None and x is not None and x.shape[0] == 1
+        if x is None or one_teacher or name in ("index", "grad_scale"):
             return x
         x = x[None] if dim is None else x.movedim(dim, 0)
         return x.expand(count, students, *x.shape[2:]).flatten(0, 1)
 
-    loss, grad = op(*map(flat, range(len(arguments)), arguments, in_dims))
+    loss, grad = op(*map(with_all_students, Tensors._fields, tensors, dims), *options)
     loss = loss.unflatten(0, (count, students))
-    if grad.dim() == 1:  # none was asked for
+    if options.grad_dtype is None:
         return (loss, grad), (0, None)
     return (loss, grad.unflatten(0, (count, students))), (0, 0)

@@ -52,7 +52,7 @@ def philox4x32(
     The int64 arguments broadcast; counters count modulo 2^32, ``seed`` holds the 64 key bits.
     """
     c0, c1, c2, c3 = (
-        # torch.full: a number must not cost a copy from the host, which would wait for the device.
+        # torch.full fills on the device; a copy from the host would wait for it.
         (c if isinstance(c, Tensor) else torch.full((), c, dtype=torch.int64, device=seed.device))
         & _LOW
         for c in (counter0, counter1, counter2, counter3)

@@ -1,10 +1,10 @@
-// Vectors of the machine's own width, with the operators of the language.
+// Vectors of the machine's width, with C++'s operators.
 //
-// F, I, U hold WIDTH 32-bit lanes, Q half as many 64-bit ones. GCC and Clang bring the arithmetic on
-// every machine; only what their vectors lack is written by instruction set. Other compilers get
-// loops over arrays. Everything is in an unnamed namespace: this header is compiled once for each
-// instruction set, and the linker must not merge the copies (nor those of templates from elsewhere, so
-// that loops are written out where a library's algorithm would do).
+// F, I and U have WIDTH 32-bit lanes, Q half as many 64-bit lanes. GCC and Clang have arithmetic on such
+// vectors for every machine; operations that they lack are written for each instruction set. For other
+// compilers a vector is an array. This header is compiled once for each instruction set, and the linker
+// must not merge the copies: everything is in an unnamed namespace, and templates of the standard
+// library, which it would merge, are avoided in favour of loops.
 #pragma once
 
 #include <cmath>
@@ -133,7 +133,7 @@ INLINE void prefetch(const void *from) {
 #endif
 }
 
-// The 64-bit products of the low halves; what the high halves hold does not matter.
+// Returns the 64-bit products of the low halves, whatever the high halves hold.
 INLINE Q multiply_low(Q a, Q b) {
 #if defined(__GNUC__) && defined(__AVX512F__)
     return (Q)_mm512_mul_epu32((__m512i)a, (__m512i)b);
@@ -164,8 +164,8 @@ INLINE F square_root(F x) {
 #endif
 }
 
-// Shuffles, most of them within each 128 bits, as x86 has them at every width: `index` tells which
-// lane of a (below WIDTH) or b each lane takes.
+// Shuffles, most of them within each 128 bits, which x86 has at every width. For each lane of the result
+// an index function returns the lane of a (below WIDTH) or of b (from WIDTH on) that it takes.
 template <int... Lane>
 struct Shuffles {
     static constexpr int low_halves(int i) { return i / 4 * 4 + i % 2 * 2 + (i % 4 < 2 ? 0 : WIDTH); }
@@ -174,7 +174,7 @@ struct Shuffles {
     static constexpr int pairs_low(int i) { return i / 4 * 4 + i % 2 + (i % 4 < 2 ? 0 : WIDTH); }
     static constexpr int pairs_high(int i) { return pairs_low(i) + 2; }
 
-    // Where, of 4 rows of WIDTH / 4, the first, third, second and fourth of a column stand.
+    // For 4 rows of WIDTH / 4: the first, third, second and fourth element of each column.
     static constexpr int columns(int i) {
         return (i % 4 == 1 ? 2 : i % 4 == 2 ? 1 : i % 4) * (WIDTH / 4) + i / 4;
     }
@@ -184,7 +184,7 @@ struct Shuffles {
         return i ^ By;
     }
 
-    // The sum of all lanes, in an order of its own.
+    // Returns the sum of all lanes, always added in the same order.
     static INLINE float sum(F x) {
         if constexpr (sizeof...(Lane) > 8) x = x + SHUFFLE(x, x, swap<8>);
         if constexpr (sizeof...(Lane) > 4) x = x + SHUFFLE(x, x, swap<4>);
@@ -195,7 +195,7 @@ struct Shuffles {
     static INLINE F even(F a, F b) { return SHUFFLE(a, b, low_halves); }
     static INLINE U by_columns(U x) { return bits<U>(SHUFFLE(bits<F>(x), bits<F>(x), columns)); }
 
-    // Four vectors of first, second, third and fourth elements become four of whole quadruples.
+    // Four vectors, of the first, second, third and fourth elements, become vectors of quadruples.
     static INLINE void transpose(F (&x)[4]) {
         const F a = SHUFFLE(x[0], x[1], zip_low), b = SHUFFLE(x[0], x[1], zip_high);
         const F c = SHUFFLE(x[2], x[3], zip_low), d = SHUFFLE(x[2], x[3], zip_high);

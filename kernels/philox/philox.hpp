@@ -1,7 +1,7 @@
-// The noise stream, vectorised: what eager.py defines, WIDTH blocks at a time.
+// The noise stream that eager.py defines, WIDTH blocks at a time.
 //
-// Words live in the low halves of 64-bit lanes, where one multiplication gives the whole product;
-// the high halves carry rubbish that nothing reads. Two such vectors, packed, feed Box-Muller.
+// A word is in the low half of a 64-bit lane, so that one multiplication gives the whole product of two
+// words; the high half is arbitrary and never read. Two such vectors are packed for Box-Muller.
 #pragma once
 
 #include "lanes.hpp"
@@ -41,8 +41,8 @@ struct Words {
     }
 };
 
-// The blocks of one row: only counter 0, the class group, differs from lane to lane, so that half
-// of the first two rounds is the same for all.
+// The blocks of one row. Only counter 0, the class group, differs between lanes, so that half of the
+// first two rounds is computed once for all lanes.
 class RowBlocks {
    public:
     RowBlocks(const Keys &keys, std::uint32_t row, std::uint32_t step, std::uint32_t stream)
@@ -56,7 +56,7 @@ class RowBlocks {
         second3 = all(std::uint64_t{low(product0)});
     }
 
-    // Two vectors of blocks at a time: while one waits for its product the other goes on.
+    // Computes two vectors of blocks at a time: one is computed while the other waits for its product.
     INLINE void draw(Q group, Q other_group, Words &words, Words &others) const {
         words = two_rounds(group);
         others = two_rounds(other_group);
@@ -77,7 +77,7 @@ class RowBlocks {
     Q first2, second0, second2, second3;
 };
 
-// Blocks of several rows at a time, for rows of few groups: group and row differ from lane to lane.
+// Blocks of several rows, for rows of few groups: group and row differ between lanes.
 class MixedBlocks {
    public:
     MixedBlocks(const Keys &keys, std::uint32_t step, std::uint32_t stream) : keys(keys) {
@@ -87,7 +87,7 @@ class MixedBlocks {
         first2 = all(std::uint64_t{stream ^ low(keys.key1[0][0])});
     }
 
-    // The blocks whose groups and rows are the low halves of these.
+    // Computes the blocks whose groups and rows are in the low halves of the lanes.
     INLINE void draw(Q group, Q other_group, Q row, Q other_row, Words &words, Words &others) const {
         words = one_round(group, row);
         others = one_round(other_group, other_row);
@@ -144,7 +144,7 @@ INLINE void turn(F radius, U word, F &cosine, F &sine) {
     sine = radius * c;
 }
 
-// 4 WIDTH normals, times sigma, of WIDTH blocks; see groups_of_first for their order.
+// Writes the 4 WIDTH normals of WIDTH blocks, times sigma; groups_of_first tells their order.
 INLINE void normals(const Words &first, const Words &second, F sigma, float *to) {
     const F radius = square_root(minus_two_log(pack(first.word0, second.word0))) * sigma;
     const F other = square_root(minus_two_log(pack(first.word2, second.word2))) * sigma;
@@ -155,17 +155,17 @@ INLINE void normals(const Words &first, const Words &second, F sigma, float *to)
     for (int i = 0; i < 4; ++i) store(to + i * WIDTH, n[i]);
 }
 
-// Which of WIDTH consecutive groups each lane of `first` must hold for the normals to come out in
-// order, `second` holding those WIDTH / 2 further: the transposition leaves quadruple j of each 128
-// bits in vector j.
+// Returns the groups, out of WIDTH consecutive ones, that the lanes of `first` must hold in order that
+// `normals` writes them in order; `second` holds those WIDTH / 2 further. (The transposition puts the
+// quadruple j of each 128 bits into vector j.)
 INLINE Q groups_of_first() {
     Q q;
     for (int i = 0; i < WIDTH / 2; ++i) q[i] = i % 2 * (WIDTH / 4) + i / 2;
     return q;
 }
 
-// xi of one row for `count` class groups from `group` on, into 4 count floats rounded up to 4 WIDTH.
-// `ahead` is called with the place in `to` of each 4 WIDTH, for work that overlaps.
+// Writes xi of one row for `count` class groups from `group` on: 4 count floats, rounded up to a
+// multiple of 4 WIDTH. `ahead` is called with each multiple of 4 WIDTH, to prefetch.
 template <class Ahead>
 INLINE void draw_row(const RowBlocks &blocks, std::int64_t group, std::int64_t count, float sigma,
                      float *to, Ahead ahead) {
@@ -180,8 +180,8 @@ INLINE void draw_row(const RowBlocks &blocks, std::int64_t group, std::int64_t c
     }
 }
 
-// xi of `count` blocks, each of its own group and row, into 4 count floats rounded up to 4 WIDTH.
-// Groups and rows are read up to the next multiple of WIDTH.
+// Writes xi of `count` blocks, each with its own group and row: 4 count floats, rounded up to a multiple
+// of 4 WIDTH. Groups and rows are read up to the next multiple of WIDTH.
 INLINE void draw_blocks(const MixedBlocks &blocks, const std::uint32_t *group,
                         const std::uint32_t *row, std::int64_t count, float sigma, float *to) {
     const F scale = all(sigma);
@@ -195,8 +195,8 @@ INLINE void draw_blocks(const MixedBlocks &blocks, const std::uint32_t *group,
     }
 }
 
-// u = (word0 >> 8) / 2^24 of `count` rows, in group 0. Rows are read, and u is written, up to the next
-// multiple of WIDTH.
+// Writes u = (word0 >> 8) / 2^24 of `count` rows, in group 0. Rows are read, and u is written, up to the
+// next multiple of WIDTH.
 INLINE void draw_uniforms(const MixedBlocks &blocks, const std::uint32_t *row, std::int64_t count,
                           float *u) {
     const Q none = all(std::uint64_t{0}), low_halves = all(std::uint64_t{0xFFFFFFFF});

@@ -16,8 +16,8 @@ APPROX = 1 is for NVIDIA: the hardware's lg2, sqrt, sin and cos (their errors: P
 APPROX = 0 is plain Triton for all others: polynomials (Cephes' logf, sinf and cosf) on exactly
     reduced arguments.
 
-Every product that feeds a sum is an explicit fma: the result does not depend on whether the
-compiler may fuse others.
+Every product that feeds a sum is an explicit fma, so that the result does not depend on what the
+compiler fuses.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 

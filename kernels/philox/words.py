@@ -1,10 +1,10 @@
-"""Philox's words of many counters at once, for what the host draws: native, or eager without it."""
+"""Philox's words as NumPy arrays, for random numbers that the host needs: an epoch's order."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastnt.kernels.noisy_l2.native import PRESENT
+from fastnt.kernels.native import PRESENT
 from fastnt.kernels.philox.eager import as_int64, philox4x32
 
 if PRESENT:
@@ -20,5 +20,5 @@ def philox_words(seed: int, counters: NDArray[np.uint32]) -> NDArray[np.uint32]:
         _native.philox_words(seed % 2**64, count, counters.ctypes.data, words.ctypes.data)
         return words
     group, row, step, stream = (torch.from_numpy(c.astype(np.int64)) for c in counters)
-    found = philox4x32(group, row, step, stream, torch.tensor(as_int64(seed)))
-    return np.stack([word.numpy().astype(np.uint32) for word in found])
+    words_of_counters = philox4x32(group, row, step, stream, torch.tensor(as_int64(seed)))
+    return np.stack([word.numpy().astype(np.uint32) for word in words_of_counters])

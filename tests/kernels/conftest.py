@@ -4,12 +4,13 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 
 class Reference:
@@ -76,6 +77,12 @@ def reference() -> Reference:
 
 
 @pytest.fixture(scope="session")
+def rms():
+    """The root mean square of a tensor's values, as a function; 0 where there are none."""
+    return lambda values: values.double().square().mean().sqrt().item() if values.numel() else 0.0
+
+
+@pytest.fixture(scope="session")
 def known_answers() -> dict[str, Any]:
     root = Path(__file__).resolve().parents[2]
     folder = Path(os.environ.get("FASTNT_SHARED", root.parent / "shared"))
@@ -84,6 +91,53 @@ def known_answers() -> dict[str, Any]:
         pytest.skip("the known answers are not at hand")
     answers: dict[str, Any] = json.loads(file.read_text())
     return answers
+
+
+@dataclass
+class StandIn:
+    """What Triton takes for its GPU: kernels are compiled for it, and launches are only written down."""
+
+    target: Any
+    launches: list[Any] = field(default_factory=list)
+
+    @property
+    def utils(self):
+        return self
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return 0 if self.target.backend == "cuda" else 1  # Triton keeps compiled kernels by device
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_device_properties(self, device):
+        return {"max_shared_mem": 2**16}
+
+    def load_binary(self, name, kernel, shared, device):
+        return None, None, 0, 0, 1024  # module, function, registers, spills, threads at most
+
+    def launcher_cls(self, source, metadata):
+        return lambda *arguments: self.launches.append(metadata)
+
+
+@pytest.fixture(params=["sm_90", "gfx942"])
+def stand_in_gpu(request, monkeypatch):
+    """Triton and torch believe in a GPU that is not there, one of NVIDIA's and one of AMD's."""
+    driver = pytest.importorskip("triton").runtime.driver
+    from triton.backends.compiler import GPUTarget
+
+    amd = request.param == "gfx942"
+    target = GPUTarget("hip", "gfx942", 64) if amd else GPUTarget("cuda", 90, 32)
+    monkeypatch.setattr(torch.version, "hip", "6" if amd else None)
+    monkeypatch.setattr(torch.version, "cuda", None if amd else "12")
+    stand_in = StandIn(target)
+    before = driver._active
+    driver.set_active(stand_in)
+    yield stand_in
+    driver._active = before
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from fastnt.kernels.augment import augment
-from fastnt.kernels.augment.eager import draw
+from fastnt.kernels.augment.eager import draw_crop_and_mirror
 
 ROWS = torch.tensor([3, 0, 59_999, 4_000_000_000, 7, 7])
 
@@ -112,7 +112,9 @@ def test_shifts_are_uniform(axis):
     """Over many seeds the p-values are uniform, which says more than one p-value does."""
     pad = 4
     counts = [
-        torch.bincount(draw(torch.arange(10_000), seed, 1, pad)[axis] + pad, minlength=9)
+        torch.bincount(
+            draw_crop_and_mirror(torch.arange(10_000), seed, 1, pad)[axis] + pad, minlength=9
+        )
         for seed in range(200)
     ]
     p_values = [stats.chisquare(count).pvalue for count in counts]
@@ -122,9 +124,9 @@ def test_shifts_are_uniform(axis):
 
 def test_draws_are_independent():
     count, pad = 60_000, 4
-    dy, dx, coin = draw(torch.arange(count), 5, 1, pad)
+    dy, dx, coin = draw_crop_and_mirror(torch.arange(count), 5, 1, pad)
     assert abs(coin.double().mean() - 0.5) < 5 * 0.5 / math.sqrt(count)
-    later = draw(torch.arange(count), 5, 2, pad)
+    later = draw_crop_and_mirror(torch.arange(count), 5, 2, pad)
     drawn = np.stack([x.double() for x in (dy, dx, coin, *later)])
     assert np.abs(np.corrcoef(drawn) - np.eye(6)).max() < 5 / math.sqrt(count)
 

@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from fastnt.kernels.augment import augment, op
-from fastnt.kernels.noisy_l2.native import MISSING, PRESENT
+from fastnt.kernels.augment import augment
+from fastnt.kernels.native import MISSING, PRESENT
 
 if not PRESENT:
     pytest.skip(MISSING, allow_module_level=True)
@@ -79,11 +79,19 @@ def test_threads_share_the_images():
     assert torch.equal(augment(images, pad=2, mirror=True, impl="native"), expected)
 
 
-def test_what_runs_and_why_not():
+def test_auto_is_native_on_the_cpu_where_it_can_be():
+    def operations(images):
+        with torch.profiler.profile() as profile:
+            augment(images, seed=1, pad=1, mirror=True)
+        return len(profile.events())
+
+    few, many = images_of(1, 2, 2, 3), images_of(1, 2, 2, 1025)  # eager runs dozens
+    assert operations(few) < 10 < operations(many)
+
+
+def test_what_cannot_run_says_why():
     images = images_of(1, 2, 2, 3)
-    assert op._choose("auto", images) == "native"
-    assert op._choose("eager", images) == "eager"
-    assert op._choose("auto", images.to("meta")) == "eager"
+    assert augment(images.to("meta")).shape == (1, 3, 2, 2)  # by the eager version
     with pytest.raises(ValueError, match="is for the CPU, and images are on meta"):
         augment(images.to("meta"), impl="native")
     with pytest.raises(ValueError, match="up to 1024 channels, and images have 1025"):

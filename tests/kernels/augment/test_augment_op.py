@@ -5,7 +5,7 @@ import torch
 import torch._dynamo.testing
 
 from fastnt.kernels.augment import augment
-from fastnt.kernels.noisy_l2.native import MISSING, PRESENT
+from fastnt.kernels.native import MISSING, PRESENT
 
 if not PRESENT:
     pytest.skip(MISSING, allow_module_level=True)

@@ -19,7 +19,7 @@ def build(compile_for):
         _count, height, width, channels = shape
         launch = launch_options(*shape)
         warps = launch.pop("num_warps")
-        sizes = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "images_c": 1}
+        sizes = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "images_stride_c": 1}
         constants = sizes | EVERYTHING | launch | options
         arguments = {name: "i32" for name in augment_kernel.arg_names if name not in constants}
         arguments |= {"images": "*u8", "out": f"*{dtype}", "flipped": "*i1"}

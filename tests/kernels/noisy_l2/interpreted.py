@@ -8,9 +8,10 @@ import torch
 import fastnt
 from fastnt.kernels.noisy_l2 import eager, triton
 from fastnt.kernels.noisy_l2.launch import choose_launch
+from fastnt.kernels.noisy_l2.signature import Options, Tensors
 from fastnt.kernels.philox.eager import as_int64
 
-PLAIN = {"shared": False, "perturb_student": False, "reduction": "batchmean"}
+PLAIN = Options(False, False, "batchmean", torch.float32)
 CLASSES = (1, 2, 3, 7, 10, 33, 47, 63, 100, 1000, 4099)
 
 
@@ -29,29 +30,16 @@ def noise(students=1, alpha=0.5, high=False):
     )
 
 
-def check(student, teacher, given, index=None, scale=None, dtype=None, tol=2e-6, **options):
+def check(student, teacher, given, index=None, scale=None, dtype=None, tol=2e-6, **changed):
     """The kernel against the definition in float64; returns the kernel's loss and gradient."""
-    options = PLAIN | options
     dtype = dtype or student.dtype
-    ours = triton.value_and_grad(
-        student, teacher, *given, index, scale, grad_dtype=dtype, **options
-    )
+    options = PLAIN._replace(grad_dtype=dtype, **changed)
+    ours = triton.value_and_grad(Tensors(student, teacher, *given, index, scale), options)
     alpha, sigma, high, seed, step = given
     if high is not None:  # whose arithmetic is float32 in the definition
         sigma, high = eager.draw_sigma(sigma, high, seed, step), None
-    exact = eager.value_and_grad(
-        student.double(),
-        teacher.double(),
-        alpha,
-        sigma,
-        high,
-        seed,
-        step,
-        index,
-        scale,
-        grad_dtype=torch.float64,
-        **options,
-    )
+    in_float64 = student.double(), teacher.double(), alpha, sigma, high, seed, step, index, scale
+    exact = eager.value_and_grad(Tensors(*in_float64), options.with_grad(torch.float64))
     assert ours[0].dtype == torch.float32
     assert ours[1].dtype == dtype
     assert ours[1].is_contiguous()
@@ -63,7 +51,7 @@ def check(student, teacher, given, index=None, scale=None, dtype=None, tol=2e-6,
     bound = (
         tol
         * (student.double().abs() + teacher.double().abs()).amax()
-        * exact_scale(scale, student, options["reduction"])
+        * exact_scale(scale, student, options.reduction)
     )
     assert torch.all(error <= (rounded + 1e-6) * exact[1].abs() + bound)
     return ours
@@ -83,12 +71,12 @@ def test_loss_and_gradient_against_float64(classes, samples):
 
 
 @pytest.mark.parametrize("perturb_student", [False, True])
-def test_errors_are_those_of_eager_float32(perturb_student):
+def test_errors_are_those_of_eager_float32(perturb_student, rms):
     student, teacher = torch.randn(2, 2, 16, 4099).mul(3)  # over 1e5 elements
-    options = PLAIN | {"perturb_student": perturb_student, "reduction": "sum"}
+    options = PLAIN._replace(perturb_student=perturb_student, reduction="sum")
     exact, plain, ours = (
         version.value_and_grad(
-            *logits, *noise(2), None, None, grad_dtype=logits[0].dtype, **options
+            Tensors(*logits, *noise(2), None), options.with_grad(logits[0].dtype)
         )
         for version, logits in (
             (eager, (student.double(), teacher.double())),
@@ -99,10 +87,6 @@ def test_errors_are_those_of_eager_float32(perturb_student):
     for e, p, o in zip(exact, plain, ours, strict=True):
         ulp = torch.finfo(torch.float32).eps * rms(p)
         assert rms(o - e) <= 4 * rms(p - e) + ulp
-
-
-def rms(values):
-    return values.double().square().mean().sqrt().item()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -134,11 +118,11 @@ def test_mixed_dtypes(student, teacher, grad):
     ),
 )
 def test_options(shared, perturb_student, reduction, high):
-    options = {"shared": shared, "perturb_student": perturb_student, "reduction": reduction}
+    changed = {"shared": shared, "perturb_student": perturb_student, "reduction": reduction}
     student, teacher = torch.randn(2, 3, 5, 10)
     index = torch.randint(0, 2**32, (5,))
     given = noise(3, alpha=0.3, high=high)
-    check(student, teacher, given, index, torch.tensor(1024.0), **options)
+    check(student, teacher, given, index, torch.tensor(1024.0), **changed)
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
@@ -173,16 +157,9 @@ def test_masks_equal_eager(known_answers):
         rows = longs(*case["rows"])
         teacher = torch.ones(1, len(rows), 4)
         given = torch.tensor([case["alpha"]]), torch.ones(1), None
+        counters = longs(case["seed"]), longs(case["step"]), rows
         loss, _ = triton.value_and_grad(
-            teacher,
-            teacher,
-            *given,
-            longs(case["seed"]),
-            longs(case["step"]),
-            rows,
-            None,
-            grad_dtype=None,
-            **PLAIN | {"reduction": "none"},
+            Tensors(teacher, teacher, *given, *counters), Options(False, False, "none")
         )
         assert (loss[0] != 0).int().tolist() == case["selected"]
 
@@ -192,18 +169,10 @@ def test_known_normals(known_answers):
         rows = longs(*case["rows"])
         # With g = 0 and z = -1 the gradient is 1 + xi: exact to half an ulp of it.
         student = torch.zeros(1, len(rows), case["classes"])
+        given = torch.ones(1), torch.ones(1), None, longs(case["seed"]), longs(case["step"]), rows
         _, grad = triton.value_and_grad(
-            student,
-            student - 1,
-            torch.ones(1),
-            torch.ones(1),
-            None,
-            longs(case["seed"]),
-            longs(case["step"]),
-            rows,
-            None,
-            grad_dtype=torch.float32,
-            **PLAIN | {"reduction": "none", "shared": case["shared"]},
+            Tensors(student, student - 1, *given),
+            PLAIN._replace(reduction="none", shared=case["shared"]),
         )
         expected = torch.tensor(case["normals"], dtype=torch.float64)
         error = (grad[0].double() - 1 - expected).abs()
@@ -213,12 +182,11 @@ def test_known_normals(known_answers):
 def test_a_row_has_its_noise_in_any_batch_and_launch():
     student, teacher = torch.randn(2, 1, 40, 20)
     index = torch.randperm(1000)[:40]
-    options = PLAIN | {"reduction": "sum", "grad_dtype": torch.float32}
-    whole = triton.value_and_grad(student, teacher, *noise(), index, None, **options)[1]
+    options = PLAIN._replace(reduction="sum")
+    whole = triton.value_and_grad(Tensors(student, teacher, *noise(), index), options)[1]
     some = torch.randperm(40)[:7]
-    part = triton.value_and_grad(
-        student[:, some], teacher[:, some], *noise(), index[some], None, **options
-    )[1]
+    part = Tensors(student[:, some], teacher[:, some], *noise(), index[some])
+    part = triton.value_and_grad(part, options)[1]
     assert torch.equal(whole[:, some], part)
 
 
@@ -227,8 +195,8 @@ def test_nothing_in(reduction):
     for shape in ((1, 0, 7), (2, 3, 0)):
         empty = torch.empty(shape)
         given = noise(shape[0])
-        options = PLAIN | {"reduction": reduction, "grad_dtype": torch.float32}
-        loss, grad = triton.value_and_grad(empty, empty, *given, None, None, **options)
+        options = PLAIN._replace(reduction=reduction)
+        loss, grad = triton.value_and_grad(Tensors(empty, empty, *given, None), options)
         assert loss.shape == (shape[:2] if reduction == "none" else shape[:1])
         assert not loss.any()
         assert grad.shape == shape
@@ -236,7 +204,8 @@ def test_nothing_in(reduction):
 
 def test_no_gradient_unless_wanted():
     x = torch.randn(1, 3, 4)
-    assert triton.value_and_grad(x, x, *noise(), None, None, grad_dtype=None, **PLAIN)[1] is None
+    tensors = Tensors(x, x, *noise(), None)
+    assert triton.value_and_grad(tensors, PLAIN._replace(grad_dtype=None))[1] is None
 
 
 def test_repeats_are_bitwise_equal():

@@ -1,28 +1,27 @@
 import torch
+import torch._dynamo.testing
 
 from fastnt.kernels.noisy_l2 import compiled, eager
+from fastnt.kernels.noisy_l2.signature import Options, Tensors
 
 
 def test_equals_eager_and_is_compiled_once_for_all_noise():
-    compiled._compiled.cache_clear()
     torch._dynamo.reset()
-    options = {"shared": False, "perturb_student": False, "reduction": "batchmean"}
+    options = Options(False, False, "batchmean", torch.float32)
     student, teacher = torch.randn(2, 1, 12, 10)
     frames = 0
     for step in range(3):
-        given = (
+        tensors = Tensors(
+            student,
+            teacher,
             torch.tensor([0.3 + 0.2 * step]),
             torch.tensor([0.6 - 0.1 * step]),
             None,
             torch.tensor([7 + step]),
             torch.tensor([step]),
             None,
-            None,
         )
-        ours, theirs = (
-            version.value_and_grad(student, teacher, *given, grad_dtype=torch.float32, **options)
-            for version in (compiled, eager)
-        )
+        ours, theirs = (version.value_and_grad(tensors, options) for version in (compiled, eager))
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
         now = torch._dynamo.utils.counters["frames"]["ok"]
         assert step == 0 or now == frames

@@ -9,12 +9,12 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import fastnt
 from fastnt.kernels.augment.op import augment
-from fastnt.kernels.noisy_l2 import native
+from fastnt.kernels.native import MISSING, PRESENT
 
 GIVEN = {"alpha": 0.5, "sigma": 0.6, "seed": 3, "step": 2}
 IMPLS = [
     "eager",
-    pytest.param("native", marks=pytest.mark.skipif(not native.PRESENT, reason=native.MISSING)),
+    pytest.param("native", marks=pytest.mark.skipif(not PRESENT, reason=MISSING)),
 ]
 pytestmark = pytest.mark.parametrize("impl", IMPLS)
 

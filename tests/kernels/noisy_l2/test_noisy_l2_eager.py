@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from fastnt.kernels.noisy_l2.eager import draw_sigma, draw_xi, selected_rows, value_and_grad
+from fastnt.kernels.noisy_l2.signature import Options, Tensors
 from fastnt.kernels.philox.eager import as_int64
 
 ONE = torch.ones(1)
@@ -16,20 +17,14 @@ def longs(*values):
     return torch.tensor([as_int64(v) for v in values])
 
 
-def loss_and_grad(student, teacher, alpha, sigma, seed, step, index=None, **options):
-    """One student (N, C), one loss a sample, unless ``options`` say otherwise."""
-    given = {"sigma_high": None, "grad_scale": None, "shared": False, "perturb_student": False}
-    given |= {"reduction": "none", "grad_dtype": student.dtype} | options
-    loss, grad = value_and_grad(
-        student[None],
-        teacher[None],
-        torch.tensor([alpha]),
-        torch.tensor([sigma]),
-        seed=longs(seed),
-        step=longs(step),
-        index=index,
-        **given,
-    )
+def loss_and_grad(
+    student, teacher, alpha, sigma, seed, step, index=None, grad_scale=None, **changed
+):
+    """One student (N, C), one loss a sample, unless ``changed`` options say otherwise."""
+    noise = torch.tensor([alpha]), torch.tensor([sigma]), None, longs(seed), longs(step)
+    tensors = Tensors(student[None], teacher[None], *noise, index, grad_scale)
+    options = Options(False, False, "none", student.dtype)._replace(**changed)
+    loss, grad = value_and_grad(tensors, options)
     return loss[0], None if grad is None else grad[0]
 
 
@@ -77,7 +72,7 @@ def test_equals_the_reference(reference, shared, perturb_student, indexed, pair,
     for classes in (1, 3, 10):
         student, teacher = draw.normal(0, 3, (2, 3, 9, classes))
         rows = draw.integers(0, 2**32, 9) if indexed else np.arange(9)
-        loss, grad = value_and_grad(
+        tensors = Tensors(
             torch.tensor(student),
             torch.tensor(teacher),
             torch.tensor(alphas),
@@ -86,13 +81,9 @@ def test_equals_the_reference(reference, shared, perturb_student, indexed, pair,
             longs(*seeds),
             longs(*steps),
             torch.tensor(rows) if indexed else None,
-            None,
-            shared=shared,
-            perturb_student=perturb_student,
-            reduction="none",
-            grad_dtype=torch.float64,
-            teacher_id=teacher_id,
         )
+        options = Options(shared, perturb_student, "none", torch.float64, teacher_id)
+        loss, grad = value_and_grad(tensors, options)
         for s in range(3):
             sigma = sigmas[s]
             if pair:
@@ -123,15 +114,10 @@ def test_equals_the_reference(reference, shared, perturb_student, indexed, pair,
 
 def test_one_teacher_for_all_students():
     student, teacher = torch.randn(3, 5, 4), torch.randn(1, 5, 4)
-    noise = torch.rand(3), torch.rand(3), None, longs(1, 2, 3), longs(0, 1, 2), None, None
-    options = {
-        "shared": False,
-        "perturb_student": False,
-        "reduction": "sum",
-        "grad_dtype": torch.float32,
-    }
-    one = value_and_grad(student, teacher, *noise, **options)
-    many = value_and_grad(student, teacher.expand(3, 5, 4).clone(), *noise, **options)
+    noise = torch.rand(3), torch.rand(3), None, longs(1, 2, 3), longs(0, 1, 2), None
+    options = Options(False, False, "sum", torch.float32)
+    one = value_and_grad(Tensors(student, teacher, *noise), options)
+    many = value_and_grad(Tensors(student, teacher.expand(3, 5, 4).clone(), *noise), options)
     assert torch.equal(one[0], many[0])
     assert torch.equal(one[1], many[1])
 
@@ -252,7 +238,7 @@ def test_expected_loss_and_gradient(shared, perturb_student):
     draws, alpha, sigma = 20_000, 0.5, 0.6
     torch.manual_seed(0)
     student, teacher = 3 * torch.randn(2, 1, 3, 5, dtype=torch.float64)
-    loss, grad = value_and_grad(
+    tensors = Tensors(
         student.expand(draws, 3, 5),
         teacher,
         alpha * torch.ones(draws),
@@ -261,12 +247,8 @@ def test_expected_loss_and_gradient(shared, perturb_student):
         torch.arange(draws),
         longs(0).expand(draws),
         None,
-        None,
-        shared=shared,
-        perturb_student=perturb_student,
-        reduction="none",
-        grad_dtype=torch.float64,
     )
+    loss, grad = value_and_grad(tensors, Options(shared, perturb_student, "none", torch.float64))
     clean = student - teacher
     noisy = student if perturb_student else teacher
     offset = alpha * sigma**2 / 2 * noisy.square().sum(-1)

@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import itertools
 import math
@@ -12,11 +13,13 @@ import pytest
 import torch
 
 import fastnt
+from fastnt.kernels.native import MISSING, PRESENT
 from fastnt.kernels.noisy_l2 import eager, native, op
+from fastnt.kernels.noisy_l2.signature import Options, Tensors
 from fastnt.kernels.philox.eager import as_int64
 
-if not native.PRESENT:
-    pytest.skip(native.MISSING, allow_module_level=True)
+if not PRESENT:
+    pytest.skip(MISSING, allow_module_level=True)
 from fastnt import _native
 
 BOTH = [False, True]
@@ -37,9 +40,8 @@ def longs(*values):
     return torch.tensor([as_int64(v) for v in values])
 
 
-def options(**given):
-    base = {"shared": False, "perturb_student": False, "reduction": "none"}
-    return base | {"grad_dtype": torch.float32} | given
+def options(**changed):
+    return Options(False, False, "none", torch.float32)._replace(**changed)
 
 
 def noise(index=None, scale=None, high=None, alphas=(0.5, 1.0)):
@@ -60,34 +62,29 @@ def logits(*shape, dtype=torch.float32):
     return (3 * torch.randn(2, *shape)).to(dtype).unbind()
 
 
-def rms(x):
-    return x.double().square().mean().sqrt().item()
+@pytest.fixture
+def assert_as_exact(rms):
+    return functools.partial(_assert_as_exact, rms)
 
 
-def ulp(x):
-    """One unit in the last place, root mean square."""
-    eps = torch.finfo(x.dtype).eps
-    return rms(x) * eps
-
-
-def assert_as_exact(student, teacher, given, chosen):
+def _assert_as_exact(rms, student, teacher, given, chosen):
     """Native's errors against float64 are at most four times eager's, plus one ulp."""
-    exact = eager.value_and_grad(
-        student.double(), teacher.double(), *given, **chosen | {"grad_dtype": torch.float64}
-    )
-    plain = eager.value_and_grad(student, teacher, *given, **chosen)
-    ours = native.value_and_grad(student, teacher, *given, **chosen)
+    in_float64 = Tensors(student.double(), teacher.double(), *given)
+    exact = eager.value_and_grad(in_float64, chosen._replace(grad_dtype=torch.float64))
+    plain = eager.value_and_grad(Tensors(student, teacher, *given), chosen)
+    ours = native.value_and_grad(Tensors(student, teacher, *given), chosen)
     for e, p, o in zip(exact, plain, ours, strict=True):
         assert o.shape == p.shape
         assert o.dtype == p.dtype
         assert o.is_contiguous()
         if e.numel():
-            assert rms(o - e) <= 4 * rms(p - e) + ulp(p)
+            one_ulp = torch.finfo(p.dtype).eps * rms(p)
+            assert rms(o - e) <= 4 * rms(p - e) + one_ulp
     return ours
 
 
 @pytest.mark.parametrize("classes", CLASSES)
-def test_loss_and_gradient_at_every_shape(isa, classes):
+def test_loss_and_gradient_at_every_shape(isa, classes, assert_as_exact):
     for samples in (0, 1, 2, 127, 1024):
         if samples * classes > 10**6 and isa == "baseline":
             continue
@@ -98,7 +95,7 @@ def test_loss_and_gradient_at_every_shape(isa, classes):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize(("shared", "perturb_student"), list(itertools.product(BOTH, BOTH)))
-def test_every_option(isa, shared, perturb_student, reduction):
+def test_every_option(isa, shared, perturb_student, reduction, assert_as_exact):
     chosen = options(shared=shared, perturb_student=perturb_student, reduction=reduction)
     for indexed, pair, scaled, own in itertools.product(BOTH, repeat=4):
         student, teacher = logits(2, 60, 37)
@@ -112,7 +109,7 @@ def test_every_option(isa, shared, perturb_student, reduction):
 
 @pytest.mark.parametrize("perturb_student", BOTH)
 @pytest.mark.parametrize("grad_dtype", [torch.float32, *HALVES])
-def test_every_dtype(isa, grad_dtype, perturb_student):
+def test_every_dtype(isa, grad_dtype, perturb_student, assert_as_exact):
     kinds = [torch.float32, *HALVES]
     for one, other in itertools.product(kinds, [*kinds, torch.float64]):
         student, teacher = logits(2, 50, 1030)
@@ -136,14 +133,14 @@ def layouts(x):
 def test_every_layout_gives_the_same_bits(isa, dtype):
     student, teacher = logits(2, 21, 1100, dtype=dtype)
     chosen = options(grad_dtype=dtype)
-    expected = native.value_and_grad(student, teacher, *noise(), **chosen)
+    expected = native.value_and_grad(Tensors(student, teacher, *noise()), chosen)
     for (name, s), (_, t) in zip(layouts(student), layouts(teacher), strict=True):
-        ours = native.value_and_grad(s, t, *noise(), **chosen)
+        ours = native.value_and_grad(Tensors(s, t, *noise()), chosen)
         assert torch.equal(ours[0], expected[0]), name
         assert torch.equal(ours[1], expected[1]), name
     for expanded in (student[:, :1].expand_as(student), student[..., :1].expand_as(student)):
-        ours = native.value_and_grad(expanded, teacher, *noise(), **chosen)
-        same = native.value_and_grad(expanded.contiguous(), teacher, *noise(), **chosen)
+        ours = native.value_and_grad(Tensors(expanded, teacher, *noise()), chosen)
+        same = native.value_and_grad(Tensors(expanded.contiguous(), teacher, *noise()), chosen)
         assert torch.equal(ours[1], same[1])
 
 
@@ -152,12 +149,12 @@ def test_noise_arguments_are_read_with_their_strides():
     index = torch.randint(0, 2**32, (30,))
     alpha, sigma, _, seed, step, _, _ = noise()
     expected = native.value_and_grad(
-        student, teacher, alpha, sigma, sigma + 1, seed, step, index, None, **options()
+        Tensors(student, teacher, alpha, sigma, sigma + 1, seed, step, index), options()
     )
     apart = [
         torch.stack([x, x - x], -1)[:, 0] for x in (alpha, sigma, sigma + 1, seed, step, index)
     ]
-    ours = native.value_and_grad(student, teacher, *apart, None, **options())
+    ours = native.value_and_grad(Tensors(student, teacher, *apart, None), options())
     assert torch.equal(ours[1], expected[1])
 
 
@@ -167,7 +164,7 @@ def test_masks_equal_the_definition(isa, known_answers):
         ones = torch.ones(1, len(rows), 1)
         arguments = torch.tensor([case["alpha"]]), torch.ones(1), None
         stream = longs(case["seed"]), longs(case["step"]), rows, None
-        _, grad = native.value_and_grad(0 * ones, ones, *arguments, *stream, **options())
+        _, grad = native.value_and_grad(Tensors(0 * ones, ones, *arguments, *stream), options())
         assert (grad[0, :, 0] != -1).int().tolist() == case["selected"]
 
 
@@ -178,7 +175,7 @@ def test_masks_equal_the_definition_at_many_rates(isa):
         given = torch.tensor([alpha]), longs(21), longs(4)
         mask = eager.selected_rows(*given, rows)[0]
         arguments = given[0], torch.ones(1), None, *given[1:], rows, None
-        _, grad = native.value_and_grad(0 * ones, ones, *arguments, **options())
+        _, grad = native.value_and_grad(Tensors(0 * ones, ones, *arguments), options())
         assert torch.equal(grad[0, :, 0] != -1, mask)
 
 
@@ -187,7 +184,7 @@ def test_known_losses_and_gradients(isa, known_answers):
         student, teacher, loss, grad = (
             torch.tensor(case[name]) for name in ("student", "teacher", "loss", "grad")
         )
-        ours = native.value_and_grad(
+        tensors = Tensors(
             student[None],
             teacher[None],
             torch.tensor([case["alpha"]]),
@@ -196,9 +193,9 @@ def test_known_losses_and_gradients(isa, known_answers):
             longs(case["seed"]),
             longs(case["step"]),
             longs(*case["rows"]),
-            None,
-            **options(shared=case["shared"], perturb_student=case["perturb"] == "student"),
         )
+        chosen = options(shared=case["shared"], perturb_student=case["perturb"] == "student")
+        ours = native.value_and_grad(tensors, chosen)
         torch.testing.assert_close(ours[0][0], loss, rtol=1e-5, atol=0)
         torch.testing.assert_close(ours[1][0], grad, rtol=1e-5, atol=1e-4)
 
@@ -207,16 +204,20 @@ def test_several_teachers_have_their_own_noise():
     student, teacher = logits(2, 40, 13)
     for teacher_id, shared in itertools.product((0, 3), BOTH):
         chosen = options(shared=shared, teacher_id=teacher_id)
-        ours = native.value_and_grad(student, teacher, *noise(), **chosen)
-        expected = eager.value_and_grad(student, teacher, *noise(), **chosen)
+        ours = native.value_and_grad(Tensors(student, teacher, *noise()), chosen)
+        expected = eager.value_and_grad(Tensors(student, teacher, *noise()), chosen)
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_gradient_unless_wanted():
     student, teacher = logits(2, 9, 5)
-    loss, grad = native.value_and_grad(student, teacher, *noise(), **options(grad_dtype=None))
+    loss, grad = native.value_and_grad(
+        Tensors(student, teacher, *noise()), options(grad_dtype=None)
+    )
     assert grad is None
-    assert torch.equal(loss, native.value_and_grad(student, teacher, *noise(), **options())[0])
+    assert torch.equal(
+        loss, native.value_and_grad(Tensors(student, teacher, *noise()), options())[0]
+    )
 
 
 def test_infinity_and_nan_pass_as_in_eager(isa):
@@ -224,8 +225,12 @@ def test_infinity_and_nan_pass_as_in_eager(isa):
     student[0, 1, 3], teacher[0, 2, 66], student[1, 4, 69] = math.inf, -math.inf, math.nan
     for dtype in (torch.float32, *HALVES):
         chosen = options(grad_dtype=dtype)
-        ours = native.value_and_grad(student.to(dtype), teacher.to(dtype), *noise(), **chosen)
-        plain = eager.value_and_grad(student.to(dtype), teacher.to(dtype), *noise(), **chosen)
+        ours = native.value_and_grad(
+            Tensors(student.to(dtype), teacher.to(dtype), *noise()), chosen
+        )
+        plain = eager.value_and_grad(
+            Tensors(student.to(dtype), teacher.to(dtype), *noise()), chosen
+        )
         for o, p in zip(ours, plain, strict=True):
             assert torch.equal(o.isnan(), p.isnan())
             assert torch.equal(o.isinf(), p.isinf())
@@ -239,7 +244,9 @@ def test_rounding_to_the_halves_is_torchs(isa, dtype):
     small = torch.rand(every.shape) * every.float() * 2.0**-9
     clean = torch.zeros(1), torch.zeros(1), None, longs(0), longs(0), None, None
     for student, teacher in ((every, torch.zeros_like(every)), (every, small)):
-        _, grad = native.value_and_grad(student, teacher, *clean, **options(grad_dtype=dtype))
+        _, grad = native.value_and_grad(
+            Tensors(student, teacher, *clean), options(grad_dtype=dtype)
+        )
         expected = (student.float() - teacher.float()).to(dtype)
         assert torch.equal(grad, expected)
 
@@ -266,10 +273,10 @@ def test_the_bits_do_not_depend_on_threads_nor_repeats(isa, shape):
     given = tuple(x[: shape[0]] if torch.is_tensor(x) else x for x in noise())
     for shared in BOTH:
         chosen = options(shared=shared, reduction="batchmean")
-        expected = native.value_and_grad(student, teacher, *given, **chosen)
+        expected = native.value_and_grad(Tensors(student, teacher, *given), chosen)
         for threads in (2, 3, 1, 2):
             torch.set_num_threads(threads)
-            ours = native.value_and_grad(student, teacher, *given, **chosen)
+            ours = native.value_and_grad(Tensors(student, teacher, *given), chosen)
             assert torch.equal(ours[0], expected[0])
             assert torch.equal(ours[1], expected[1])
 
@@ -278,9 +285,9 @@ def test_250_repeats_are_bitwise_equal(isa):
     student, teacher = logits(2, 900, 47)
     torch.set_num_threads(2)
     chosen = options(reduction="batchmean")
-    expected = native.value_and_grad(student, teacher, *noise(), **chosen)
+    expected = native.value_and_grad(Tensors(student, teacher, *noise()), chosen)
     for _ in range(250):
-        ours = native.value_and_grad(student, teacher, *noise(), **chosen)
+        ours = native.value_and_grad(Tensors(student, teacher, *noise()), chosen)
         assert torch.equal(ours[0], expected[0])
         assert torch.equal(ours[1], expected[1])
 
@@ -289,10 +296,10 @@ def test_a_row_has_its_noise_in_any_batch():
     student, teacher = logits(1, 300, 70)
     index = torch.randperm(1000)[:300]
     given = torch.tensor([0.5]), torch.tensor([0.8]), None, longs(3), longs(9)
-    loss, grad = native.value_and_grad(student, teacher, *given, index, None, **options())
+    loss, grad = native.value_and_grad(Tensors(student, teacher, *given, index, None), options())
     order = torch.randperm(300)[:111]
     part = student[:, order], teacher[:, order]
-    ours = native.value_and_grad(*part, *given, index[order], None, **options())
+    ours = native.value_and_grad(Tensors(*part, *given, index[order], None), options())
     assert torch.equal(ours[0], loss[:, order])
     assert torch.equal(ours[1], grad[:, order])
 
@@ -300,13 +307,13 @@ def test_a_row_has_its_noise_in_any_batch():
 def test_many_callers_at_once_get_what_one_gets():
     student, teacher = logits(2, 2000, 100)
     torch.set_num_threads(2)
-    expected = native.value_and_grad(student, teacher, *noise(), **options())
+    expected = native.value_and_grad(Tensors(student, teacher, *noise()), options())
     same = []
 
     def call():
         torch.set_num_threads(2)
         for _ in range(10):
-            ours = native.value_and_grad(student, teacher, *noise(), **options())
+            ours = native.value_and_grad(Tensors(student, teacher, *noise()), options())
             same.append(torch.equal(ours[1], expected[1]))
 
     callers = [threading.Thread(target=call) for _ in range(4)]
@@ -319,7 +326,7 @@ def test_many_callers_at_once_get_what_one_gets():
 
 def _bits(student, teacher, queue):
     torch.set_num_threads(2)
-    _, grad = native.value_and_grad(student, teacher, *noise(), **options())
+    _, grad = native.value_and_grad(Tensors(student, teacher, *noise()), options())
     queue.put(hashlib.sha256(memoryview(grad.numpy())).hexdigest())
 
 
@@ -327,7 +334,7 @@ def _bits(student, teacher, queue):
 def test_a_forked_child_starts_its_own_threads():
     student, teacher = logits(2, 2000, 100)
     torch.set_num_threads(2)
-    grad = native.value_and_grad(student, teacher, *noise(), **options())[1]
+    grad = native.value_and_grad(Tensors(student, teacher, *noise()), options())[1]
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     child = context.Process(target=_bits, args=(student, teacher, queue))
@@ -370,7 +377,7 @@ def test_tails_occur_as_often_as_they_should(isa):
     found = dict.fromkeys((3.0, 4.0, 4.5, 5.0), 0)
     for step in range(steps):
         given = torch.ones(1), torch.ones(1), None, longs(77), longs(step), None, None
-        xi = -1 - native.value_and_grad(*wide, *given, **options())[1]
+        xi = -1 - native.value_and_grad(Tensors(*wide, *given), options())[1]
         beyond = xi[xi.abs() > 3.0].abs()
         for bound in found:
             found[bound] += (beyond > bound).sum().item()
@@ -418,7 +425,7 @@ def test_memory_is_one_gradient():
 
 
 def test_an_instruction_set_can_be_forced():
-    code = "from fastnt.kernels.noisy_l2 import native; print(native._native.isa())"
+    code = "import fastnt.kernels.native; from fastnt import _native; print(_native.isa())"
     environment = os.environ | {"FASTNT_ISA": "baseline"}
     shown = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
@@ -429,7 +436,7 @@ def test_an_instruction_set_can_be_forced():
 def test_the_rate_of_the_noise_is_what_sigma_says(isa):
     student, teacher = torch.zeros(1, 2000, 50), torch.ones(1, 2000, 50)
     given = torch.ones(1), torch.tensor([0.7]), None, longs(5), longs(0), None, None
-    xi = -1 - native.value_and_grad(student, teacher, *given, **options())[1]
+    xi = -1 - native.value_and_grad(Tensors(student, teacher, *given), options())[1]
     assert abs(xi.mean().item()) < 5 * 0.7 / math.sqrt(xi.numel())
     assert xi.std().item() == pytest.approx(0.7, abs=5 * 0.7 / math.sqrt(2 * xi.numel()))
     assert np.abs(np.corrcoef(xi[0].T.numpy()) - np.eye(50)).max() < 6 / math.sqrt(2000)
@@ -440,11 +447,12 @@ def test_numbers_and_one_students_logits_are_taken_as_they_are(reduction):
     student, teacher = logits(40, 13)
     chosen = options(reduction=reduction)
     for seed, high in ((-3, None), (2**64 - 3, 0.9)):
-        plain = native.value_and_grad(
-            student, teacher, 0.5, 0.6, high, seed, 2**32 - 1, None, None, **chosen
-        )
+        numbers = Tensors(student, teacher, 0.5, 0.6, high, seed, 2**32 - 1, None)
+        plain = native.value_and_grad(numbers, chosen)
         tensors = torch.tensor([0.5]), torch.tensor([0.6]), high and torch.tensor([high])
         stream = longs(seed), longs(2**32 - 1), None, None
-        expected = native.value_and_grad(student[None], teacher[None], *tensors, *stream, **chosen)
+        expected = native.value_and_grad(
+            Tensors(student[None], teacher[None], *tensors, *stream), chosen
+        )
         assert torch.equal(plain[0], expected[0][0])
         assert torch.equal(plain[1], expected[1][0])

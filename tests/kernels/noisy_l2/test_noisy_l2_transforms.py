@@ -14,7 +14,9 @@ import torch._dynamo.testing
 from torch.func import grad, hessian, jacrev, vmap
 
 import fastnt
-from fastnt.kernels.noisy_l2 import eager, native
+from fastnt.kernels.native import PRESENT
+from fastnt.kernels.noisy_l2 import eager
+from fastnt.kernels.noisy_l2.signature import Options, Tensors
 from fastnt.loss import noisy_logits
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -24,7 +26,7 @@ REDUCTIONS = ["none", "mean"] if INTERPRETED else ["none", "sum", "batchmean", "
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not native.PRESENT, reason="the native kernels are not installed"
+    not INTERPRETED and not PRESENT, reason="the native kernels are not installed"
 )
 
 
@@ -274,10 +276,8 @@ def test_an_op_called_directly_differentiates_right(impl, dtype, reduction):
     student, teacher = logits(2, 6, 5, dtype=dtype)
     exact = student.double().requires_grad_()
     student.requires_grad_()
-    options = {"shared": False, "perturb_student": True, "reduction": reduction}
-    wanted, _ = eager.value_and_grad(
-        exact, teacher.double(), *arguments(2), grad_dtype=None, **options
-    )
+    options = Options(False, True, reduction)
+    wanted, _ = eager.value_and_grad(Tensors(exact, teacher.double(), *arguments(2)), options)
     weights = torch.rand_like(wanted) * 2.0**-14  # float16 must not lose what is multiplied later
     # The gradient that is kept is rounded, and the product; the interpreter cuts off bfloat16.
     roundings = 1.5 if INTERPRETED and dtype == torch.bfloat16 else 1.0
@@ -286,7 +286,7 @@ def test_an_op_called_directly_differentiates_right(impl, dtype, reduction):
         (None, torch.tensor(2.0**-12)), (None, dtype, torch.float32)
     ):
         loss, written = operator(impl)(
-            student, teacher, *arguments(2, None, scale), *options.values(), grad_dtype, 0
+            student, teacher, *arguments(2, None, scale), *options.with_grad(grad_dtype)
         )
         assert loss.requires_grad
         assert not written.requires_grad

@@ -8,6 +8,7 @@ import torch
 import fastnt
 from fastnt.kernels.noisy_l2 import op
 from fastnt.kernels.noisy_l2.launch import choose_launch, choose_sum
+from fastnt.kernels.noisy_l2.signature import Options, Tensors
 
 LARGE = (8192, 32768)
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -30,8 +31,8 @@ def build(compile_for):
         size = 4 if dtype == "fp32" else 2
         constants = {
             "students": 1,
-            "student_c": 1,
-            "teacher_c": 1,
+            "student_stride_c": 1,
+            "teacher_stride_c": 1,
             "NUMBERS": 0,
             "HAS_HIGH": 0,
             "HAS_INDEX": 1,
@@ -48,7 +49,7 @@ def build(compile_for):
             **options,
         }
         arguments = {
-            name: "i64" if name.endswith("_s") else "i32"
+            name: "i64" if "stride" in name else "i32"
             for name in noisy_l2_kernel.arg_names
             if name not in constants
         }
@@ -127,64 +128,27 @@ def test_the_second_stage_compiles(build, compile_for):
         assert code.local_bytes == 0
 
 
-@pytest.fixture(params=["sm_90", "gfx942"])
-def compile_launches(request, monkeypatch):
-    """Go through a launch as Triton does, up to its compiled kernels: ones become constants there."""
-    driver = pytest.importorskip("triton").runtime.driver
-    from triton.backends.compiler import GPUTarget
-
-    from fastnt.kernels.noisy_l2 import triton
-
-    amd = request.param == "gfx942"
-    target = GPUTarget("hip", "gfx942", 64) if amd else GPUTarget("cuda", 90, 32)
-
-    class Driver:
-        def get_current_target(self):
-            return target
-
-        def get_current_device(self):
-            return int(amd)  # what is compiled is kept by device
-
-        def get_current_stream(self, device):
-            return 0
-
-    class Compiled:
-        def __init__(self, kernel):
-            self.kernel = kernel
-
-        def __getitem__(self, grid):
-            def launch(*arguments, **options):
-                code = self.kernel.warmup(*arguments, grid=grid, enable_fp_fusion=False, **options)
-                seen.append(code.metadata.num_warps * target.warp_size)
-
-            return launch
-
-    seen = []
-    monkeypatch.setattr(driver, "_active", Driver())
-    monkeypatch.setattr(torch.version, "hip", "6" if amd else None)
-    monkeypatch.setattr(triton, "APPROX", int(not amd))
-
-    def compile_launches(student, teacher, *values):
-        options = False, False, "batchmean", student.dtype, 0
-        triton._launch(student, teacher, *values, None, None, *options, Compiled)
-        return seen
-
-    return compile_launches
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="test_noisy_l2_gpu.py runs what is compiled")
 @pytest.mark.parametrize("numbers", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1024, 10), (1, 17, 1000)], ids=str)
-def test_launches_compile_and_fit_the_machine(compile_launches, shape, numbers):
+def test_launches_compile_and_fit_the_machine(stand_in_gpu, shape, numbers):
+    """As Triton launches them: it makes constants of ones."""
+    from fastnt.kernels.noisy_l2 import triton
+
+    def launch(logits, values):
+        tensors = Tensors(*logits, *values, None)
+        triton.value_and_grad(tensors, Options(False, False, "batchmean", torch.float32))
+
     values = 1, 1, 1, 1, 1
     if not numbers:
         values = (*torch.ones(3, shape[0]), *torch.ones(2, shape[0], dtype=torch.int64))
-    threads = compile_launches(*torch.empty(2, *shape), *values)
-    assert threads
-    assert max(threads) <= 1024
+    launch(torch.empty(2, *shape), values)
     if numbers:
         transposed = torch.empty(2, *shape).mT.contiguous().mT
-        compile_launches(*transposed, 0.5, 0.1, 0.6, 2**64 - 1, 2**32 - 1)
+        launch(transposed, (0.5, 0.1, 0.6, 2**64 - 1, 2**32 - 1))
+    assert stand_in_gpu.launches
+    warp_size = stand_in_gpu.target.warp_size
+    assert all(launch.num_warps * warp_size <= 1024 for launch in stand_in_gpu.launches)
 
 
 def test_cpu_tensors_are_refused_without_the_interpreter(monkeypatch):

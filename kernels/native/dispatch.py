@@ -1,0 +1,37 @@
+"""When a registered op must stand for a kernel that is called with addresses.
+
+A launcher reads tensors at their addresses. Some tensors have none, or hold other values than the
+memory there; and some tools watch the operations that torch's dispatcher sees. In these cases the
+launcher calls its registered op instead, and torch decides what to do.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+# Tells whether a transform of torch.func (vmap, grad, ...) is active.
+functorch_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+
+def needs_registered_op(*tensors: Tensor) -> bool:
+    """Tell whether the kernel must be called through torch's dispatcher.
+
+    That is so under torch.compile, torch.func, tracing and dispatch modes (FakeTensorMode), and for
+    tensors whose memory does not hold their values: subclasses, lazy negation, lazy zeros.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or functorch_is_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or not all(map(_memory_holds_values, tensors))
+    )
+
+
+def _memory_holds_values(tensor: Tensor) -> bool:
+    kind = type(tensor)
+    return (kind is Tensor or kind is Parameter) and not (
+        tensor.is_neg() or tensor._is_zerotensor()
+    )
