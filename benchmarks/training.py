@@ -19,7 +19,6 @@ from unittest.mock import patch
 import torch
 import typer
 import ways
-from fastnt.training.memory import keep_freed_memory
 from kd_lib import kd_lib, noisy_teacher
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from ways import Epoch, Work
 
 from fastnt.bench.run import describe_machine
+from fastnt.environment import keep_freed_memory
 from fastnt.files import write_json
 from fastnt.training.compute import choose_precision
 

@@ -146,7 +146,9 @@ def load_model(path: Path, network: nn.Module | None = None) -> Model:
             "restore it from a copy"
         ) from error
     if description.get("holds") != KIND:
-        raise UserError(f"{path} holds no network; give a .safetensors file of a network that fastnt train wrote")
+        raise UserError(
+            f"{path} holds no network; give a .safetensors file of a network that fastnt train wrote"
+        )
     try:
         height, width, channels = description["shape"]
         preprocess = Preprocess(description["preprocess"], (height, width, channels))

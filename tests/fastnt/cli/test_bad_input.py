@@ -174,7 +174,7 @@ def test_a_teacher_that_is_missing_or_not_safetensors(refused: Fastnt, tmp_path:
     assert "not a whole safetensors file" in refused("train", "--teacher", pickled)
     foreign = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"w": torch.zeros(3)}, foreign)
-    assert "holds no fastnt model" in refused("train", "--teacher", foreign)
+    assert "it has no description by fastnt" in refused("train", "--teacher", foreign)
 
 
 def test_several_teachers_one_of_which_is_missing(refused: Fastnt, tmp_path: Path) -> None:

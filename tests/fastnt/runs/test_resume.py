@@ -20,7 +20,7 @@ from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
 from fastnt.recipe_files import load_recipe
 from fastnt.report.curves import draw_curves
-from fastnt.training import checkpoint as checkpoint_module
+from fastnt.runs import checkpoint as checkpoint_module
 from fastnt.training.display import Silent
 from fastnt.runs.interruption import Interruption
 from fastnt.training.model import load_model
@@ -580,7 +580,7 @@ def test_logits_that_are_not_finite_or_were_changed_are_refused(tmp_path: Path) 
     logits = safetensors.torch.load_file(table)
     logits["train"][[3, 5], 2] = torch.tensor([torch.nan, torch.inf])
     safetensors.torch.save_file(logits, table, metadata)
-    with pytest.raises(UserError, match=r"table .* is damaged: its SHA-256 is another; delete"):
+    with pytest.raises(UserError, match=r"table .* it is damaged: its SHA-256 is another; delete"):
         _run(tmp_path / "b").execute()
     table.unlink()
     teacher = tmp_path / "a" / "teacher.safetensors"

@@ -61,7 +61,7 @@ def test_a_file_that_is_not_whole_safetensors_is_refused(tmp_path: Path, damage:
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file({"w": torch.zeros(3)}, path)
-    with pytest.raises(UserError, match="holds no fastnt model"):
+    with pytest.raises(UserError, match="it has no description by fastnt"):
         load_model(path)
 
 

@@ -186,7 +186,7 @@ def test_a_checkpoint_of_other_layers_is_one_sentence(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch, pytest.raises(AssertionError):
         patch.setattr("fastnt.report.curves.draw_curves", killed)
         _digits("--run", "b")
     monkeypatch.setattr("fastnt.training.step.TrainStep.load_state", gone)
