@@ -34,6 +34,4 @@ def _compile(options: Options) -> Callable[[Tensors, Options], Result]:
     Each has a code object of its own: Dynamo limits how often it compiles one code object.
     """
     code = _definition.__code__.replace(co_name="noisy_l2_" + "_".join(map(str, options)))
-    # Inductor's vectors on the CPU get Philox's 64-bit arithmetic wrong (torch 2.13: the mask of 12
-    # rows comes out different); its scalar code is right. GPUs have nothing to do with the option.
-    return torch.compile(FunctionType(code, globals()), fullgraph=True, options={"cpp.simdlen": 1})
+    return torch.compile(FunctionType(code, globals()), fullgraph=True)

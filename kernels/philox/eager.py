@@ -8,8 +8,9 @@ Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 
     counter 2  step (streams AUGMENT and ORDER: the epoch)
     counter 3  stream + 256 * teacher
 
-Words are int64 tensors that hold values in [0, 2^32): torch has no full arithmetic on uint32, and a
-64-bit product that wraps has the right bits.
+Words are int64 tensors that hold values in [0, 2^32): torch has no full arithmetic on uint32. No
+product overflows int64. A compiler may assume that (C++ leaves overflow undefined, and torch.compile
+writes C++), and without the assumption being true compiled words would be wrong.
 """
 
 import math
@@ -20,7 +21,7 @@ from torch import Tensor
 NOISE, MASK, SHARED_NOISE, AUGMENT, RANDOM_SIGMA, ORDER = range(6)
 
 _LOW = 0xFFFFFFFF
-_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers, both above 2^31
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85  # Weyl increments of the key
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -38,6 +39,16 @@ def as_tensor(value: int | Tensor, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
         return value
     return torch.full((), as_int64(value), dtype=torch.int64, device=device)
+
+
+def _multiply(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
+    """Return the high and the low word of the product.
+
+    With multiplier - 2^32, which is between -2^30 and 0, the product stays above -2^62. Its low
+    word is the same, and its high word lacks ``word``.
+    """
+    product = word * (multiplier - (1 << 32))
+    return (product >> 32) + word, product & _LOW
 
 
 def philox4x32(
@@ -59,13 +70,8 @@ def philox4x32(
     )
     key0, key1 = seed & _LOW, (seed >> 32) & _LOW
     for _ in range(10):
-        product0, product1 = c0 * _M0, c2 * _M1
-        c0, c1, c2, c3 = (
-            ((product1 >> 32) & _LOW) ^ c1 ^ key0,
-            product1 & _LOW,
-            ((product0 >> 32) & _LOW) ^ c3 ^ key1,
-            product0 & _LOW,
-        )
+        (high0, low0), (high1, low1) = _multiply(c0, _M0), _multiply(c2, _M1)
+        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
         key0, key1 = (key0 + _W0) & _LOW, (key1 + _W1) & _LOW
     return c0, c1, c2, c3
 

@@ -1,3 +1,6 @@
+import itertools
+
+import pytest
 import torch
 import torch._dynamo.testing
 
@@ -26,3 +29,17 @@ def test_equals_eager_and_is_compiled_once_for_all_noise():
         now = torch._dynamo.utils.counters["frames"]["ok"]
         assert step == 0 or now == frames
         frames = now
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_masks_equal_eager_over_many_seeds_and_steps(dtype):
+    torch._dynamo.reset()
+    student = torch.zeros(1, 64, 10, dtype=dtype)
+    options = Options(False, False, "none", dtype)
+    half, one = torch.tensor([0.5]), torch.tensor([1.0])
+    for seed, step in itertools.product((12345, 0, -3, 2**62 + 11, -(2**63)), range(10)):
+        counters = torch.tensor([seed]), torch.tensor([step])
+        tensors = Tensors(student, student - 1, half, one, None, *counters, None)
+        (_, ours), (_, theirs) = (v.value_and_grad(tensors, options) for v in (compiled, eager))
+        assert torch.equal(ours != 1, theirs != 1)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
