@@ -137,9 +137,7 @@ class Journal:
         self._count_time()
         records, timings = tuple(self.records), dict(self.timings)
         with self._told_how_to_resume():
-            self._folder.checkpoints.save(
-                Checkpoint(*at, trainer.seconds, records, timings, state)
-            )
+            self._folder.checkpoints.save(Checkpoint(*at, trainer.seconds, records, timings, state))
         self._saved = at
 
     @contextmanager

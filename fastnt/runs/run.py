@@ -146,9 +146,7 @@ class Run:
         if self.profiled and name == "noisy":
             trace = self.folder.trace if self.compute.ranks.is_rank_0 else None
             profile = StepProfile(self.compute.device, trace=trace)
-        train_student(
-            course, teaching, student, recipe, self._journal, phase=name, profile=profile
-        )
+        train_student(course, teaching, student, recipe, self._journal, phase=name, profile=profile)
         if profile is not None:
             self.profile = profile.summary()
         self._journal.keep(student, name)

@@ -15,22 +15,22 @@ import safetensors.torch
 import torch
 
 from fastnt.config import Recipe
+from fastnt.data.loaders import Kind
 from fastnt.data.prepare import prepare
 from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
 from fastnt.recipe_files import load_recipe
 from fastnt.report.curves import draw_curves
 from fastnt.runs import checkpoint as checkpoint_module
-from fastnt.training.display import Silent
+from fastnt.runs.folder import RunFolder
 from fastnt.runs.interruption import Interruption
-from fastnt.training.model import load_model
-from fastnt.training.progress import EpochRecord
+from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
 from fastnt.runs.run import Run
-from fastnt.data.loaders import Kind
 from fastnt.training.compute import Compute, choose_compute
-from fastnt.runs.folder import RunFolder
-from fastnt.runs.networks import evaluate_run
+from fastnt.training.display import Silent
+from fastnt.training.model import load_model
+from fastnt.training.progress import EpochRecord
 from fastnt.training.step import TrainStep
 
 CPU = torch.device("cpu")
@@ -277,9 +277,7 @@ def test_a_short_run_saves_at_the_end_of_each_training_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = []
-    monkeypatch.setattr(
-        "fastnt.runs.checkpoint.save_checkpoint", lambda c, path: saved.append(c)
-    )
+    monkeypatch.setattr("fastnt.runs.checkpoint.save_checkpoint", lambda c, path: saved.append(c))
     _run(tmp_path / "a").execute()
     assert [(c.phase, c.epoch, c.batch) for c in saved] == [
         ("teacher", 2, 0),

@@ -10,18 +10,18 @@ import safetensors.torch
 import torch
 
 from fastnt.config import Recipe
+from fastnt.data.loaders import Kind
 from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.recipe_files import load_recipe
-from fastnt.training.display import Silent
-from fastnt.training.model import Model, load_model
-from fastnt.data.loaders import Kind
+from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import new_run
 from fastnt.runs.run import Run
 from fastnt.training.compute import choose_compute
-from fastnt.runs.networks import evaluate_run
+from fastnt.training.display import Silent
+from fastnt.training.model import Model, load_model
 
 CPU = torch.device("cpu")
 FILES = {
