@@ -43,8 +43,9 @@ def run(*command, **options):
 def build(folder, environment=None):
     """Build the one wheel from a copy of the clone, which nothing was ever built in."""
     sources = folder / "clone"
-    unwanted = (".git", ".venv", "build", "runs", "*.so", "__pycache__", ".*_cache", ".hypothesis")
+    unwanted = (".git", ".venv", "build", "*.so", "__pycache__", ".*_cache", ".hypothesis")
     shutil.copytree(ROOT, sources, symlinks=True, ignore=shutil.ignore_patterns(*unwanted))
+    shutil.rmtree(sources / "runs", ignore_errors=True)  # at the root alone: fastnt.runs is code
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder / "wheels"]
     if importlib.util.find_spec("scikit_build_core") and importlib.util.find_spec("nanobind"):
         command.append("--no-build-isolation")
