@@ -76,10 +76,8 @@ def read_runs(folders: Sequence[Path]) -> list[SavedRun]:
 
 
 def _read_run(folder: Path, name: str) -> SavedRun:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} holds no run; give a folder that fastnt train wrote")
-    recipe = _read_object(folder / "config.json")
-    files = RunFolder(folder)
+    files = RunFolder(folder).require()
+    recipe = _read_object(files.config)
     return SavedRun(
         folder=folder,
         name=name,
@@ -151,7 +149,7 @@ def _row(run: SavedRun, phase: str) -> Row:
     if run.summary is not None:
         status: Literal["finished", "trained", "unfinished"] = "finished"
     else:
-        saved = (run.folder / f"{phase}.safetensors").exists()
+        saved = RunFolder(run.folder).network(phase).exists()
         status = "trained" if saved else "unfinished"
     return Row(
         run=run.name,

@@ -90,8 +90,9 @@ class Plan:
         now = same.describe()
         for what, remedy in remedies.items():
             if now[what] != before[what]:
+                name = "determinism" if what == "deterministic" else what
                 raise UserError(
-                    f"{self.folder.path} was begun with another {what} ({before[what]}); resume it "
+                    f"{self.folder.path} was begun with another {name} ({before[what]}); resume it "
                     f"with {remedy}"
                 )
         return same
@@ -134,10 +135,10 @@ def resumed_run(
     """
     folder = find_run(runs_dir, name)
     recipe = folder.recipe()
-    if dataset is not None and load_recipe(dataset).dataset != recipe.dataset:
+    if dataset is not None and (other := load_recipe(dataset).dataset) != recipe.dataset:
         raise UserError(
-            f"{folder.path} was begun on {recipe.dataset}, not {load_recipe(dataset).dataset}; leave "
-            "--dataset out, and if the same data lie elsewhere now, give that place with --data-dir"
+            f"{folder.path} was begun on {recipe.dataset}, not {other}; leave --dataset out, and if "
+            "the same data lie elsewhere now, give that place with --data-dir"
         )
     before = asdict(recipe)
     now = asdict(load_recipe(dataset, config or folder.config, overrides))

@@ -76,11 +76,12 @@ def export(
     """
     if format not in _WRITERS:
         raise UserError(f"format is {format!r}; it must be one of {', '.join(_WRITERS)}")
-    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if format == "onnx" and missing:
-        raise UserError(
-            f"exporting ONNX needs {', '.join(missing)}; run `pip install 'fastnt[export]'`"
-        )
+    if format == "onnx":
+        missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UserError(
+                f"exporting ONNX needs {', '.join(missing)}; run `pip install 'fastnt[export]'`"
+            )
     target = Path(path)
     if target.is_dir():
         raise UserError(f"{target} is a folder; give the name of a file")

@@ -27,7 +27,7 @@ def teacher_names(recipe: Recipe) -> list[str]:
 
 
 def read_given(given: Sequence[Given]) -> list[nn.Module | str]:
-    """Load the teachers that are files; return modules and names of factories as they are.
+    """Load the teachers that are files, copy those that are modules; keep names of factories.
 
     A run calls this before it writes anything.
 
@@ -35,7 +35,7 @@ def read_given(given: Sequence[Given]) -> list[nn.Module | str]:
         UserError: a file is missing, damaged or holds no model.
     """
     return [
-        teacher
+        copy.deepcopy(teacher)  # the caller's stays on its device and in its mode
         if isinstance(teacher, nn.Module)
         else str(teacher)
         if is_own_teacher(str(teacher))
@@ -59,7 +59,7 @@ def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
 
 
 def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
-    """Return a model on the device for each module, of which a copy is used, and each factory.
+    """Return a model on the device for each module, which is used as it is, and each factory.
 
     Raises:
         UserError: a factory fails, or a network does not fit the images or the classes.
@@ -68,8 +68,6 @@ def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
     for teacher in given:
         if isinstance(teacher, str):
             torch.manual_seed(_seed(course.recipe))  # a factory may draw its weights
-        else:
-            teacher = copy.deepcopy(teacher)
         if not isinstance(teacher, Model):
             teacher = Model(teacher, course.preprocess, course.data.classes)
         models.append(teacher.eval().to(course.compute.device))

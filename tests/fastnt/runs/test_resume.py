@@ -415,7 +415,7 @@ def test_other_arithmetic_than_before_is_refused(stopped: Path) -> None:
     with pytest.raises(UserError, match=r"another device .*--device cpu"):
         resume(device=torch.device("cuda"))
     write(deterministic=True)
-    with pytest.raises(UserError, match=r"another deterministic .*with --deterministic$"):
+    with pytest.raises(UserError, match=r"another determinism .*with --deterministic$"):
         resume()
     write(precision="bfloat16", threads=3)
     assert resume().precision.dtype == torch.bfloat16
