@@ -20,8 +20,8 @@ from fastnt.config import Recipe
 from fastnt.errors import UserError
 from fastnt.files import locked, read_json, sweep, write_error, write_json, write_text
 from fastnt.recipe_files import load_recipe
-from fastnt.runs.checkpoint import Checkpoints
 from fastnt.runs.summary import check_summary, check_timings
+from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.model import Model
 from fastnt.training.progress import EpochRecord
 

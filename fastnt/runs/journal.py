@@ -8,9 +8,9 @@ import torch
 
 from fastnt.errors import UserError
 from fastnt.factory import in_short
-from fastnt.runs.checkpoint import Checkpoint
+from fastnt.interruption import Interruption
 from fastnt.runs.folder import RunFolder
-from fastnt.runs.interruption import Interruption
+from fastnt.training.checkpoint import Checkpoint
 from fastnt.training.model import Model, load_model
 from fastnt.training.progress import PHASES, EpochRecord
 from fastnt.training.ranks import ALONE, Ranks

@@ -13,7 +13,7 @@ from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.environment import describe_environment
 from fastnt.errors import Interrupted, UserError
-from fastnt.runs.interruption import Interruption
+from fastnt.interruption import Interruption
 from fastnt.runs.journal import Journal
 from fastnt.runs.resume import Plan, open_same_data, resume_command
 from fastnt.runs.summary import Networks, summarise

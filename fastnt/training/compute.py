@@ -1,9 +1,12 @@
 """How a network is computed: everything beside the recipe that decides the bits of a result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import torch
+from torch import nn
 
 from fastnt.data.loaders import Kind
 from fastnt.training.ranks import ALONE, Ranks
@@ -99,3 +102,20 @@ def choose_precision(device: torch.device, amp: bool | None) -> Precision:
 def _cpu_has_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def compile_alone(module: nn.Module) -> Callable[..., Any]:
+    """Compile ``module``'s forward pass under a code object of its own.
+
+    Dynamo counts what it compiled by code object and stops at some number, eight by default. All
+    networks share the code of one ``forward``: compiled as modules, a few of them use that up.
+    Each batch size has code of its own: else a second one makes it general, in this network and,
+    Dynamo remembering by line of code, in those after it.
+    """
+
+    def forward(*inputs: Any) -> Any:
+        return module(*inputs)
+
+    own = FunctionType(forward.__code__.replace(), globals(), closure=forward.__closure__)
+    compiled: Callable[..., Any] = torch.compile(own, dynamic=False)
+    return compiled

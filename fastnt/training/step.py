@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
-from fastnt.training.compiling import compile_alone
-from fastnt.training.compute import Compute
+from fastnt.training.compute import Compute, compile_alone
 from fastnt.training.graph import GraphedStep
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective

@@ -14,8 +14,7 @@ from fastnt.config import Combine, Recipe
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
 from fastnt.loss import noisy_logits
-from fastnt.training.compiling import compile_alone
-from fastnt.training.compute import Compute, Precision
+from fastnt.training.compute import Compute, Precision, compile_alone
 from fastnt.training.ensemble import combine_logits, sign_agreement
 from fastnt.training.logits import compute_logits, place_table, teacher_logits
 from fastnt.training.model import Model

@@ -19,14 +19,14 @@ from fastnt.data.loaders import Kind
 from fastnt.data.prepare import prepare
 from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
+from fastnt.interruption import Interruption
 from fastnt.recipe_files import load_recipe
 from fastnt.report.curves import draw_curves
-from fastnt.runs import checkpoint as checkpoint_module
 from fastnt.runs.folder import RunFolder
-from fastnt.runs.interruption import Interruption
 from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
 from fastnt.runs.run import Run
+from fastnt.training import checkpoint as checkpoint_module
 from fastnt.training.compute import Compute, choose_compute
 from fastnt.training.display import Silent
 from fastnt.training.model import load_model
@@ -277,7 +277,9 @@ def test_a_short_run_saves_at_the_end_of_each_training_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = []
-    monkeypatch.setattr("fastnt.runs.checkpoint.save_checkpoint", lambda c, path: saved.append(c))
+    monkeypatch.setattr(
+        "fastnt.training.checkpoint.save_checkpoint", lambda c, path: saved.append(c)
+    )
     _run(tmp_path / "a").execute()
     assert [(c.phase, c.epoch, c.batch) for c in saved] == [
         ("teacher", 2, 0),

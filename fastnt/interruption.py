@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a run is going on."""
+"""SIGINT and SIGTERM while something is trained."""
 
 import signal
 import threading

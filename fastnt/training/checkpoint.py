@@ -1,4 +1,4 @@
-"""Checkpoints: where a run stands, as one verified safetensors file; the last two are kept."""
+"""Checkpoints: where a training stands, as one verified safetensors file; the last two are kept."""
 
 import time
 from contextlib import suppress

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastnt.errors import UserError
-from fastnt.runs.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
+from fastnt.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
 from fastnt.training.progress import EpochRecord
 
 
