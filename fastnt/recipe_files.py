@@ -58,7 +58,7 @@ def load_recipe(
         (origin, chosen),
         (given_by, given),
     ):
-        values |= {key: _typed(key, value, source) for key, value in layer.items()}
+        values |= {key: typed(key, value, source) for key, value in layer.items()}
     return Recipe(**values)
 
 
@@ -95,8 +95,12 @@ def _nearest(name: str, known: tuple[str, ...]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-def _typed(key: str, value: Any, source: str) -> Any:
-    """Convert ``value``, typed (TOML, JSON) or text (``--set``), to the type of field ``key``."""
+def typed(key: str, value: Any, source: str) -> Any:
+    """Convert ``value``, typed (TOML, JSON) or text (``--set``), to the type of field ``key``.
+
+    Raises:
+        UserError: no such key, or no such value; the message names ``source``.
+    """
     if key not in FIELDS:
         raise UserError(f"unknown recipe key {key!r} in {source}; {_nearest(key, tuple(FIELDS))}")
     kind = FIELDS[key].type
