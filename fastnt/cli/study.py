@@ -189,7 +189,7 @@ def _choose(
     """Return the folder and the study that the arguments mean."""
     from fastnt.experiments.grid import parse_over
     from fastnt.experiments.named import STUDIES, own_grid
-    from fastnt.experiments.run import STUDY_FILE
+    from fastnt.experiments.results import STUDY_FILE
     from fastnt.experiments.study_files import read_study
     from fastnt.recipe_files import load_recipe
     from fastnt.training.model import is_own_teacher

@@ -11,6 +11,7 @@ from fastnt.experiments.engine import Engine
 from fastnt.experiments.keeper import Stopped
 from fastnt.experiments.lab import Lab, Place
 from fastnt.experiments.measure import measure_networks
+from fastnt.experiments.results import DATABASE, STUDY_FILE
 from fastnt.experiments.store import Row, Store, pack, to_json
 from fastnt.experiments.study import Point
 from fastnt.experiments.study_files import differences, merged, read_study, write_study
@@ -20,9 +21,6 @@ from fastnt.experiments.workers import Here, Processes, Ray, Workers
 from fastnt.files import locked
 from fastnt.interruption import Interruption
 from fastnt.training.display import choose_progress
-
-DATABASE = "results.sqlite"
-STUDY_FILE = "study.toml"
 
 
 @dataclass(frozen=True)
