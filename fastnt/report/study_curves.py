@@ -40,6 +40,7 @@ def teacher_figures(results: StudyResults) -> list[Picture]:
             f"{name}: held-out error, %",
             partial(_one, epochs=[columns], colour=GREY, limits=limits),
             size=(2.6, 1.9),
+            caption=f"{name}: held-out error after each epoch of its training, %",
         )
         for number, (name, columns) in enumerate(curves.items(), 1)
     ]
@@ -88,7 +89,9 @@ def _one(
     else:
         room = 0.05 * (high - low) or 1.0
         axes.set_ylim(max(0.0, low - room), high + room)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    if len(x) > 1:
+        axes.set_xlim(1 - 0.02 * len(x), len(x) * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.grid(axis="y")
     axes.set_xlabel("epoch", fontsize=7.5)
     axes.tick_params(labelsize=7)
@@ -132,8 +135,9 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
             x, found = zip(*[(m, pair[number]) for m, *pair in students], strict=True)
             means = [100 * setting.test_error for setting in found]
             halves = [100 * half_width(s.deviation, len(s.seeds)) for s in found]
+            aside = np.array(x) * (1.06 if number else 0.94)
             look = {"color": colour, "marker": marker, "ms": 5, "ls": "none", "elinewidth": 1.2}
-            axes.errorbar(x, means, halves, label=label, **look)
+            axes.errorbar(aside, means, halves, label=label, **look)
         axes.set_xscale("log")
         axes.margins(x=0.15, y=0.12)
         axes.minorticks_off()

@@ -100,8 +100,9 @@ def _lines(
         for at, setting in zip(x, found, strict=True):
             errors = errors_of(results, setting, analysis)
             heights += errors
-            axes.plot([at] * len(errors), errors, "o", color=colour, alpha=0.28, ms=3, mew=0)
-        heights += _means(axes, x, found, colour, one.name or name)
+            aside = at / 1.06 if wide else at - 0.1 * step
+            axes.plot([aside] * len(errors), errors, "o", color=colour, alpha=0.4, ms=3, mew=0)
+        heights += _means(axes, x, found, colour, one.name or "mean")
         printed = [(a, s.paper) for a, s in zip(x, found, strict=True) if s.paper is not None]
         if printed and is_papers_data(results):
             a, p = zip(*printed, strict=True)
@@ -149,7 +150,7 @@ def _rows(axes: Any, results: StudyResults, analysis: Analysis) -> None:
         errors = errors_of(results, setting, analysis)
         mean, half = 100 * setting.test_error, 100 * half_width(setting.deviation, len(errors))
         values += [*errors, mean - half, mean + half]
-        axes.plot(errors, [row] * len(errors), "o", color=colour, alpha=0.28, ms=3, mew=0)
+        axes.plot(errors, [row + 0.22] * len(errors), "o", color=colour, alpha=0.4, ms=3, mew=0)
         axes.errorbar(mean, row, xerr=half, color=colour, marker="o", ms=4.5, elinewidth=1.3)
         if setting.paper is not None and is_papers_data(results):
             values.append(100 * setting.paper)

@@ -150,8 +150,9 @@ def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
 def _reading(analysis: Analysis) -> list[str]:
     lines = [
         "n: seeds that the setting and its baseline have. Difference: setting minus baseline, paired "
-        "by seed, so that below 0 is better; also as a number of test images. 95 % interval: for other "
-        "seeds and other test images (two-way, from 3 seeds on). Beside it the t interval over seeds "
+        "by seed, so that below 0 is better, in percentage points like all deviations and intervals, "
+        "and as a number of test images. 95 % interval: for other seeds and other test images (two-way, "
+        "from 3 seeds on). Beside it the t interval over seeds "
         "for these test images alone. Would see: the smallest true difference that would be found with "
         "80 % probability. The intervals are not adjusted for their number; Holm's p (paired t test "
         "over seeds, these test images) is, over all settings of the table: bold below .05.",
@@ -168,7 +169,16 @@ def _seed_counts(analysis: Analysis) -> str:
 
 def _size_notes(results: StudyResults) -> list[str]:
     machines = dict.fromkeys(row["machine"] for row in results.networks.values())
-    return [
+    rows = networks_table(results).rows
+    own = [row for row in rows if row["role"] == "student" and row["smaller"] is not None]
+    larger = [row["network"] for row in own if row["smaller"] <= 1]
+    notes = []
+    if larger:
+        notes.append(
+            f"No fewer parameters than the teacher: {', '.join(larger)}. What shrinks is the number of "
+            "multiplies, not the storage."
+        )
+    return notes + [
         f"Latencies: medians of 20 forward passes on {m['processor']}, {m['device']}, torch {m['torch']}."
         for m in map(json.loads, machines)
     ]

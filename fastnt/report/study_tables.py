@@ -27,15 +27,15 @@ def settings_table(results: StudyResults, analysis: Analysis) -> Table:
     columns = (
         Column("setting", "setting", text=True, strong=True),
         *([Column("baseline", "against", text=True)] if several else []),
-        Column("seeds", "n", "d"),
         Column("held_out_error", "held out, %", ".2f", 100),
         Column("test_error", "test, %", ".2f", 100),
-        Column("deviation", "deviation, points", ".2f", 100),
-        Column("difference", "difference, points", "+.2f", 100, strong=True),
+        Column("deviation", "deviation", ".2f", 100),
+        Column("seeds", "n", "d"),
+        Column("difference", "difference", "+.2f", 100, strong=True),
         Column("interval", "95 % interval", "+.2f", 100, pair=True, strong=True),
         Column("interval_these", "these images alone", "+.2f", 100, pair=True),
         Column("images", f"images of {images:,}", "+.1f"),
-        Column("sees", "would see, points", ".2f", 100),
+        Column("sees", "would see", ".2f", 100),
         Column("gain", "gain, %", "+.1f", 100),
         Column("p_holm", "Holm's p", ".2g"),
         Column("paper", f"paper ({_paper_data(results)}), %", ".2f", 100),
@@ -124,8 +124,8 @@ def networks_table(results: StudyResults) -> Table:
         Column("bytes", "bytes", ",d"),
         Column("latency_1", "1 image, ms", ".3g", 1000),
         Column("latency_256", "256 images, ms", ".3g", 1000),
-        Column("fewer", "teacher's multiplies / its own", ".2f"),
-        Column("smaller", "teacher's parameters / its own", ".2f"),
+        Column("fewer", "multiplies, teacher's / own", ".2f"),
+        Column("smaller", "parameters, teacher's / own", ".2f"),
     )
     return Table("networks", "Size and speed", columns, tuple(rows)).used()
 

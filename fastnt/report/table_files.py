@@ -32,8 +32,12 @@ class Column:
         if self.text:
             return str(value)
         if self.pair:
-            return " to ".join(format(self.scale * part, self.form) for part in value)
-        return format(self.scale * value, self.form)
+            return " to ".join(map(self._number, value))
+        return self._number(value)
+
+    def _number(self, value: float) -> str:
+        text = format(self.scale * value, self.form)
+        return text if text.strip("+-0.,") else text.strip("+-")  # nothing has no sign
 
     def plain(self, value: Any) -> list[str]:
         """Return the value's fields in the .csv, with ten digits."""
