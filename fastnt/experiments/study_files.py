@@ -120,7 +120,7 @@ def differences(asked: Study, stored: Study) -> list[str]:
     known = {setting.name: setting for setting in stored.settings}
     for setting in asked.settings:
         before = known.get(setting.name, setting)
-        if asked.point(setting, 0) != stored.point(before, 0):
+        if stored.point(setting, 0) != stored.point(before, 0):
             found.append(f"setting {setting.name!r} has other changes")
     return found
 
