@@ -15,6 +15,7 @@ from fastnt.training.model import Model, load_model
 from fastnt.training.progress import PHASES, EpochRecord
 from fastnt.training.ranks import ALONE, Ranks
 from fastnt.training.trainer import Trainer
+from fastnt.trust import NOTHING, Trust
 
 
 class Journal:
@@ -23,12 +24,26 @@ class Journal:
     interruption: Interruption  # set while the run goes on
 
     def __init__(
-        self, folder: RunFolder, command: str, device: torch.device, ranks: Ranks = ALONE
+        self,
+        folder: RunFolder,
+        command: str,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        trust: Trust = NOTHING,
     ) -> None:
-        """``command`` is what the user types to resume the run; rank 0 writes."""
+        """Keep the run of ``folder``; rank 0 writes.
+
+        Args:
+            folder: of the run.
+            command: what the user types to resume the run.
+            device: of the networks.
+            ranks: those that train together.
+            trust: whether code that the networks in the folder name may be called.
+        """
         self.records: list[EpochRecord] = []
         self.timings: dict[str, float] = {}  # seconds of each part, all attempts together
         self._folder, self._command, self._ranks, self._device = folder, command, ranks, device
+        self._trust = trust
         self._resumed: Checkpoint | None = None
         self._saved: tuple[str, int, int] | None = None  # where the last checkpoint stands
         self._part, self._counted_until = "", 0.0
@@ -59,7 +74,7 @@ class Journal:
         """Return the network ``name`` of a phase that was finished before the run was resumed."""
         if not self.is_past(phase):
             return None
-        return load_model(self._folder.network(name)).to(self._device)
+        return load_model(self._folder.network(name), trust=self._trust).to(self._device)
 
     def keep(self, model: Model, name: str) -> None:
         """Save a network in the folder."""

@@ -6,9 +6,8 @@ A resumed run goes on with the recipe, the arithmetic and the data it was begun 
 import dataclasses
 import itertools
 import json
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import RunFolder
 from fastnt.training.compute import Compute, Precision
 from fastnt.training.ranks import Device, Ranks
+from fastnt.trust import NOTHING, Trust
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ def resumed_run(
     dataset: str | None = None,
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    trust: Trust = NOTHING,
 ) -> Plan:
     """Plan to resume the run ``name``; without a name the unfinished one that was begun last.
 
@@ -129,9 +130,11 @@ def resumed_run(
         runs_dir: the folder of the runs.
         name: of the run's folder.
         dataset, config, overrides: what the user asks for; it must be what the run was begun with.
+        trust: whether the user's own networks that the folder names may be called.
 
     Raises:
-        UserError: there is no such run, or what is asked for differs from its recipe.
+        UserError: there is no such run, what is asked for differs from its recipe, or it names code
+            that is not trusted.
     """
     folder = find_run(runs_dir, name)
     recipe = folder.recipe()
@@ -141,7 +144,7 @@ def resumed_run(
             "the same data lie elsewhere now, give that place with --data-dir"
         )
     before = asdict(recipe)
-    now = asdict(load_recipe(dataset, config or folder.config, overrides))
+    now = asdict(load_recipe(dataset, config or folder.config, overrides, trust=trust))
     others = [
         f"{key} is {value!r}, not {now[key]!r}"
         for key, value in before.items()
@@ -235,18 +238,3 @@ def open_same_data(
             "give theirs with --data-dir"
         )
     return dataset
-
-
-def resume_command(
-    folder: Path, data_dir: Path | None, ranks: int = 1, flags: Sequence[str] = ()
-) -> str:
-    """The command line that resumes the run in ``folder``, with ``flags`` given again."""
-    words = ["fastnt", "train", "--resume", "--run", folder.name]
-    if ranks > 1:
-        words = ["torchrun", "--nproc-per-node", str(ranks), "-m", "--", *words]
-    if folder.parent != Path("runs"):
-        words += ["--runs-dir", str(folder.parent)]
-    if data_dir is not None:
-        words += ["--data-dir", str(data_dir)]
-    words += flags
-    return shlex.join(words)
