@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fastnt.cli.options import TrustCode
+from fastnt.cli.trust import TrustCode
 from fastnt.errors import UserError
 
 _PLACE, _RECIPE = "Where to compute, read and write", "What to compute (over the recipe)"

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,22 @@ from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import RunFolder
-from fastnt.training.compute import Compute, Precision
+from fastnt.training.compute import PRECISIONS, Compute, Precision
 from fastnt.training.ranks import Device, Ranks
 from fastnt.trust import NOTHING, Trust
+
+# What environment.json may say of the arithmetic: in words, and a test of it.
+_ARITHMETIC: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "device": ("cpu or cuda", lambda v: v in ("cpu", "cuda")),
+    "precision": (", ".join(PRECISIONS), lambda v: v in PRECISIONS),
+    "compile": ("true or false", lambda v: isinstance(v, bool)),
+    "deterministic": ("true or false", lambda v: isinstance(v, bool)),
+    "ranks": ("a whole number from 1", lambda v: type(v) is int and v >= 1),
+    "threads": (
+        "a number from 1 to 1024",
+        lambda v: v is None or (type(v) is int and 1 <= v <= 1024),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -188,25 +201,18 @@ def _arithmetic(folder: RunFolder) -> dict[str, Any]:
     if not environment:
         return {}
     record = environment.get("compute")
-    wanted = {
-        "device": str,
-        "precision": str,
-        "compile": bool,
-        "deterministic": bool,
-        "ranks": int,
-        "threads": int | None,
-    }
-    if not isinstance(record, dict) or not all(
-        isinstance(record.get(key), kind) for key, kind in wanted.items()
-    ):
+    if not isinstance(record, dict):
+        record = {}
+    for key, (words, holds) in _ARITHMETIC.items():
+        if not holds(record.get(key)):
+            raise UserError(
+                f"{folder.path / 'environment.json'} says that {key} is {record.get(key)!r}, and it can "
+                f"only be {words}; restore the file, or begin a new run without --resume"
+            )
+    if (record["threads"] is None) == (record["device"] == "cpu"):
         raise UserError(
-            f"{folder.path / 'environment.json'} does not say what the run was computed with; begin "
-            "a new run without --resume"
-        )
-    if record["precision"] not in ("float32", "bfloat16", "float16"):
-        raise UserError(
-            f"{folder.path / 'environment.json'} names the precision {record['precision']!r}, which "
-            "is none of float32, bfloat16, float16; begin a new run without --resume"
+            f"{folder.path / 'environment.json'} says that threads is {record['threads']!r} on "
+            f"{record['device']}; restore the file, or begin a new run without --resume"
         )
     return record
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ class Run:
             with ranks.local_first():
                 dataset = self._dataset()
             check_same_data(dataset, ranks)
+            journal.declare(source_sha256=dataset.source_sha256)
             for name, network in zip(recipe.teachers, given, strict=False):
                 if isinstance(network, Model):
                     check_fits(network, dataset, name)
@@ -178,6 +179,8 @@ class Run:
             if self.compute.ranks.is_rank_0 and not self.folder.environment():
                 self.folder.write_environment(environment)
             self._journal.load_checkpoint()
+        self._journal.declare(recipe=asdict(self.plan.recipe), compute=self.compute.describe())
+        if self.plan.resume:
             yield
         elif self.compute.ranks.is_rank_0:
             with self.folder.begun(self.plan.recipe, environment):

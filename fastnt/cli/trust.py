@@ -1,4 +1,4 @@
-"""Options that several subcommands have."""
+"""The option that lets files name code, which several subcommands have."""
 
 from typing import Annotated
 
