@@ -1,6 +1,7 @@
 """``fastnt train``: a teacher and its two students, end to end."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -202,7 +203,9 @@ def train(
         "student_network": student,
     }
     again = {"--deterministic": deterministic, "--profile": profile, "--tensorboard": tensorboard}
-    overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
+    given = {key: value for key, value in flags.items() if value is not None}
+    taken = given if dataset is None else given | {"dataset": dataset}
+    overrides = _assignments(set_ or [], taken) | given
     trust = Trust.of(trust_code, overrides.values())
     plans: list[Plan] = []
     keep_freed_memory()
@@ -252,12 +255,15 @@ def train(
         typer.echo("--profile: the noisy student took too few steps here to time", err=True)
 
 
-def _assignments(texts: list[str]) -> dict[str, str]:
-    """Read ``KEY=VALUE`` texts."""
-    values = {}
+def _assignments(texts: list[str], taken: Collection[str]) -> dict[str, str]:
+    """Read ``KEY=VALUE`` texts; a key that is ``taken`` by an option, or comes twice, is refused."""
+    values: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
+        key = key.strip()
         if not equals:
             raise UserError(f"--set {text} is not KEY=VALUE, such as --set lr_decay=0.9")
-        values[key.strip()] = value.strip()
+        if key in taken or key in values:
+            raise UserError(f"{key} is given twice, once by --set {text}; leave one out")
+        values[key] = value.strip()
     return values
