@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fastnt.cli.trust import TrustCode
+from fastnt.cli.options import TrustCode
 
 
 def evaluate(

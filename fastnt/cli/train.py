@@ -1,14 +1,12 @@
 """``fastnt train``: a teacher and its two students, end to end."""
 
 import json
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from fastnt.cli.trust import TrustCode
-from fastnt.errors import UserError
+from fastnt.cli.options import TrustCode, assignments
 
 _PLACE, _RECIPE = "Where to compute, read and write", "What to compute (over the recipe)"
 
@@ -205,7 +203,7 @@ def train(
     again = {"--deterministic": deterministic, "--profile": profile, "--tensorboard": tensorboard}
     given = {key: value for key, value in flags.items() if value is not None}
     taken = given if dataset is None else given | {"dataset": dataset}
-    overrides = _assignments(set_ or [], taken) | given
+    overrides = assignments(set_ or [], taken) | given
     trust = Trust.of(trust_code, overrides.values())
     plans: list[Plan] = []
     keep_freed_memory()
@@ -253,17 +251,3 @@ def train(
         print_profile(current.profile, "a step of the noisy student")
     elif profile:
         typer.echo("--profile: the noisy student took too few steps here to time", err=True)
-
-
-def _assignments(texts: list[str], taken: Collection[str]) -> dict[str, str]:
-    """Read ``KEY=VALUE`` texts; a key that is ``taken`` by an option, or comes twice, is refused."""
-    values: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        key = key.strip()
-        if not equals:
-            raise UserError(f"--set {text} is not KEY=VALUE, such as --set lr_decay=0.9")
-        if key in taken or key in values:
-            raise UserError(f"{key} is given twice, once by --set {text}; leave one out")
-        values[key] = value.strip()
-    return values
