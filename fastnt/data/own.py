@@ -116,12 +116,17 @@ def read(data: OwnData) -> tuple[Arrays, tuple[str, ...]]:
             f"{data.test[0]} holds images of shape {test[0].shape[1:]}, {data.train[0]} of "
             f"{train[0].shape[1:]}; make them the same"
         )
-    count = 1 + int(max(train[1].max(), test[1].max()))
-    return {"train": {"train": train}, "test": {"test": test}}, _classes(data, count)
+    return {"train": {"train": train}, "test": {"test": test}}, _classes(data, train[1], test[1])
 
 
-def _classes(data: OwnData, count: int) -> tuple[str, ...]:
+def _classes(data: OwnData, *every: Labels) -> tuple[str, ...]:
+    count = 1 + max(int(labels.max()) for labels in every)
     if data.classes is None:
+        if not any((labels == 0).any() for labels in every):
+            raise UserError(
+                f"{data.train[-1]} holds no label 0: labels up to {count - 1} would make {count} "
+                f"classes; count classes from 0, or name all {count} in {_NAMES}"
+            )
         names = [str(label) for label in range(count)]
     else:
         try:

@@ -16,6 +16,7 @@ from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
 from fastnt.data.seen import Seen
 from fastnt.data.split import Split
+from fastnt.errors import UserError
 from fastnt.training.compute import Compute
 from fastnt.training.ranks import ALONE, Ranks
 
@@ -29,7 +30,17 @@ class TrainingData:
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, compute: Compute) -> None:
-        """With several ranks, training loaders give this rank's part of each batch."""
+        """With several ranks, training loaders give this rank's part of each batch.
+
+        Raises:
+            UserError: the recipe's random crops could leave nothing of an image.
+        """
+        height, width, _ = dataset.shape
+        if recipe.crop >= min(height, width):
+            raise UserError(
+                f"crop is {recipe.crop}, and the images of {dataset.name} are {height} x {width}: some "
+                f"would be shifted out of sight; set crop below {min(height, width)}"
+            )
         self.recipe, self._dataset, self._compute = recipe, dataset, compute
         self.repeats = 2 if recipe.mirror else 1
 
@@ -53,6 +64,12 @@ class TrainingData:
     def classes(self) -> int:
         """Number of classes."""
         return len(self._dataset.classes)
+
+    @property
+    def unseen_classes(self) -> list[str]:
+        """The names of the classes that no image of the training list has."""
+        seen = np.unique(self._dataset.train.labels()[self._split.train])
+        return [name for label, name in enumerate(self._dataset.classes) if label not in seen]
 
     @property
     def images(self) -> int:

@@ -428,6 +428,76 @@ def test_other_arithmetic_than_before_is_refused(stopped: Path) -> None:
             resume()
 
 
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        *(
+            ("config.json", change)
+            for change in (
+                {"sigma": 0.9},
+                {"sigma": [0.1, 0.6]},
+                {"seed": 5},
+                {"lr": 0.1},
+                {"batch_size": 32},
+                {"epochs": 9},
+                {"teacher_seed": 3},
+                {"alpha": 0.25},
+                {"student_network": "FC10"},
+            )
+        ),
+        ("environment.json", {"precision": "float16"}),
+        ("environment.json", {"threads": 2}),
+    ],
+)
+def test_what_was_edited_since_the_checkpoint_is_refused_by_name(
+    stopped: Path, file: str, change: dict[str, Any]
+) -> None:
+    def resumed() -> Run:
+        plan = resumed_run(stopped.parent, stopped.name)
+        asked = choose_compute(CPU)
+        return Run(plan, plan.compute(asked, amp=None, compile=None), Silent(), quiet=True)
+
+    path = stopped / file
+    whole = path.read_text()
+    values = json.loads(whole)
+    edited = change if file == "config.json" else {"compute": values["compute"] | change}
+    path.write_text(json.dumps(values | edited))
+    (key,) = change
+    checkpoints = sorted((stopped / "checkpoint").iterdir())
+    with pytest.raises(UserError, match=rf"saved: {key} is .*, not .* as before; change that back"):
+        resumed().execute()
+    assert sorted((stopped / "checkpoint").iterdir()) == checkpoints
+    path.write_text(whole)
+    resumed().execute()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "float31"},
+        {"precision": None},
+        {"threads": 0},
+        {"threads": -1},
+        {"threads": True},
+        {"threads": 1.5},
+        {"threads": 10**9},
+        {"threads": None},
+        {"ranks": 0},
+        {"device": "tpu"},
+        {"compile": "no"},
+        {"deterministic": 1},
+    ],
+)
+def test_an_arithmetic_that_cannot_be_is_refused_by_name(
+    stopped: Path, change: dict[str, Any]
+) -> None:
+    path = stopped / "environment.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"compute": values["compute"] | change}))
+    with pytest.raises(UserError, match=rf"environment\.json says that {next(iter(change))} is"):
+        _planned(stopped, True, {})
+
+
 def test_other_data_than_before_are_refused(stopped: Path) -> None:
     path = stopped / "environment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"source_sha256": "0" * 64}))
