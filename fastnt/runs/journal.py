@@ -44,7 +44,7 @@ class Journal:
             self._saved = checkpoint.phase, checkpoint.epoch, checkpoint.batch
             self.records, self.timings = list(checkpoint.records), dict(checkpoint.timings)
         if self._ranks.is_rank_0:
-            self._folder.write_records(self.records)
+            self._folder.metrics.write(self.records)
 
     def is_past(self, phase: str) -> bool:
         """Whether the run had gone on to a later phase before it was resumed."""
@@ -126,7 +126,7 @@ class Journal:
         self.records.append(record)
         if self._ranks.is_rank_0:
             with self._told_how_to_resume():
-                self._folder.append_record(record)
+                self._folder.metrics.append(record)
 
     def _save(self, trainer: Trainer) -> None:
         """Save where ``trainer`` stands, unless the last checkpoint stands there."""

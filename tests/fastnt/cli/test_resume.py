@@ -63,7 +63,7 @@ def _result(folder: Path) -> dict[str, Any]:
     names = [f"{phase}.safetensors" for phase in ("teacher", "clean", "noisy")]
     result: dict[str, Any] = {
         name: (folder / name).read_bytes()
-        for name in ("config.json", "summary.json", "curves.png", *names)
+        for name in ("config.json", "summary.json", "predictions.safetensors", "curves.png", *names)
     }
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     result["metrics"] = [
