@@ -116,7 +116,7 @@ def _interval(row: "Row") -> str:
     from fastnt.statistics import Interval
 
     interval = None if row.test_interval is None else Interval(*row.test_interval)
-    return percents(interval).replace(" to ", "-")
+    return percents(interval, "-")
 
 
 def _short(value: int | None) -> str:

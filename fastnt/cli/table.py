@@ -23,7 +23,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
         title=f"{summary['dataset']}{official}, seed {summary['seed']}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         show_edge=False,
     )
     table.add_column("network", no_wrap=True)
@@ -43,7 +43,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
         table.add_row(
             "all teachers" if "combine" in row else name_phase(phase),
             f"{100 * row['test_error']:.2f} %",
-            percents(error_interval(row)),
+            percents(error_interval(row), "-"),
             f"{row['parameters']:,}",
             f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",

@@ -23,12 +23,12 @@ def error_text(found: Mapping[str, Any]) -> str:
     return f"{100 * found['test_error']:.2f} %" + (f" ({percents(interval)})" if interval else "")
 
 
-def percents(interval: Interval | None) -> str:
+def percents(interval: Interval | None, to: str = " to ") -> str:
     """``6.1 to 12.0``, and ``0.85 to 1.28`` where the ends are near; nothing for None."""
     if interval is None:
         return ""
     digits = 1 if interval.high - interval.low >= 0.01 else 2
-    return f"{100 * interval.low:.{digits}f} to {100 * interval.high:.{digits}f}"
+    return f"{100 * interval.low:.{digits}f}{to}{100 * interval.high:.{digits}f}"
 
 
 def counts_text(
