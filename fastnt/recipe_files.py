@@ -68,7 +68,7 @@ def _dataset(name: Any) -> str:
         return str(name)
     if not own.is_path(str(name)):
         raise UserError(
-            f"data set {name!r} is unknown, and no folder or .beton file; "
+            f"data set {name!r} is unknown, and no folder, .beton or .npz file; "
             f"{_nearest(str(name), DATASETS)}"
         )
     return str(Path(str(name)).resolve())

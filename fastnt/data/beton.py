@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,22 @@ from fastnt.errors import UserError
 
 Images = NDArray[np.uint8]  # (n, H, W, C)
 Labels = NDArray[np.int64]  # (n,)
+
+
+class ImageRows(Protocol):
+    """Images (n, H, W, C) uint8: an array, or what makes them when a slice is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape (n, H, W, C)."""
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype uint8."""
+
+    def __getitem__(self, rows: slice, /) -> Images:
+        """Return consecutive images."""
+
 
 PAGE = 2 << 20  # the smallest that FFCV allows; larger images take larger pages
 _LARGEST_PAGE = 1 << 31
@@ -73,7 +90,7 @@ def _image_arguments(shape: Sequence[int]) -> bytes:
     return np.array(numbers, "<u8").tobytes() + kind
 
 
-def write(path: Path, parts: Sequence[tuple[Images, Labels]]) -> None:
+def write(path: Path, parts: Sequence[tuple[ImageRows, Labels]]) -> None:
     """Write the images and labels of ``parts``, one after the other, as one .beton file.
 
     Args:
@@ -119,13 +136,13 @@ def write(path: Path, parts: Sequence[tuple[Images, Labels]]) -> None:
         file.write(allocations.tobytes())
 
 
-def _pages(parts: Sequence[tuple[Images, Labels]], each_page: int) -> Iterator[bytes]:
+def _pages(parts: Sequence[tuple[ImageRows, Labels]], each_page: int) -> Iterator[bytes]:
     """Yield the bytes of ``each_page`` images at a time, across the parts."""
     waiting: list[bytes] = []
     room = each_page
     for images, _ in parts:
         start = 0
-        while start < len(images):
+        while start < images.shape[0]:
             piece = images[start : start + room]
             waiting.append(piece.tobytes())
             start, room = start + len(piece), room - len(piece)

@@ -5,17 +5,26 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fastnt.data import formats
-from fastnt.data.beton import Images, Labels
+from fastnt.data.beton import ImageRows, Images, Labels
 from fastnt.errors import UserError
 from fastnt.files import sha256_file
 
 # {"train": {"train": (images, labels), "extra": ...}, "test": {"test": ...}}
-Arrays = dict[str, dict[str, tuple[Images, Labels]]]
+Arrays = Mapping[str, Mapping[str, tuple[ImageRows, Labels]]]
 _DIGITS = tuple("0123456789")
+
+
+class Contents(NamedTuple):
+    """All that is written of a data set."""
+
+    arrays: Arrays
+    classes: tuple[str, ...]
+    decoder: str = ""  # what made pixels of pictures, with its version
 
 
 @dataclass(frozen=True)

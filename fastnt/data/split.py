@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.data import beton
-from fastnt.data.beton import Images, Labels
+from fastnt.data.beton import ImageRows, Images, Labels
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, sha256_file, write_json
 
 FORMAT = 1
+HELD_OUT = "val"  # the part of train.beton that the user holds out, its last
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Split:
     ]  # rows of each source in file order, e.g. {"train": 73257, "extra": 531131}
     source_sha256: str
     sha256: str
+    decoder: str = ""  # what made pixels of pictures, with its version
 
     def arrays(self) -> tuple[Images, Labels]:
         """Return all images (count, H, W, C) uint8 and labels (count,) int64, in file order."""
@@ -52,8 +54,9 @@ def write_split(
     dataset: str,
     official: bool,
     classes: Sequence[str],
-    parts: Mapping[str, tuple[Images, Labels]],
+    parts: Mapping[str, tuple[ImageRows, Labels]],
     source_sha256: str,
+    decoder: str = "",
 ) -> Split:
     """Write one split; the sidecar comes last: a .beton without one is not taken for whole.
 
@@ -76,6 +79,7 @@ def write_split(
         parts={part: len(labels) for part, (_, labels) in parts.items()},
         source_sha256=source_sha256,
         sha256=sha256,
+        decoder=decoder,
     )
     facts = asdict(split)
     del facts["path"]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -60,11 +61,14 @@ def test_grey_images_without_channels_and_labels_of_any_integer_type(own_folder)
         images = np.load(own_folder / f"{prefix}images.npy")[..., 0]
         np.save(own_folder / f"{prefix}images.npy", np.asfortranarray(images))
         labels = np.load(own_folder / f"{prefix}labels.npy")
-        np.save(own_folder / f"{prefix}labels.npy", labels.astype(">u2"))
+        column = labels[:, None] if prefix else labels  # (n, 1), as MedMNIST has them
+        np.save(own_folder / f"{prefix}labels.npy", column.astype(">u2"))
     dataset = made(own_folder)
     assert dataset.shape == (8, 9, 1)
-    assert np.array_equal(dataset.train.arrays()[0][..., 0], np.load(own_folder / "images.npy"))
-    assert np.array_equal(dataset.train.labels(), np.load(own_folder / "labels.npy"))
+    for split, prefix in ((dataset.train, ""), (dataset.test, "test_")):
+        images, labels = split.arrays()
+        assert np.array_equal(images[..., 0], np.load(own_folder / f"{prefix}images.npy"))
+        assert np.array_equal(labels, np.load(own_folder / f"{prefix}labels.npy").reshape(-1))
 
 
 def test_classes_have_the_users_names(own_folder):
@@ -196,6 +200,94 @@ def test_damaged_betons_are_refused(own_folder, tmp_path, cache):
     assert not cache.exists()
 
 
+# --- .npz files
+
+
+def npz_arrays():
+    """Arrays by the names of MedMNIST's files: images without channels, labels (n, 1)."""
+    rng = np.random.default_rng(4)
+    arrays = {}
+    for split, count in (("train", 30), ("val", 6), ("test", 12)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 7, 6), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 3).astype(np.uint8)[:, None]
+    return arrays
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_medmnists_files(tmp_path, write):
+    arrays = npz_arrays()
+    arrays["test_images"] = np.asfortranarray(arrays["test_images"])
+    write(tmp_path / "bloodmnist.npz", **arrays)
+    dataset = made(tmp_path / "bloodmnist.npz")
+    assert (dataset.name, dataset.shape) == ("bloodmnist", (7, 6, 1))
+    assert dict(dataset.train.parts) == {"train": 30, "val": 6}
+    images, labels = dataset.train.arrays()
+    both = [
+        arrays[f"{split}_{kind}"] for kind in ("images", "labels") for split in ("train", "val")
+    ]
+    assert np.array_equal(images[..., 0], np.concatenate(both[:2]))
+    assert np.array_equal(labels, np.concatenate(both[2:])[:, 0])
+    assert np.array_equal(dataset.test.arrays()[0][..., 0], arrays["test_images"])
+    del arrays["test_images"], arrays["test_labels"], arrays["val_images"], arrays["val_labels"]
+    np.savez(tmp_path / "b.npz", **arrays)
+    assert made(tmp_path / "b.npz").test.count == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train_labels": None}, r"m\.npz lacks the array train_labels"),
+        ({"val_images": None}, r"m\.npz lacks the array val_images"),
+        (
+            {f"train_{kind}": None for kind in ("images", "labels")},
+            "holds the arrays test_images, test_labels, val_images, val_labels; name them train_images",
+        ),
+        ({"train_labels": np.eye(30, 14, dtype=int)}, r"m\.npz: train_labels holds int64 .*argmax"),
+        ({"train_labels": np.array([None] * 30)}, "train_labels holds Python objects"),
+        ({"val_images": np.zeros((6, 8, 6), np.uint8)}, r"holds val images of shape \(8, 6, 1\)"),
+    ],
+)
+def test_bad_npz_files_are_named(tmp_path, cache, changes, words):
+    arrays = {k: v for k, v in (npz_arrays() | changes).items() if v is not None}
+    np.savez(tmp_path / "m.npz", **arrays, allow_pickle=True)
+    with pytest.raises(UserError, match=words):
+        made(tmp_path / "m.npz")
+    assert not cache.exists()
+
+
+def test_a_head_that_promises_more_than_the_file_can_hold_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", **npz_arrays())
+    for kind, save in (("npz", zipfile.ZIP_DEFLATED), ("npz", zipfile.ZIP_STORED)):
+        with (
+            zipfile.ZipFile(tmp_path / "a.npz") as whole,
+            zipfile.ZipFile(tmp_path / f"b.{kind}", "w", save) as spoiled,
+        ):
+            for name in whole.namelist():
+                content = whole.read(name).replace(b"(30, 7, 6), ", b"(%d, 7, 6), " % (1 << 40))
+                spoiled.writestr(name, content)
+        with pytest.raises(
+            UserError, match=r"b\.npz: train_images is not a whole \.npz .*than it can"
+        ):
+            made(tmp_path / f"b.{kind}")
+
+
+def test_a_held_out_set_that_is_given(own_folder, tmp_path):
+    images, labels = np.load(own_folder / "images.npy"), np.load(own_folder / "labels.npy")
+    np.save(own_folder / "val_images.npy", images[:9])
+    np.save(own_folder / "val_labels.npy", labels[:9])
+    dataset = made(own_folder)
+    assert dict(dataset.train.parts) == {"train": 60, "val": 9}
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    for name, prefix in (("train", ""), ("val", "val_"), ("test", "test_")):
+        files = (own_folder / f"{prefix}images.npy", own_folder / f"{prefix}labels.npy")
+        beton.write(pair / f"{name}.beton", [tuple(map(np.load, files))])
+    assert made(pair).train.sha256 == dataset.train.sha256
+    (own_folder / "val_labels.npy").unlink()
+    with pytest.raises(UserError, match=r"mine lacks val_labels\.npy$"):
+        made(own_folder)
+
+
 # --- what is wrong is one sentence
 
 
@@ -216,9 +308,23 @@ IMAGES = np.zeros((60, 8, 9, 3), np.uint8)
         (save("images", np.zeros((60, 3, 48, 64), np.uint8)), r"as \(n, C, H, W\)"),
         (save("images", IMAGES[:59]), "labels.npy holds 60 labels for 59 images"),
         (save("images", IMAGES[:, :5]), r"shape \(8, 9, 3\), .*images.npy of \(5, 9, 3\)"),
-        (save("images", np.array([{}, 1], object)), "images.npy is not a whole .npy file"),
-        (save("labels", np.zeros(60)), r"labels.npy holds float64 of shape \(60,\)"),
-        (save("labels", np.zeros((60, 1), int)), r"holds int64 of shape \(60, 1\)"),
+        (
+            save("images", np.array([{}, 1], object)),
+            r"images.npy holds Python objects, .*: save .*np.stack\(list\(array\)\)",
+        ),
+        (
+            save("labels", np.zeros(60)),
+            r"labels.npy holds float64 .*: save labels.astype\(np.int64\)",
+        ),
+        (save("labels", np.zeros(60, bool)), r"holds bool .*: save labels.astype\(np.int64\)"),
+        (save("labels", np.eye(60, dtype=int)), r"shape \(60, 60\).* one-hot .*labels.argmax\(1\)"),
+        (save("labels", np.eye(60)), r"shape \(60, 60\).* one-hot rows save labels.argmax\(1\)"),
+        (save("labels", np.zeros((60, 1, 1), int)), r"holds int64 of shape \(60, 1, 1\)"),
+        (
+            save("labels", np.array(["cat", "dog"] * 30)),
+            r"holds <U3 .*: save np.unique\(labels, return_inverse=True\)\[1\]",
+        ),
+        (save("labels", np.array(["cat", 1] * 30, object)), "labels.npy holds Python objects"),
         (save("labels", np.array([0, -1] * 30)), "label -1 of sample 1 is not from 0 to"),
         (save("labels", np.array([2**64 - 1] * 60, np.uint64)), "label 18446744073709551615 of"),
         (save("test_labels", np.full(20, 1 << 20)), "test_labels.npy: label 1048576 of sample 0"),
@@ -234,7 +340,7 @@ IMAGES = np.zeros((60, 8, 9, 3), np.uint8)
         ),
         (lambda f: (f / "classes.txt").write_bytes(b"\xff\n"), "classes.txt is not UTF-8"),
         (lambda f: [path.unlink() for path in f.iterdir()], "mine holds no data: images.npy and"),
-        (shutil.rmtree, "mine is not there; give a folder or a .beton file"),
+        (shutil.rmtree, "mine is not there; give a folder, or a .beton or .npz"),
     ],
 )
 def test_bad_data_are_named(own_folder, cache, spoil, words):
@@ -262,7 +368,7 @@ def test_one_class_alone_is_refused(own_folder):
 def test_other_options_and_other_files_are_refused(own_folder):
     with pytest.raises(UserError, match="data of your own; leave --data-dir"):
         prepare(str(own_folder), own_folder, progress=False)
-    with pytest.raises(UserError, match=r"images.npy is no .beton file"):
+    with pytest.raises(UserError, match=r"images.npy is no .beton or .npz file"):
         made(own_folder / "images.npy")
 
 
@@ -272,7 +378,7 @@ def test_no_pickle_is_loaded(own_folder):
             return (pytest.fail, ("it was unpickled",))
 
     np.save(own_folder / "labels.npy", np.array([Trap()] * 60, object), allow_pickle=True)
-    with pytest.raises(UserError, match="not a whole"):
+    with pytest.raises(UserError, match="holds Python objects, which are never read"):
         made(own_folder)
 
 
