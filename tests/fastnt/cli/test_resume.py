@@ -19,7 +19,7 @@ TIMES = ("seconds", "images_per_second")
 # The command line, but saving every `argv[1]` seconds of training.
 SAVING_OFTEN = """
 import sys
-from fastnt.runs import checkpoint
+from fastnt.training import checkpoint
 checkpoint.INTERVAL = float(sys.argv.pop(1))
 from fastnt.cli import main
 main()
