@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from fastnt.data import beton, numpy_files
+from fastnt.data import beton, beton_head, numpy_files
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
 from fastnt.errors import UserError
@@ -117,7 +117,7 @@ def _read(split: str, files: tuple[Path, ...]) -> tuple[Images, Labels]:
         of_images = of_labels = str(files[0])
         try:
             images, labels = beton.read(files[0])
-        except beton.FormatError as error:
+        except beton_head.FormatError as error:
             raise UserError(
                 f"{files[0]} cannot be used: {error}; write it with FFCV's DatasetWriter and the fields "
                 "image=NDArrayField(np.dtype('uint8'), (H, W, C)) or, for images of one size, "

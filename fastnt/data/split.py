@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fastnt.data import beton
+from fastnt.data import beton, beton_head
 from fastnt.data.beton import ImageRows, Images, Labels
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, sha256_file, write_json
@@ -110,16 +110,16 @@ def open_split(path: Path) -> Split:
     """
     remedy = f"delete {path.parent} and run `fastnt prepare` again"
     try:
-        found = beton.layout(path)
+        found = beton_head.layout(path)
         split = read_sidecar(path)
         if split is None:
             raise UserError(f"{path} has no readable {sidecar(path).name} beside it; {remedy}")
         status = path.stat()
         if status.st_size != found.size or (found.count, found.shape) != (split.count, split.shape):
-            raise beton.FormatError("it does not agree with its sidecar")
+            raise beton_head.FormatError("it does not agree with its sidecar")
         if _sha256(path, status.st_mtime_ns, status.st_size) != split.sha256:
-            raise beton.FormatError("its contents have changed since it was written")
-    except beton.FormatError as error:
+            raise beton_head.FormatError("its contents have changed since it was written")
+    except beton_head.FormatError as error:
         raise UserError(f"{path} cannot be used: {error}; {remedy}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error

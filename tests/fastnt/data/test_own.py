@@ -6,8 +6,10 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
-from fastnt.data import beton, own
+from fastnt.data import beton, beton_head, own
+from fastnt.data.loaders import make_loader
 from fastnt.data.prepare import list_prepared, open_dataset, prepare
 from fastnt.errors import UserError
 
@@ -96,14 +98,16 @@ def test_images_larger_than_a_page(tmp_path):
 # --- .beton files
 
 
-def write_beton(path, images, labels, *, extra=False, order=("image", "label"), page=1 << 23):
+def write_beton(
+    path, images, labels, *, extra=False, order=("image", "label"), page=1 << 23, image=None
+):
     """Write a file with FFCV's own DatasetWriter."""
     pytest.importorskip("ffcv")
     from ffcv.fields import FloatField, IntField, NDArrayField
     from ffcv.writer import DatasetWriter
 
     kinds = {
-        "image": NDArrayField(np.dtype("uint8"), images.shape[1:]),
+        "image": image or NDArrayField(np.dtype("uint8"), images.shape[1:]),
         "label": IntField(),
         "weight": FloatField(),
     }
@@ -127,6 +131,50 @@ def test_a_beton_of_ffcvs_own_writer(own_folder, tmp_path, order, extra):
         assert np.array_equal(split.labels(), labels[part])
 
 
+@pytest.mark.parametrize("order", [("image", "label"), ("label", "image")])
+@pytest.mark.parametrize("extra", [False, True])
+def test_a_beton_of_ffcvs_tutorial(own_folder, tmp_path, order, extra):
+    """Raw RGBImageFields, whose records are not of 8 bytes a field."""
+    pytest.importorskip("ffcv")
+    from ffcv.fields import RGBImageField
+
+    folder = tmp_path / "tutorial"
+    folder.mkdir()
+    images, labels = (np.load(own_folder / f"{name}.npy") for name in ("images", "labels"))
+    options = {"order": order, "extra": extra, "image": RGBImageField()}
+    write_beton(folder / "train.beton", images, labels, **options)
+    write_beton(folder / "test.beton", images[:9], labels[:9], **options)
+    dataset = made(folder)
+    for kind in ("resident", "ffcv"):
+        for split, count in ((dataset.train, 60), (dataset.test, 9)):
+            loader = make_loader(
+                *(kind, split),
+                positions=np.arange(count),
+                batch_size=count,
+                order_seed=None,
+                device=torch.device("cpu"),
+            )
+            (batch,) = loader.epoch(0)
+            assert np.array_equal(batch.images, images[:count])
+            assert np.array_equal(batch.labels, labels[:count])
+
+
+def test_images_that_lie_in_any_order(own_folder, tmp_path):
+    """Several workers of FFCV's writer leave them so."""
+    images, labels = (np.load(own_folder / f"{name}.npy") for name in ("images", "labels"))
+    path = tmp_path / "one.beton"
+    beton.write(path, [(images, labels)])
+    found, size = beton_head.layout(path), images[0].size
+    content = np.fromfile(path, np.uint8)
+    records = content[found.records : found.records + 60 * 24].view(found.record)
+    order = np.random.default_rng(0).permutation(60)
+    start = int(records["image"][0])
+    content[start : start + 60 * size] = images[order].reshape(-1)
+    records["image"][order] = start + np.arange(60) * size
+    content.tofile(path)
+    assert np.array_equal(beton.read(path)[0], images)
+
+
 def test_a_folder_of_two_betons(own_folder, tmp_path):
     folder = tmp_path / "pair"
     folder.mkdir()
@@ -141,7 +189,7 @@ def test_large_images_as_ffcv_writes_them(tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (3, 900, 1000, 3), dtype=np.uint8)
     labels = np.array([0, 1, 1])
     beton.write(tmp_path / "ours", [(images, labels)])
-    found = beton.layout(tmp_path / "ours")
+    found = beton_head.layout(tmp_path / "ours")
     assert found.page == 1 << 22
     write_beton(tmp_path / "ffcv", images, labels, page=found.page)
     for name in ("ours", "ffcv"):
@@ -158,8 +206,9 @@ def test_other_fields_are_refused_with_the_remedy(own_folder, tmp_path):
     image = np.load(own_folder / "images.npy")[0]
     array = NDArrayField(np.dtype("uint8"), image.shape)
     floats = NDArrayField(np.dtype("float32"), image.shape)
+    jpeg = RGBImageField(write_mode="jpg")
     cases = {
-        "JPEG-coded": ({"image": RGBImageField(write_mode="raw"), "label": IntField()}, image, 1),
+        "its images are JPEG-coded": ({"image": jpeg, "label": IntField()}, image, 1),
         "the fields image": ({"picture": array, "label": IntField()}, image, 1),
         "and label": ({"image": array, "label": array}, image, image),
         "not uint8": ({"image": floats, "label": IntField()}, image.astype(np.float32), 1),
@@ -177,15 +226,42 @@ def test_other_fields_are_refused_with_the_remedy(own_folder, tmp_path):
         assert "write it with FFCV's DatasetWriter and the fields image=" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("mode", "shapes", "words"),
+    [
+        ("raw", [(8, 9), (8, 9), (9, 8)], "image 2 has 8 x 9 pixels, the first 9 x 8, .* one size"),
+        ("smart", [(8, 9), (80, 90)], "image 1 is JPEG-coded, and fastnt reads raw images only"),
+        ("jpg", [(8, 9)], "its images are JPEG-coded, and fastnt reads raw images only"),
+    ],
+)
+def test_rgb_images_of_other_kinds_are_refused_for_their_true_reason(tmp_path, mode, shapes, words):
+    pytest.importorskip("ffcv")
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    field = RGBImageField(write_mode=mode, smart_threshold=1000)
+    path = tmp_path / "a.beton"
+    writer = DatasetWriter(
+        str(path), {"image": field, "label": IntField()}, page_size=beton.PAGE, num_workers=1
+    )
+    images = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
+    writer.from_indexed_dataset([(image, i) for i, image in enumerate(images)])
+    with pytest.raises(UserError, match=words):
+        made(path)
+
+
 def test_damaged_betons_are_refused(own_folder, tmp_path, cache):
     path = tmp_path / "a.beton"
     beton.write(path, [tuple(np.load(own_folder / f"{n}.npy") for n in ("images", "labels"))])
     whole = path.read_bytes()
-    found = beton.layout(path)
+    found = beton_head.layout(path)
     far = bytearray(whole)
     far[found.records : found.records + 8] = (1 << 40).to_bytes(8, "little")
     none = bytearray(whole)
     none[8:16] = bytes(8)
+    many, count = bytearray(whole), 2_000_000  # that all point at one image
+    many[8:16] = count.to_bytes(8, "little")
+    many += bytes(count * 24)
     for content, words in (
         (whole[:-1], "it is cut short"),
         (whole[:100], "it is cut short"),
@@ -193,6 +269,7 @@ def test_damaged_betons_are_refused(own_folder, tmp_path, cache):
         (b"\x93NUMPY" * 999, "not a .beton file of format 2"),
         (far, "an image lies beyond its end"),
         (none, "it holds no samples"),
+        (many, r"bytes cannot hold 2,000,000 images of \(8, 9, 3\)"),
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=words):
