@@ -66,7 +66,7 @@ def prepare(
     if own.is_path(name):
         if data_dir is not None or extra is not None:
             raise UserError(f"{name} is data of your own; leave --data-dir and --extra out")
-        return _prepare_own(Path(name), image_size, progress=progress)
+        return _prepare_own(Path(name).expanduser(), image_size, progress=progress)
     source = get_source(name)
     if image_size:
         raise UserError(f"image_size is for folders of pictures, which {name} is not; leave it out")

@@ -1,6 +1,5 @@
 """A prepared split: a .beton file and the JSON sidecar beside it that says what it is."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -10,7 +9,7 @@ from typing import Any
 from fastnt.data import beton, beton_head
 from fastnt.data.beton import ImageRows, Images, Labels
 from fastnt.errors import UserError
-from fastnt.files import atomic_path, sha256_file, write_json
+from fastnt.files import atomic_path, parse_json, sha256_file, write_json
 
 FORMAT = 1
 HELD_OUT = "val"  # the part of train.beton that the user holds out, its last
@@ -90,13 +89,26 @@ def write_split(
 def read_sidecar(path: Path) -> Split | None:
     """Return the split that the sidecar of ``path`` describes, None without a usable one."""
     try:
-        facts: dict[str, Any] = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = parse_json(sidecar(path).read_text(encoding="utf-8"))
         if facts.pop("format") != FORMAT:
             return None
         facts["shape"], facts["classes"] = tuple(facts["shape"]), tuple(facts["classes"])
-        return Split(path=path, **facts)
+        split = Split(path=path, **facts)
+        return split if _is_sound(split) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _is_sound(split: Split) -> bool:
+    """Tell whether each value is of its type, as far as others rely on it."""
+    texts = (split.dataset, split.name, split.source_sha256, split.sha256, split.decoder)
+    numbers = (split.count, *split.shape, *split.parts.values())
+    return (
+        all(isinstance(text, str) for text in (*texts, *split.classes))
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and len(split.shape) == 3
+        and sum(split.parts.values()) == split.count
+    )
 
 
 def open_split(path: Path) -> Split:

@@ -1,13 +1,13 @@
 """What run folders hold, finished or not: the epochs they recorded, and a row for each network."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fastnt.errors import UserError
+from fastnt.files import parse_json
 from fastnt.runs.folder import RunFolder
 from fastnt.training.progress import PHASES, EpochRecord
 
@@ -89,7 +89,7 @@ def _read_run(folder: Path, name: str) -> SavedRun:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -111,8 +111,8 @@ def read_metrics(path: Path) -> list[EpochRecord]:
     records: dict[tuple[str, int], EpochRecord] = {}
     for number, line in enumerate([*lines, last] if _is_whole(last) else lines, start=1):
         try:
-            record = _record(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
+            record = _record(parse_json(line))
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
             raise UserError(
                 f"line {number} of {path} is not an epoch's record; train the run again"
             ) from error
@@ -123,8 +123,8 @@ def read_metrics(path: Path) -> list[EpochRecord]:
 def _is_whole(line: bytes) -> bool:
     """Whether a line without its newline is a record nonetheless."""
     try:
-        _record(json.loads(line))
-    except (ValueError, TypeError, KeyError):
+        _record(parse_json(line))
+    except (ValueError, TypeError, LookupError, OverflowError):
         return False
     return True
 

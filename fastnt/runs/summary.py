@@ -67,6 +67,9 @@ def check_summary(summary: Any, path: Path) -> dict[str, Any]:
             found = summary.get(name)
             if not isinstance(found, dict) or not all(_is_number(found.get(n)) for n in _NUMBERS):
                 lacks.append(name)
+        improvement = summary.get("relative_improvement")
+        if improvement is not None and not _is_number(improvement):
+            lacks.append("a number as relative_improvement")
     if lacks:
         raise UserError(
             f"{path} is damaged: it lacks {', '.join(lacks)}; restore it from a copy, or train the "

@@ -39,7 +39,7 @@ def read_given(given: Sequence[Given]) -> list[nn.Module | str]:
         if isinstance(teacher, nn.Module)
         else str(teacher)
         if is_own_teacher(str(teacher))
-        else load_model(Path(teacher))
+        else load_model(Path(teacher).expanduser())
         for teacher in given
     ]
 

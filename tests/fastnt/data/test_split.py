@@ -79,7 +79,17 @@ def jpeg(path):
 
 def other_count(path):
     facts = json.loads(split.sidecar(path).read_text())
-    split.sidecar(path).write_text(json.dumps(facts | {"count": 749}))
+    split.sidecar(path).write_text(json.dumps(facts | {"count": 749, "parts": {"train": 749}}))
+
+
+def spoilt(key, value):
+    """Put a value of another kind into the sidecar."""
+
+    def spoil(path):
+        facts = json.loads(split.sidecar(path).read_text())
+        split.sidecar(path).write_text(json.dumps(facts | {key: value}))
+
+    return spoil
 
 
 @pytest.mark.parametrize(
@@ -95,6 +105,16 @@ def other_count(path):
         (lambda path: split.sidecar(path).unlink(), "has no readable train.beton.json"),
         (lambda path: split.sidecar(path).write_text('{"format": 1'), "has no readable"),
         (lambda path: split.sidecar(path).write_text('{"format": 99}'), "has no readable"),
+        (lambda path: split.sidecar(path).write_text("[" * 100_000), "has no readable"),
+        (lambda path: split.sidecar(path).write_text("[1]"), "has no readable"),
+        (lambda path: split.sidecar(path).write_bytes(b"\xff"), "has no readable"),
+        (spoilt("parts", [750]), "has no readable"),
+        (spoilt("parts", {"train": "750"}), "has no readable"),
+        (spoilt("parts", {"train": 10**400}), "has no readable"),
+        (spoilt("shape", [5, 6]), "has no readable"),
+        (spoilt("shape", 5), "has no readable"),
+        (spoilt("classes", [[]]), "has no readable"),
+        (spoilt("sha256", None), "has no readable"),
         (other_count, "does not agree with its sidecar"),
         (lambda path: path.unlink(), "No such file"),
     ],

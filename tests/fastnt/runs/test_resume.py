@@ -536,28 +536,29 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert RunFolder(tmp_path / "a").checkpoints.newest() is None
 
 
+SUMMARY: dict[str, Any] = {"dataset": "digits", "official": True, "seed": 0} | {
+    name: {"test_error": 0.1, "parameters": 1, "multiplies": 2} for name in PHASES
+}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
         ("summary.json", "{}", "lacks dataset, official, seed, teacher, clean, noisy"),
         ("summary.json", "[1]", "lacks a JSON object"),
+        ("summary.json", SUMMARY | {"relative_improvement": "much"}, "lacks a number as relative"),
         ("timings.json", "[1]", "holds no seconds by name"),
         ("timings.json", '{"a": "b"}', "holds no seconds by name"),
     ],
 )
 def test_a_damaged_summary_is_one_sentence(
-    tmp_path: Path, name: str, text: str, words: str
+    tmp_path: Path, name: str, text: Any, words: str
 ) -> None:
-    (tmp_path / "summary.json").write_text(
-        json.dumps(
-            {"dataset": "digits", "official": True, "seed": 0}
-            | {name: {"test_error": 0.1, "parameters": 1, "multiplies": 2} for name in PHASES}
-        )
-    )
+    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
     (tmp_path / "timings.json").write_text('{"clean_seconds": 1.5}')
     folder = RunFolder(tmp_path)
     assert folder.timings() == {"clean_seconds": 1.5}
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text if isinstance(text, str) else json.dumps(text))
     with pytest.raises(UserError, match=rf"{name} is damaged: it {words}"):
         folder.summary()
         folder.timings()
