@@ -15,6 +15,8 @@ import platformdirs
 
 from fastnt.errors import UserError
 
+DEFLATE = 1032  # how many bytes DEFLATE makes of one at most
+
 
 def cache_dir() -> Path:
     """Folder for downloads, .beton files, logits and teachers; ``FASTNT_CACHE`` moves it."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnt.errors import UserError
+from fastnt.files import DEFLATE
 
-_DEFLATE = 1032  # DEFLATE makes at most so many bytes of one
 _PIECE = 1 << 24
 
 
@@ -67,7 +67,7 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
             with archive.open(entry) as file:
                 shape, fortran, dtype = _header(file)
                 size = math.prod(shape) * dtype.itemsize
-                if size > min(entry.compress_size, path.stat().st_size) * _DEFLATE:
+                if size > min(entry.compress_size, path.stat().st_size) * DEFLATE:
                     raise ValueError(f"its shape {shape} is more than it can hold")
                 data = bytearray()
                 while len(data) < size and (piece := file.read(min(_PIECE, size - len(data)))):
