@@ -90,7 +90,10 @@ def make_study(values: Mapping[str, Any], origin: str) -> Study:
         UserError: something is unknown, missing or wrong.
     """
     _check(values, _KINDS, origin, needed=("name", "baseline", "settings"))
-    recipe = load_recipe(None, None, values.get("recipe", {}), given_by=f"[recipe] of {origin}")
+    # What code it names is looked at before anything is trained.
+    recipe = load_recipe(
+        None, None, values.get("recipe", {}), given_by=f"[recipe] of {origin}", trust=None
+    )
     settings = []
     for setting in values["settings"]:
         if not isinstance(setting, dict):

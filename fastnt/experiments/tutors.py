@@ -54,7 +54,7 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
 
 def _make(lab: Lab, recipe: Recipe, keeper: StudyKeeper) -> Model:
     course = dataclasses.replace(lab.course, recipe=recipe)
-    given = read_given(recipe.teachers)
+    given = read_given(recipe.teachers, lab.place.trust)
     for network, origin in zip(given, recipe.teachers, strict=True):
         if isinstance(network, Model):
             check_fits(network, lab.dataset, origin)

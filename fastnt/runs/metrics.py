@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.errors import UserError
-from fastnt.files import write_error, write_text
+from fastnt.files import parse_json, write_error, write_text
 from fastnt.training.progress import EpochRecord
 
 
@@ -59,7 +59,7 @@ class Metrics:
         for number, line in enumerate([*lines, last] if _is_whole(last) else lines, start=1):
             try:
                 record = _record(line)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, LookupError, OverflowError) as error:
                 raise UserError(
                     f"line {number} of {self.path} is not an epoch's record; train the run again"
                 ) from error
@@ -75,13 +75,13 @@ def _is_whole(line: bytes) -> bool:
     """Whether a line without its newline is a record nonetheless."""
     try:
         _record(line)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, LookupError, OverflowError):
         return False
     return True
 
 
 def _record(line: bytes) -> EpochRecord:
-    value: Any = json.loads(line)
+    value: Any = parse_json(line)
     fields = {field.name: value[field.name] for field in dataclasses.fields(EpochRecord)}
     if not isinstance(fields["phase"], str) or not isinstance(fields["epoch"], int):
         raise TypeError

@@ -15,7 +15,7 @@ from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
 from fastnt.data.seen import Seen
-from fastnt.data.split import Split
+from fastnt.data.split import HELD_OUT, Split
 from fastnt.errors import UserError
 from fastnt.training.compute import Compute
 from fastnt.training.ranks import ALONE, Ranks
@@ -49,15 +49,22 @@ class TrainingData:
         """What the recipe holds out.
 
         Raises:
-            UserError: nothing is left to train on, or nothing held out.
+            UserError: nothing is left to train on, nothing held out, or it asks for other images than the
+                data set holds out itself.
         """
-        train = self._dataset.train
+        train, recipe = self._dataset.train, self.recipe
+        given = train.parts.get(HELD_OUT, 0)
+        if given and (recipe.validation or recipe.validation_per_class):
+            raise UserError(
+                f"{self._dataset.name} comes with {given:,} held-out images of its own; leave validation "
+                "and validation_per_class out"
+            )
         return hold_out(
             train.labels(),
             tuple(train.parts.values()),
-            last=self.recipe.validation,
-            per_class=self.recipe.validation_per_class,
-            train_samples=self.recipe.train_samples,
+            last=given or recipe.validation,
+            per_class=recipe.validation_per_class,
+            train_samples=recipe.train_samples,
         )
 
     @property

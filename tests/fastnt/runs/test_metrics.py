@@ -49,7 +49,12 @@ def test_a_last_line_counts_only_when_it_is_whole(tmp_path: Path, cut: int) -> N
     assert [record.epoch for record in Metrics(path).read()] == ([1, 2] if cut else [1, 2, 3])
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"phase": "clean", "epoch": "one"}'])
+HUGE = json.dumps(_record("clean", 1) | {"lr": 10**400})
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "{}", '{"phase": "clean", "epoch": "one"}', "[" * 100_000, HUGE]
+)
 def test_a_damaged_line_within_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f"{json.dumps(_record('clean', 1))}\n{line}\n")

@@ -611,10 +611,10 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert RunFolder(tmp_path / "a").checkpoints.newest() is None
 
 
-def _summary(**counts: Any) -> str:
+def _summary(values: dict[str, Any] | None = None, **counts: Any) -> str:
     network = {"test_error": 0.1, "parameters": 1, "multiplies": 2} | counts
     found = {"dataset": "digits", "official": True, "seed": 0} | dict.fromkeys(PHASES, network)
-    return json.dumps(found)
+    return json.dumps(found | (values or {}))
 
 
 @pytest.mark.parametrize(
@@ -624,6 +624,11 @@ def _summary(**counts: Any) -> str:
         ("summary.json", "[1]", "lacks a JSON object"),
         ("summary.json", _summary(test_wrong=3, test_images=2), "lacks teacher, clean, noisy"),
         ("summary.json", _summary(test_wrong="3", test_images=9), "lacks teacher, clean, noisy"),
+        (
+            "summary.json",
+            _summary({"relative_improvement": "much"}),
+            "lacks a number as relative",
+        ),
         ("timings.json", "[1]", "holds no seconds by name"),
         ("timings.json", '{"a": "b"}', "holds no seconds by name"),
     ],
