@@ -5,7 +5,6 @@ an earlier run, or that run's folder.
 """
 
 import difflib
-import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -15,6 +14,9 @@ from typing import Any
 from fastnt.config import DATASETS, FIELDS, Recipe
 from fastnt.data import own
 from fastnt.errors import UserError
+from fastnt.factory import is_factory, is_own_teacher
+from fastnt.files import parse_json
+from fastnt.trust import NOTHING, Trust
 
 _EXPECTED: dict[Any, str] = {
     int: "a whole number",
@@ -33,14 +35,21 @@ def load_recipe(
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     given_by: str = "the command line",
+    trust: Trust | None = NOTHING,
 ) -> Recipe:
     """Merge the data set's recipe, a config file and overrides (text or typed values).
 
-    Messages say that the overrides are ``given_by``.
+    Args:
+        dataset: name or path; by default the config's, or digits.
+        config: a recipe file, or a run's folder.
+        overrides: what the user typed in this call.
+        given_by: what messages call the overrides.
+        trust: whether the networks of one's own that ``config`` names may be called; None where the
+            recipe is only read, and no network is made from it.
 
     Raises:
         UserError: an unknown data set or key, a value of the wrong type or out of range, a file that
-            cannot be read, or a config made for another data set.
+            cannot be read, a config made for another data set, or code that is not trusted.
     """
     given = dict(overrides or {})
     dataset = given.pop("dataset", dataset)
@@ -59,7 +68,21 @@ def load_recipe(
         (given_by, given),
     ):
         values |= {key: typed(key, value, source) for key, value in layer.items()}
-    return Recipe(**values)
+    recipe = Recipe(**values)
+    if trust is not None:
+        for key, name in named_code(recipe):
+            if key in chosen and key not in given:
+                trust.check(name, origin)
+    return recipe
+
+
+def named_code(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return each ``module:factory`` that a run of ``recipe`` calls, with the key that names it."""
+    named = [("student_network", recipe.student_network)]
+    if not recipe.teachers:
+        named.append(("teacher_network", recipe.teacher_network))
+    own = [(key, name) for key, name in named if is_factory(name)]
+    return own + [("teacher", name) for name in recipe.teachers if is_own_teacher(name)]
 
 
 def _dataset(name: Any) -> str:
@@ -68,10 +91,10 @@ def _dataset(name: Any) -> str:
         return str(name)
     if not own.is_path(str(name)):
         raise UserError(
-            f"data set {name!r} is unknown, and no folder or .beton file; "
+            f"data set {name!r} is unknown, and no folder, .beton or .npz file; "
             f"{_nearest(str(name), DATASETS)}"
         )
-    return str(Path(str(name)).resolve())
+    return str(Path(str(name)).expanduser().resolve())
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -79,11 +102,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     if path.is_dir():
         path = path / "config.json"
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        value = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a recipe: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a recipe: it must hold keys and values")
@@ -125,7 +148,7 @@ def typed(key: str, value: Any, source: str) -> Any:
         if not isinstance(value, str):
             raise ValueError
         return value
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         expected = _EXPECTED.get(kind, "text")
         raise UserError(f"{key} in {source} is {value!r}; it must be {expected}") from error
 

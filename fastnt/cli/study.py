@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fastnt.cli.options import assignments
+from fastnt.cli.options import TrustCode, assignments
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def study(
             help="Of the Ray cluster.", show_default="one of this machine", rich_help_panel=_WHERE
         ),
     ] = None,
+    trust_code: TrustCode = False,
     list_: Annotated[bool, typer.Option("--list", help="Show the studies of the paper.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be trained, and train nothing.")
@@ -151,6 +152,7 @@ def study(
     from fastnt.experiments.lab import Place
     from fastnt.experiments.named import STUDIES
     from fastnt.experiments.run import Options, run_study
+    from fastnt.trust import Trust
 
     if list_:
         for title, make in STUDIES.items():
@@ -174,6 +176,7 @@ def study(
         device=str(choose_device(device)),
         data_dir=data_dir,
         quiet=quiet or json_,
+        trust=Trust.of(trust_code, _typed(asked)),
     )
     keep_freed_memory()
     options = Options(
@@ -191,8 +194,8 @@ def _choose(
     from fastnt.experiments.named import STUDIES, own_grid
     from fastnt.experiments.results import STUDY_FILE
     from fastnt.experiments.study_files import read_study
+    from fastnt.factory import is_own_teacher
     from fastnt.recipe_files import load_recipe
-    from fastnt.training.model import is_own_teacher
 
     given = [f"--{name}" for name, value in asked.items() if value is not None]
     if what is not None and _is_begun(what):
@@ -209,10 +212,10 @@ def _choose(
         chosen = read_study(Path(what))
     else:
         flags = {"student_network": asked["student"], "epochs": asked["epochs"]}
-        overrides = assignments(asked["set"] or []) | {
-            key: value for key, value in flags.items() if value is not None
-        }
-        recipe = load_recipe(asked["dataset"], asked["config"], overrides)
+        typed = {key: value for key, value in flags.items() if value is not None}
+        overrides = assignments(asked["set"] or [], typed) | typed
+        # Code that the config names is looked at with all that the study names.
+        recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
         grid = parse_over(asked["over"] or [])
         if what is None:
             make = own_grid if grid else STUDIES["table3"]
@@ -240,6 +243,14 @@ def _choose(
         chosen = dataclasses.replace(chosen, seeds=seeds)
     name = asked["name"] or f"{chosen.name}-{chosen.recipe.dataset_name}"
     return studies_dir / name, chosen
+
+
+def _typed(asked: dict[str, Any]) -> list[str]:
+    """The words of the command line that may name code."""
+    values = [asked["student"], asked["teacher"], *assignments(asked["set"] or []).values()]
+    for text in asked["over"] or []:
+        values += text.partition("=")[2].split(",")
+    return [value for value in values if value]
 
 
 def _is_begun(what: str) -> bool:

@@ -26,6 +26,7 @@ from fastnt.training.pipeline import Course, open_course, train_student
 from fastnt.training.progress import Progress
 from fastnt.training.targets import Teaching
 from fastnt.training.tensors import Damaged, load_tensors, save_tensors
+from fastnt.trust import NOTHING, Trust
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,6 +42,7 @@ class Place:
     loader: Kind = "auto"
     data_dir: Path | None = None  # where official files lie
     quiet: bool = True
+    trust: Trust = NOTHING  # which code the study and its teachers' files may name
 
     @property
     def studies(self) -> Path:
@@ -178,7 +180,9 @@ class Lab:
         return self.course.new_student(recipe).digest()
 
     def _load_teacher(self, name: str) -> Model:
-        return load_model(self.teacher_path(name)).to(self.course.compute.device)
+        return load_model(self.teacher_path(name), trust=self.place.trust).to(
+            self.course.compute.device
+        )
 
     def _tables(self, name: str) -> TeacherLogits:
         return teacher_logits(self.teacher(name), self.course.data, self.course.progress)

@@ -202,32 +202,47 @@ def baselines(recipe: Recipe, grid: Grid) -> Study:
 
 
 def schedule(recipe: Recipe, grid: Grid) -> Study:
-    """How long and at which rates: one factor at a time, then rates by lengths."""
+    """Learning rate, its decay, length and batch: one factor at a time, then rates by lengths."""
     _no_grid("schedule", grid)
-    lrs, lengths = (3e-4, 1e-3, 3e-3), (1, 4)
-    end = recipe.lr_decay ** (recipe.epochs - 1)  # of the rate, in the last epoch
-
-    def timed(times: int) -> dict[str, Any]:
-        epochs = times * recipe.epochs
-        return {"epochs": epochs, "lr_decay": round(end ** (1 / (epochs - 1)), 6)}
-
+    long = 4 * recipe.epochs
     changes: dict[str, dict[str, Any]] = {"recipe": {}}
-    for times in lengths:
-        for lr in lrs:
-            if times == 1 and lr == recipe.lr:
-                continue
-            name = f"lr {lr:g}" + (f", {times * recipe.epochs} epochs" if times > 1 else "")
-            changes[name] = {"lr": lr} | (timed(times) if times > 1 else {})
+    for lr in (3e-4, 1e-3, 3e-3):
+        if lr != recipe.lr:
+            changes[f"lr {lr:g}"] = {"lr": lr}
+        changes[f"lr {lr:g}, {long} epochs"] = {"lr": lr} | at_length(recipe, long)
     changes["constant rate"] = {"lr_decay": 1.0}
     changes["batch 256"] = {"batch_size": 256}
-    changes[f"{16 * recipe.epochs} epochs"] = timed(16)
+    title = "Learning rate, its decay, length and batch, for the clean and the noisy student"
+    settings = _pairs(changes)
+    return Study("schedule", title, recipe, settings, settings[0].name, (settings[1].name,))
+
+
+def lengths(recipe: Recipe, grid: Grid) -> Study:
+    """The clean and the noisy student after n, 4n and 16n epochs, or --over epochs=..."""
+    if set(grid) - {"epochs"}:
+        raise UserError("lengths sweeps the epochs alone; give --over epochs=N,N or nothing")
+    epochs = grid.get("epochs", tuple(times * recipe.epochs for times in (1, 4, 16)))
+    settings = _pairs({f"{n} epochs": at_length(recipe, n) for n in epochs})
+    noisy = tuple(setting.name for setting in settings[1::2])
+    title = "How long to train: the rate decays to the same end in each length"
+    return Study("lengths", title, recipe, settings, settings[0].name, noisy, ("epochs",))
+
+
+def at_length(recipe: Recipe, epochs: int) -> dict[str, Any]:
+    """Return the changes for another length whose last epoch has the recipe's last rate."""
+    if epochs == recipe.epochs:
+        return {}
+    end = recipe.lr_decay ** (recipe.epochs - 1)
+    return {"epochs": epochs, "lr_decay": round(end ** (1 / max(epochs - 1, 1)), 6)}
+
+
+def _pairs(changes: Mapping[str, Mapping[str, Any]]) -> tuple[Setting, ...]:
+    """A clean student, its baseline, and a noisy one for each of the changes."""
     settings = []
     for name, values in changes.items():
-        clean = f"clean, {name}"
-        settings.append(Setting(clean, {**CLEAN, **values}))
-        settings.append(Setting(f"noisy, {name}", values, baseline=clean))
-    title = "Learning rate, its decay, length and batch, for the clean and the noisy student"
-    return Study("schedule", title, recipe, tuple(settings), settings[0].name, (settings[1].name,))
+        clean = Setting(f"clean, {name}", {**CLEAN, **values})
+        settings += [clean, Setting(f"noisy, {name}", values, baseline=clean.name)]
+    return tuple(settings)
 
 
 def own_grid(recipe: Recipe, grid: Grid) -> Study:
@@ -290,5 +305,6 @@ STUDIES: dict[str, Make] = {
     "readings": readings,
     "baselines": baselines,
     "schedule": schedule,
+    "lengths": lengths,
 }
 PAPER_DATA = {"table1": "mnist", "table2": "svhn"}  # the others are of CIFAR-10

@@ -64,7 +64,7 @@ def begin_study(place: Place) -> Place:
     """Write study.toml, or find that the folder holds the same study with fewer seeds or settings.
 
     Raises:
-        UserError: it holds another study.
+        UserError: it holds another study, or the study names code that is not trusted.
     """
     path = place.folder / STUDY_FILE
     study = place.study
@@ -77,6 +77,8 @@ def begin_study(place: Place) -> Place:
                     f"(fastnt study {place.folder}), or begin this under another --name"
                 )
             study = merged(study, stored)
+        for name in study.named_code():
+            place.trust.check(name, path)
         write_study(path, study)
     return Place(**{**vars(place), "study": study})
 

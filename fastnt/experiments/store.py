@@ -113,9 +113,9 @@ class Store:
 
 
 def _why(error: sqlite3.DatabaseError) -> str:
-    text = str(error)
-    if "full" in text:
-        return "cannot be written: the disk is full; free some space and run the study again"
+    text = " ".join(str(error).split())
+    if "full" in text or "I/O" in text:
+        return f"cannot be written ({text}): free some space on the disk, and run the study again"
     if "readonly" in text or "unable to open" in text:
         return f"cannot be opened for writing ({text}); choose a folder you may write to (--studies-dir)"
     if "locked" in text:

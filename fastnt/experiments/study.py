@@ -7,7 +7,7 @@ from typing import Any
 
 from fastnt.config import ENTRIES, Recipe
 from fastnt.errors import UserError
-from fastnt.recipe_files import typed
+from fastnt.recipe_files import named_code, typed
 
 CLEAN: Mapping[str, Any] = {"alpha": 0.0, "sigma": 0.0, "teacher_alphas": ()}
 FIRST_PILOT_SEED = 1000  # above the base seed: pilot seeds never meet the study's own
@@ -152,3 +152,8 @@ class Study:
                     recipe, teacher_seed=recipe.teacher_seed + shift
                 )
         return recipes
+
+    def named_code(self) -> list[str]:
+        """Return each ``module:factory`` that training this study calls."""
+        recipes = [*self.teacher_recipes().values(), *(point.recipe for point in self.points())]
+        return sorted({name for recipe in recipes for _, name in named_code(recipe)})

@@ -90,7 +90,10 @@ def make_study(values: Mapping[str, Any], origin: str) -> Study:
         UserError: something is unknown, missing or wrong.
     """
     _check(values, _KINDS, origin, needed=("name", "baseline", "settings"))
-    recipe = load_recipe(None, None, values.get("recipe", {}), given_by=f"[recipe] of {origin}")
+    # What code it names is looked at before anything is trained.
+    recipe = load_recipe(
+        None, None, values.get("recipe", {}), given_by=f"[recipe] of {origin}", trust=None
+    )
     settings = []
     for setting in values["settings"]:
         if not isinstance(setting, dict):
@@ -120,7 +123,7 @@ def differences(asked: Study, stored: Study) -> list[str]:
     known = {setting.name: setting for setting in stored.settings}
     for setting in asked.settings:
         before = known.get(setting.name, setting)
-        if asked.point(setting, 0) != stored.point(before, 0):
+        if stored.point(setting, 0) != stored.point(before, 0):
             found.append(f"setting {setting.name!r} has other changes")
     return found
 

@@ -21,11 +21,21 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
     another one. Otherwise it is the given file, one trained before in the same way, or trained here.
 
     Raises:
-        UserError: a given file is missing, damaged or of other data; or a training diverged.
+        UserError: a given file is missing, damaged or of other data; the folder's file is missing or
+            another than when the study was begun; or a training diverged.
         Stopped: it was asked to stop in a training, whose checkpoint stands.
     """
+    known = {
+        row["name"]: row["digest"]
+        for row in store.rows("SELECT * FROM study_teachers WHERE study = ?", lab.place.folder.name)
+    }
     for name, recipe in lab.study.teacher_recipes().items():
         path = lab.teacher_path(name)
+        if name in known and not path.exists():
+            raise UserError(
+                f"{path} is missing, the teacher of students that are trained; restore it from a copy, "
+                "or begin the study under another --name"
+            )
         records = None
         with locked(lab.place.folder / f".{name}.lock"):
             if not path.exists():
@@ -34,12 +44,17 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
                 model.save(path)
                 records = [asdict(record) for record in keeper.records]
                 keeper.clear()
+        if known.get(name, lab.teacher_digest(name)) != lab.teacher_digest(name):
+            raise UserError(
+                f"{path} is another teacher than the one of the students that are trained; restore it "
+                "from a copy, or begin the study under another --name"
+            )
         _describe(lab, store, name, recipe, records)
 
 
 def _make(lab: Lab, recipe: Recipe, keeper: StudyKeeper) -> Model:
     course = dataclasses.replace(lab.course, recipe=recipe)
-    given = read_given(recipe.teachers)
+    given = read_given(recipe.teachers, lab.place.trust)
     for network, origin in zip(given, recipe.teachers, strict=True):
         if isinstance(network, Model):
             check_fits(network, lab.dataset, origin)

@@ -15,7 +15,8 @@ from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
 from fastnt.data.seen import Seen
-from fastnt.data.split import Split
+from fastnt.data.split import HELD_OUT, Split
+from fastnt.errors import UserError
 from fastnt.training.compute import Compute
 from fastnt.training.ranks import ALONE, Ranks
 
@@ -29,7 +30,17 @@ class TrainingData:
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, compute: Compute) -> None:
-        """With several ranks, training loaders give this rank's part of each batch."""
+        """With several ranks, training loaders give this rank's part of each batch.
+
+        Raises:
+            UserError: the recipe's random crops could leave nothing of an image.
+        """
+        height, width, _ = dataset.shape
+        if recipe.crop >= min(height, width):
+            raise UserError(
+                f"crop is {recipe.crop}, and the images of {dataset.name} are {height} x {width}: some "
+                f"would be shifted out of sight; set crop below {min(height, width)}"
+            )
         self.recipe, self._dataset, self._compute = recipe, dataset, compute
         self.repeats = 2 if recipe.mirror else 1
 
@@ -38,21 +49,34 @@ class TrainingData:
         """What the recipe holds out.
 
         Raises:
-            UserError: nothing is left to train on, or nothing held out.
+            UserError: nothing is left to train on, nothing held out, or it asks for other images than the
+                data set holds out itself.
         """
-        train = self._dataset.train
+        train, recipe = self._dataset.train, self.recipe
+        given = train.parts.get(HELD_OUT, 0)
+        if given and (recipe.validation or recipe.validation_per_class):
+            raise UserError(
+                f"{self._dataset.name} comes with {given:,} held-out images of its own; leave validation "
+                "and validation_per_class out"
+            )
         return hold_out(
             train.labels(),
             tuple(train.parts.values()),
-            last=self.recipe.validation,
-            per_class=self.recipe.validation_per_class,
-            train_samples=self.recipe.train_samples,
+            last=given or recipe.validation,
+            per_class=recipe.validation_per_class,
+            train_samples=recipe.train_samples,
         )
 
     @property
     def classes(self) -> int:
         """Number of classes."""
         return len(self._dataset.classes)
+
+    @property
+    def unseen_classes(self) -> list[str]:
+        """The names of the classes that no image of the training list has."""
+        seen = np.unique(self._dataset.train.labels()[self._split.train])
+        return [name for label, name in enumerate(self._dataset.classes) if label not in seen]
 
     @property
     def images(self) -> int:

@@ -148,6 +148,13 @@ def test_a_full_disk_while_training_leaves_whole_files_only(
         (["--seed", "-1"], "seed is -1"),
         (["--sigma", "1e39"], "sigma is 1e+39"),
         (["--student", "FC99999999999-FC10"], "cannot read 'FC99999999999'"),
+        (["--epochs", "1", "--set", "epochs=7"], "epochs is given twice, once by --set epochs=7"),
+        (["--set", "seed=1", "--set", "seed = 2"], "seed is given twice, once by --set seed = 2"),
+        (["--student", "FC10", "--set", "student_network=FC10"], "student_network is given twice"),
+        (["--teacher", "a:b", "--set", "teacher=c:d"], "teacher is given twice"),
+        (["--dataset", "digits", "--set", "dataset=mnist"], "dataset is given twice"),
+        (["--set", "crop=8"], "are 8 x 8: some would be shifted out of sight; set crop below 8"),
+        (["--set", "crop=500"], "set crop below 8"),
         (["--run", "../x"], "must be the name of a folder"),
         (["--run", ""], "must be the name of a folder"),
         (["--run", "x" * 300], "File name too long"),
@@ -220,6 +227,14 @@ def test_evaluate_wants_a_run(refused: Fastnt, tmp_path: Path) -> None:
 
 def test_unknown_commands_are_named(refused: Fastnt) -> None:
     assert "No such command 'trian'" in refused("trian")
+
+
+def test_a_tilde_that_the_shell_leaves(
+    refused: Fastnt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for arguments in (["--config=~/a.toml"], ["--set=dataset=~/a.toml"], ["--config", "~/a.toml"]):
+        assert f"{tmp_path}/a.toml" in refused("train", *arguments)
 
 
 def test_prepare_wants_one_thing_to_do(refused: Fastnt) -> None:

@@ -35,9 +35,8 @@ def test_wilson_bounds_solve_its_quadratic(case: tuple[int, int]) -> None:
     found = wilson(wrong, images)
     assert 0 <= found.low <= found.high <= 1
     for bound in (found.low, found.high):  # each is as far from the error as z standard errors
-        assert abs(error - bound) == pytest.approx(
-            z * math.sqrt(bound * (1 - bound) / images), abs=1e-9
-        )
+        variance = bound * (1 - bound) / images
+        assert (error - bound) ** 2 == pytest.approx(z**2 * variance, abs=1e-14)
 
 
 def test_wilson_at_another_confidence() -> None:
@@ -66,6 +65,20 @@ def test_an_interval_holds_its_bounds() -> None:
 def test_mcnemar_is_the_binomial_tail(only_a: int, only_b: int, p: float) -> None:
     assert mcnemar_counts(only_a, only_b) == pytest.approx(p)
     assert mcnemar_counts(only_b, only_a) == pytest.approx(p)
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_mcnemar_is_scipys_binomial_test(only_a: int, only_b: int) -> None:
+    theirs = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1
+    assert mcnemar_counts(only_a, only_b) == pytest.approx(theirs, rel=1e-9, abs=1e-300)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_scipys(case: tuple[int, int]) -> None:
+    for confidence in (0.5, 0.95, 0.999):
+        theirs = stats.binomtest(*case).proportion_ci(confidence, method="wilson")
+        found = wilson(*case, confidence)
+        assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_mcnemar_counts_only_images_on_which_the_networks_disagree() -> None:
