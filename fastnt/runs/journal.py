@@ -62,7 +62,7 @@ class Journal:
             self._saved = checkpoint.phase, checkpoint.epoch, checkpoint.batch
             self.records, self.timings = list(checkpoint.records), dict(checkpoint.timings)
         if self._ranks.is_rank_0:
-            self._folder.write_records(self.records)
+            self._folder.metrics.write(self.records)
 
     def declare(self, **facts: Any) -> None:
         """Note what decides the run's bits: every checkpoint holds it, ready for JSON.
@@ -169,7 +169,7 @@ class Journal:
         self.records.append(record)
         if self._ranks.is_rank_0:
             with self._told_how_to_resume():
-                self._folder.append_record(record)
+                self._folder.metrics.append(record)
 
     def _save(self, trainer: Trainer) -> None:
         """Save where ``trainer`` stands, unless the last checkpoint stands there."""

@@ -16,6 +16,7 @@ from fastnt.errors import Interrupted, UserError
 from fastnt.interruption import Interruption
 from fastnt.runs.command import resume_command, trust_again
 from fastnt.runs.journal import Journal
+from fastnt.runs.predictions import Predictions
 from fastnt.runs.resume import Plan, open_same_data
 from fastnt.runs.summary import Networks, summarise
 from fastnt.training.compute import Compute
@@ -36,8 +37,8 @@ from fastnt.training.teachers import (
 )
 from fastnt.trust import NOTHING, Trust
 
-# Draws a run's picture from its epochs, the teacher's held-out error and its summary.
-Draw = Callable[[Path, Sequence[EpochRecord], float, dict[str, Any]], None]
+# Draws a run's picture from its epochs and its summary.
+Draw = Callable[[Path, Sequence[EpochRecord], dict[str, Any]], None]
 
 
 @dataclass
@@ -52,7 +53,6 @@ class Run:
     profiled: bool = False  # time the parts of the noisy student's steps, and write trace.json
     flags: tuple[str, ...] = ()  # of the command line, to be given again with --resume
     trust: Trust = NOTHING  # which code the teachers' files and the run's folder may name
-    teacher_error: float = field(init=False)  # held-out, a fraction
     profile: list[Section] = field(default_factory=list)  # of a step, when profiled
 
     def __post_init__(self) -> None:
@@ -130,15 +130,23 @@ class Run:
                     name, student_recipe, course, teaching, untrained
                 )
         with journal.timed("evaluation"):
-            held_out, test = course.data.validation, course.data.test
-            self.teacher_error = evaluate(models["teacher"], held_out, label_loss).error
-            results = {name: evaluate(model, test, label_loss) for name, model in models.items()}
-        summary = summarise(recipe, dataset, models, results, teaching.signs_agree)
+            held_out, test = (
+                {name: evaluate(model, loader, label_loss) for name, model in models.items()}
+                for loader in (course.data.validation, course.data.test)
+            )
+            predictions = Predictions(
+                dataset.test.labels(),
+                {name: result.predictions.numpy() for name, result in test.items()},
+            )
+        summary = summarise(
+            recipe, dataset, models, held_out, test, predictions, teaching.signs_agree
+        )
         self.timings.update(journal.speeds())
         if ranks.is_rank_0:
+            self.folder.save_predictions(predictions)
             self.folder.write_timings(self.timings)
             if draw is not None:
-                draw(self.folder.picture, self.records, self.teacher_error, summary)
+                draw(self.folder.picture, self.records, summary)
             self.folder.write_summary(summary)
         return summary
 

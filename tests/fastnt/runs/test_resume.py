@@ -109,7 +109,12 @@ def _result(folder: Path) -> dict[str, Any]:
     """Everything a run made, without times."""
     result: dict[str, Any] = {
         name: (folder / name).read_bytes()
-        for name in ("config.json", "summary.json", *(f"{phase}.safetensors" for phase in PHASES))
+        for name in (
+            "config.json",
+            "summary.json",
+            "predictions.safetensors",
+            *(f"{phase}.safetensors" for phase in PHASES),
+        )
     }
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     result["metrics"] = [{k: v for k, v in r.items() if k not in TIMES} for r in records]
@@ -304,9 +309,9 @@ def test_times_go_on_where_they_stood(tmp_path: Path) -> None:
 def test_the_picture_shows_all_epochs_after_a_resume(tmp_path: Path) -> None:
     drawn: list[EpochRecord] = []
 
-    def draw(path: Path, records: Any, error: float, summary: Any) -> None:
+    def draw(path: Path, records: Any, summary: Any) -> None:
         drawn.extend(records)
-        draw_curves(path, records, error, summary)
+        draw_curves(path, records, summary)
 
     folder = tmp_path / "a"
     with pytest.raises(Interrupted):
@@ -606,11 +611,19 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert RunFolder(tmp_path / "a").checkpoints.newest() is None
 
 
+def _summary(**counts: Any) -> str:
+    network = {"test_error": 0.1, "parameters": 1, "multiplies": 2} | counts
+    found = {"dataset": "digits", "official": True, "seed": 0} | dict.fromkeys(PHASES, network)
+    return json.dumps(found)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
         ("summary.json", "{}", "lacks dataset, official, seed, teacher, clean, noisy"),
         ("summary.json", "[1]", "lacks a JSON object"),
+        ("summary.json", _summary(test_wrong=3, test_images=2), "lacks teacher, clean, noisy"),
+        ("summary.json", _summary(test_wrong="3", test_images=9), "lacks teacher, clean, noisy"),
         ("timings.json", "[1]", "holds no seconds by name"),
         ("timings.json", '{"a": "b"}', "holds no seconds by name"),
     ],
@@ -618,12 +631,7 @@ def test_weights_that_are_not_finite_are_never_saved(
 def test_a_damaged_summary_is_one_sentence(
     tmp_path: Path, name: str, text: str, words: str
 ) -> None:
-    (tmp_path / "summary.json").write_text(
-        json.dumps(
-            {"dataset": "digits", "official": True, "seed": 0}
-            | {name: {"test_error": 0.1, "parameters": 1, "multiplies": 2} for name in PHASES}
-        )
-    )
+    (tmp_path / "summary.json").write_text(_summary())
     (tmp_path / "timings.json").write_text('{"clean_seconds": 1.5}')
     folder = RunFolder(tmp_path)
     assert folder.timings() == {"clean_seconds": 1.5}
