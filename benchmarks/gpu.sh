@@ -11,7 +11,7 @@
 #   needed         filelock platformdirs typer annotated-doc shellingham rich markdown-it-py mdurl pygments
 #   the tests      pytest iniconfig packaging pluggy; several at once: pytest-xdist execnet
 #   the training   safetensors scikit-learn joblib threadpoolctl scipy, and narwhals for a new scikit-learn
-#   some tests     pooch requests charset-normalizer idna urllib3 certifi
+#   some tests     requests charset-normalizer idna urllib3 certifi
 #   the pictures   matplotlib contourpy cycler fonttools kiwisolver pillow pyparsing python-dateutil six
 #   native kernel  nanobind
 # Nothing is installed outside a temporary folder and this clone.

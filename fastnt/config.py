@@ -1,8 +1,7 @@
 """The recipe: one flat, typed record of everything that decides what a run computes.
 
-Each value belongs to at least one part of the computation: the data, the teacher, the student, or
-the noise. :meth:`Recipe.key` names what some parts of a recipe make, for caches and studies.
-``fastnt.recipe_files`` reads recipes from files and flags.
+Each value belongs to at least one part of it: data, teacher, student or noise. :meth:`Recipe.key`
+names what some parts make. ``fastnt.recipe_files`` reads files and flags.
 """
 
 import dataclasses
@@ -56,6 +55,9 @@ class Recipe:
         "a name, the paper's notation, or module:factory",
         allow.ANY,
         "untrained_student",
+    )
+    image_size: int = entry(
+        0, "data", "scale your pictures to so many pixels; 0: not", allow.COUNT_OR_0, "data"
     )
     preprocess: Preprocessing = entry(
         "none", "data", "what networks see of the pixels (section 4)", allow.choice(Preprocessing)

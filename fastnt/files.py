@@ -15,6 +15,8 @@ import platformdirs
 
 from fastnt.errors import UserError
 
+DEFLATE = 1032  # how many bytes DEFLATE makes of one at most
+
 
 def cache_dir() -> Path:
     """Folder for downloads, .beton files, logits and teachers; ``FASTNT_CACHE`` moves it."""
@@ -115,6 +117,18 @@ def sweep(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: it is none, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -122,7 +136,7 @@ def read_json(path: Path) -> Any:
         UserError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the folder") from error
     except ValueError as error:

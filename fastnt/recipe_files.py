@@ -5,7 +5,6 @@ an earlier run, or that run's folder.
 """
 
 import difflib
-import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -16,6 +15,7 @@ from fastnt.config import DATASETS, FIELDS, Recipe
 from fastnt.data import own
 from fastnt.errors import UserError
 from fastnt.factory import is_factory, is_own_teacher
+from fastnt.files import parse_json
 from fastnt.trust import NOTHING, Trust
 
 _EXPECTED: dict[Any, str] = {
@@ -67,7 +67,7 @@ def load_recipe(
         (origin, chosen),
         (given_by, given),
     ):
-        values |= {key: _typed(key, value, source) for key, value in layer.items()}
+        values |= {key: typed(key, value, source) for key, value in layer.items()}
     recipe = Recipe(**values)
     if trust is not None:
         for key, name in named_code(recipe):
@@ -91,10 +91,10 @@ def _dataset(name: Any) -> str:
         return str(name)
     if not own.is_path(str(name)):
         raise UserError(
-            f"data set {name!r} is unknown, and no folder or .beton file; "
+            f"data set {name!r} is unknown, and no folder, .beton or .npz file; "
             f"{_nearest(str(name), DATASETS)}"
         )
-    return str(Path(str(name)).resolve())
+    return str(Path(str(name)).expanduser().resolve())
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -102,11 +102,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     if path.is_dir():
         path = path / "config.json"
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        value = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a recipe: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a recipe: it must hold keys and values")
@@ -118,8 +118,12 @@ def _nearest(name: str, known: tuple[str, ...]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-def _typed(key: str, value: Any, source: str) -> Any:
-    """Convert ``value``, typed (TOML, JSON) or text (``--set``), to the type of field ``key``."""
+def typed(key: str, value: Any, source: str) -> Any:
+    """Convert ``value``, typed (TOML, JSON) or text (``--set``), to the type of field ``key``.
+
+    Raises:
+        UserError: no such key, or no such value; the message names ``source``.
+    """
     if key not in FIELDS:
         raise UserError(f"unknown recipe key {key!r} in {source}; {_nearest(key, tuple(FIELDS))}")
     kind = FIELDS[key].type
@@ -144,7 +148,7 @@ def _typed(key: str, value: Any, source: str) -> Any:
         if not isinstance(value, str):
             raise ValueError
         return value
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         expected = _EXPECTED.get(kind, "text")
         raise UserError(f"{key} in {source} is {value!r}; it must be {expected}") from error
 

@@ -41,9 +41,10 @@ def choice(words: Any) -> Rule:
 
 ANY = "text", lambda value: True
 FLAG = "true or false", lambda value: True
-COUNT = "at least 1", lambda value: value >= 1
-COUNT_OR_0 = "at least 0", lambda value: value >= 0
-COUNTS = "at least 0", lambda values: min(values, default=0) >= 0
+_MOST = 2**31 - 1  # of what is counted: beyond, tensors' sizes overflow
+COUNT = f"at least 1, at most {_MOST}", lambda value: 1 <= value <= _MOST
+COUNT_OR_0 = f"at least 0, at most {_MOST}", lambda value: 0 <= value <= _MOST
+COUNTS = COUNT_OR_0[0], lambda values: all(0 <= value <= _MOST for value in values)
 PROBABILITY = "between 0 and 1", lambda value: 0 <= value <= 1
 PROBABILITIES = "between 0 and 1", lambda values: all(0 <= value <= 1 for value in values)
 POSITIVE = "a finite number above 0", lambda value: 0 < value < FLOAT_MAX
@@ -51,7 +52,7 @@ POSITIVE_OR_0 = "a finite number >= 0", lambda value: 0 <= value < FLOAT_MAX
 DECAY = "above 0 and at most 1", lambda value: 0 < value <= 1
 SEED = "between 0 and 2^63 - 1", lambda value: 0 <= value < 2**63
 SEED_OR_NONE = SEED[0], lambda value: value is None or 0 <= value < 2**63
-COUNT_OR_NONE = COUNT[0], lambda value: value is None or value >= 1
+COUNT_OR_NONE = COUNT[0], lambda value: value is None or 1 <= value <= _MOST
 SIGMA = (
     "a finite number >= 0, or a range LOW:HIGH",
     lambda value: 0 <= sigma_range(value)[0] <= sigma_range(value)[1] < FLOAT_MAX,

@@ -1,5 +1,6 @@
 """The command line: ``fastnt train``, ``fastnt report`` and so on, one file a subcommand."""
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -13,6 +14,7 @@ from fastnt.cli.evaluate import evaluate
 from fastnt.cli.export import export
 from fastnt.cli.prepare import prepare
 from fastnt.cli.report import report
+from fastnt.cli.study import study
 from fastnt.cli.train import train
 from fastnt.errors import Interrupted, UserError
 
@@ -22,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, prepare, evaluate, report, export, bench, doctor):
+for command in (train, study, prepare, evaluate, report, export, bench, doctor):
     app.command()(command)
 
 
@@ -44,7 +46,7 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input or usage, 1 a bug, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [_at_home(text) for text in (sys.argv[1:] if arguments is None else arguments)]
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments or ["--help"], "fastnt", standalone_mode=False)
@@ -65,6 +67,14 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 130:  # what a KeyboardInterrupt has become
         _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _at_home(text: str) -> str:
+    """Put the home folder for a ``~`` that begins a value; shells leave it in ``--option=~/a``."""
+    option, equals, value = text.rpartition("=")
+    if not value.startswith("~"):
+        return text
+    return f"{option}{equals}{os.path.expanduser(value)}"  # noqa: PTH111  # what is no user stays
 
 
 def _interrupted(how: str = "") -> NoReturn:

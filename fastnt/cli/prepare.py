@@ -25,6 +25,9 @@ def prepare(
         bool | None,
         typer.Option(help="SVHN's extra images; if not said, taken where present or downloaded."),
     ] = None,
+    image_size: Annotated[
+        int, typer.Option(min=0, help="Scale your own pictures to so many pixels each way; 0: not.")
+    ] = 0,
     show: Annotated[bool, typer.Option("--list", help="List what is prepared.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Empty fastnt's cache folder.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
@@ -37,7 +40,13 @@ def prepare(
     elif show:
         _print(data.list_prepared())
     elif dataset is not None:
-        _print([data.prepare(dataset, data_dir, extra=extra, progress=not quiet)])
+        _print(
+            [
+                data.prepare(
+                    dataset, data_dir, extra=extra, image_size=image_size, progress=not quiet
+                )
+            ]
+        )
 
 
 def _print(datasets: list[data.Dataset]) -> None:

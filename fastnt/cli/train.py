@@ -15,7 +15,8 @@ def train(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="digits, mnist, svhn, cifar10, or your own: a folder of .npy files or a .beton file.",
+            help="digits, mnist, svhn, cifar10, or your own: a folder of pictures or .npy files, a "
+            ".beton or a .npz file.",
             show_default="digits",
         ),
     ] = None,

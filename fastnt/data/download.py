@@ -1,49 +1,36 @@
-"""Fetch a data set's official files: each mirror in turn, checksums verified, files by rename."""
+"""Fetch official files: each mirror in turn, sizes and checksums verified, files by rename."""
 
-import logging
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
-import pooch
 import requests
+import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from fastnt.data.sources import Source
 from fastnt.errors import UserError
-from fastnt.files import write_error
+from fastnt.files import atomic_path, sweep
+
+# A mirror that has sent less than LEAST_RATE bytes a second, after GRACE seconds, is given up: with a
+# file's size that is a deadline too.
+LEAST_RATE, GRACE = 10_000, 30.0
+RETRY_AFTER = 1.0  # seconds after a server's own error; once
+_TIMEOUT = (10, 30)  # seconds, to connect and to wait for bytes
+_PIECE = 1 << 16
 
 
-class _Bar:
-    """The bar that pooch moves: a task of a Rich progress display."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(name, total=None)
-        self._total = 0
-
-    @property
-    def total(self) -> int:
-        return self._total
-
-    @total.setter
-    def total(self, value: int) -> None:
-        self._total = value
-        self._progress.update(self._task, total=value)
-
-    def update(self, count: int) -> None:
-        self._progress.advance(self._task, count)
-
-    def reset(self) -> None:
-        """Start again: pooch does so once at the end, to set the bar to its total."""
-        self._progress.reset(self._task)
-
-    def close(self) -> None:
-        """Leave the finished bar on the screen."""
+class _GivenUp(Exception):
+    """A mirror did not give a file: why, in a few words."""
 
 
 def download(source: Source, folder: Path, *, extra: bool = True, progress: bool = True) -> None:
-    """Fetch what ``folder`` lacks of the data set's files.
+    """Fetch what ``folder`` lacks of the data set's files; nobody else may be writing there.
 
     Args:
         source: the data set.
@@ -54,7 +41,7 @@ def download(source: Source, folder: Path, *, extra: bool = True, progress: bool
     Raises:
         UserError: no mirror gave a file, with each one's reason; or the folder cannot be written.
     """
-    pooch.get_logger().setLevel(logging.ERROR)
+    sweep(folder)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -62,40 +49,106 @@ def download(source: Source, folder: Path, *, extra: bool = True, progress: bool
         TransferSpeedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not progress) as display:
-        for name, md5 in source.files.items():
+        for name in source.files:
             if extra or name not in source.optional:
-                _fetch(source, name, md5, folder, display)
+                _fetch(source, name, folder / name, display)
 
 
-def _fetch(source: Source, name: str, md5: str, folder: Path, display: Progress) -> None:
+def _fetch(source: Source, name: str, path: Path, display: Progress) -> None:
+    """Fetch one file from the first mirror that gives it, unless it is there."""
+    size, md5 = source.sizes[name], source.files[name]
+    if path.is_file() and path.stat().st_size == size:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "md5").hexdigest() == md5:
+                return
     reasons = []
     for mirror in source.mirrors:
-        bar: Any = _Bar(display, name)
-        downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)
+        task = display.add_task(name, total=size)
+
+        def show(count: int, task: object = task) -> None:
+            display.advance(task, count)  # type: ignore[arg-type]
+
         try:
-            pooch.retrieve(mirror + name, f"md5:{md5}", name, folder, downloader=downloader)
-        except requests.RequestException as error:
-            reasons.append(f"{mirror}: {_in_short(error)}")
-        except ValueError:
-            reasons.append(f"{mirror}: the checksum is wrong")
-        except OSError as error:
-            raise write_error(folder / name, error) from error
-        else:
+            with atomic_path(path) as temporary:
+                _receive(mirror + name, temporary, size, md5, show)
             return
+        except _GivenUp as why:
+            reasons.append(f"{mirror}: {why}")
     raise UserError(
         f"cannot download {name} ({'; '.join(reasons)}); fetch the files of {source.name} "
         "another way and name their folder with --data-dir"
     )
 
 
-def _in_short(error: requests.RequestException) -> str:
+def _receive(url: str, path: Path, size: int, md5: str, advance: Callable[[int], None]) -> None:
+    """Write what ``url`` gives to ``path``; give up on anything else than the file that is known."""
+    digest, count = hashlib.md5(usedforsecurity=False), 0
+    with _answer(url) as response, path.open("wb") as file:
+        begun = time.monotonic()
+        while piece := _read(response, url):
+            count += len(piece)
+            if count > size:
+                raise _GivenUp(f"it sends more than the file's {size:,} bytes")
+            if count < (time.monotonic() - begun - GRACE) * LEAST_RATE:
+                raise _GivenUp(f"it sends less than {LEAST_RATE / 1000:g} kB a second")
+            file.write(piece)
+            digest.update(piece)
+            advance(len(piece))
+    if count < size:
+        raise _GivenUp(f"the connection broke after {count:,} of {size:,} bytes")
+    if digest.hexdigest() != md5:
+        raise _GivenUp("the checksum is wrong")
+
+
+def _answer(url: str) -> requests.Response:
+    """Ask for a file; once more where the server itself failed."""
+    for attempt in (1, 2):
+        try:
+            response = requests.get(
+                url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}
+            )
+            if response.status_code < 400:
+                return response
+            why = f"HTTP {response.status_code} {response.reason}"
+            response.close()
+            if response.status_code < 500 or attempt == 2:
+                raise _GivenUp(why)
+            time.sleep(RETRY_AFTER)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            raise _GivenUp(_in_short(error, url)) from error
+    raise AssertionError
+
+
+def _read(response: requests.Response, url: str) -> bytes:
+    """Return what has come, as it came: not unzipped, and without waiting for a whole piece."""
+    try:
+        data: bytes = response.raw.read1(_PIECE, decode_content=False)
+        return data
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise _GivenUp(_in_short(error, url)) from error
+
+
+def _in_short(error: Exception, url: str) -> str:
     """Name the kind of failure: the exception's own words run over several lines."""
-    if error.response is not None:
-        return f"HTTP {error.response.status_code} {error.response.reason}"
-    return {
+    name = type(error).__name__
+    known = {
         "ConnectTimeout": "no answer in time",
         "ReadTimeout": "no answer in time",
+        "ReadTimeoutError": "no answer in time",
         "SSLError": "no trusted connection",
         "ConnectionError": "no connection",
-        "ChunkedEncodingError": "the connection broke",
-    }.get(type(error).__name__, type(error).__name__)
+        "ProtocolError": "the connection broke",
+        "TooManyRedirects": "it leads from one address to another without end",
+    }
+    if name in known:
+        return known[name]
+    return f"no connection through the proxy of {proxy}" if (proxy := _proxy(url)) else name
+
+
+def _proxy(url: str) -> str:
+    """Return the variable that names a proxy for an address, and its value without a password."""
+    scheme = urlsplit(url).scheme
+    for variable in (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"):
+        if value := os.environ.get(variable):
+            return f"{variable}={re.sub(r'//[^/@]*@', '//***@', value)}"
+    return ""

@@ -9,12 +9,15 @@ import math
 import tarfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnt.data.beton import Images, Labels
+from fastnt.data.mat5 import MatError, read_mat5
 from fastnt.errors import UserError
+from fastnt.files import DEFLATE
 
 DIGITS_TEST = 360  # the last 360 of the 1,797 digits
 _CIFAR_SHAPE = (3, 32, 32)
@@ -45,19 +48,29 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     dimensions = 1 + len(shape)
     try:
         with gzip.open(path) as file:
-            header = np.frombuffer(file.read(4 + 4 * dimensions), ">u4")
-            if len(header) != 1 + dimensions or header[0] != 0x0800 + dimensions:
+            head = file.read(4 + 4 * dimensions)
+            if len(head) < 4 + 4 * dimensions or head[:4] != bytes((0, 0, 8, dimensions)):
                 raise broken(path, f"it is not an IDX file of {dimensions}-dimensional bytes")
-            count, *found = (int(n) for n in header[1:])
+            count, *found = np.frombuffer(head, ">u4")[1:].tolist()
             if tuple(found) != shape or count == 0:
                 raise broken(path, f"it holds {count} items of {tuple(found)}, not of {shape}")
-            data = file.read(count * math.prod(shape))
+            size = count * math.prod(shape)
+            data = _read(file, size, path)
             surplus = file.read(1)  # reading to the end also checks the CRC
     except (OSError, EOFError, zlib.error) as error:
         raise broken(path, f"it is cut short or damaged ({error})") from error
-    if len(data) != count * math.prod(shape) or surplus:
+    if len(data) != size or surplus:
         raise broken(path, f"its size does not fit the {count} items that its header promises")
     return np.frombuffer(data, np.uint8).reshape(count, *shape)
+
+
+def _read(file: IO[bytes] | gzip.GzipFile, size: int, path: Path) -> bytes | bytearray:
+    """Read up to so many bytes of a deflated file, in pieces: none is reserved that does not come."""
+    data = bytearray()
+    if size <= path.stat().st_size * DEFLATE:
+        while len(data) < size and (piece := file.read(min(1 << 20, size - len(data)))):
+            data += piece
+    return data
 
 
 def read_mnist(images: Path, labels: Path) -> tuple[Images, Labels]:
@@ -69,7 +82,7 @@ def read_mnist(images: Path, labels: Path) -> tuple[Images, Labels]:
     return pixels, digits
 
 
-def parse_cifar10(path: Path, data: bytes) -> tuple[Images, Labels]:
+def parse_cifar10(path: Path, data: bytes | bytearray) -> tuple[Images, Labels]:
     """Parse records of one label byte and 3 x 32 x 32 image bytes; ``path`` is for messages."""
     count, rest = divmod(len(data), _CIFAR_RECORD)
     if rest or count == 0:
@@ -79,9 +92,9 @@ def parse_cifar10(path: Path, data: bytes) -> tuple[Images, Labels]:
     return images, checked_labels(path, records[:, 0], 0, 9)
 
 
-def read_tar_members(path: Path, names: list[str]) -> dict[str, bytes]:
+def read_tar_members(path: Path, names: list[str]) -> dict[str, bytes | bytearray]:
     """Return the contents of the named regular files in a .tar.gz, in whichever folder they lie."""
-    found: dict[str, bytes] = {}
+    found: dict[str, bytes | bytearray] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
@@ -89,8 +102,12 @@ def read_tar_members(path: Path, names: list[str]) -> dict[str, bytes]:
                 if member.isfile() and name in names:
                     file = archive.extractfile(member)
                     assert file is not None  # a regular file has contents
-                    found[name] = file.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+                    found[name] = _read(file, member.size, path)
+                    if len(found[name]) < member.size:
+                        raise broken(path, f"its {name} promises {member.size:,} bytes")
+    except UserError:
+        raise
+    except Exception as error:  # tarfile raises whatever a damaged byte leads it into
         raise broken(path, f"it is cut short or damaged ({error})") from error
     if missing := [name for name in names if name not in found]:
         raise broken(path, f"it lacks {', '.join(missing)}")
@@ -99,11 +116,9 @@ def read_tar_members(path: Path, names: list[str]) -> dict[str, bytes]:
 
 def read_svhn(path: Path) -> tuple[Images, Labels]:
     """Read a MATLAB 5 file of X (32, 32, 3, n) uint8 and y (n, 1) in 1..10; 10 is the digit 0."""
-    from scipy.io import loadmat
-
     try:
-        content = loadmat(path, variable_names=["X", "y"])
-    except Exception as error:  # scipy raises whatever a damaged byte leads it into
+        content = read_mat5(path, ("X", "y"))
+    except MatError as error:
         raise broken(path, f"it is not a MATLAB 5 file or is damaged ({error})") from error
     if missing := [name for name in ("X", "y") if name not in content]:
         raise broken(path, f"it lacks the variable {' and '.join(missing)}")

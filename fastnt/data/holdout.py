@@ -28,7 +28,8 @@ def hold_out(
 ) -> Holdout:
     """Split a training file: the last images, or the last of each class in each source file.
 
-    Without a count, the last tenth of each class, rounded.
+    Without a count, the last tenth of each class, rounded; where that is none, the last tenth of all,
+    at least one.
 
     Args:
         labels: (n,) labels of the file.
@@ -56,11 +57,13 @@ def hold_out(
         for label in np.unique(labels):
             members = np.flatnonzero(labels == label)
             held[members[len(members) - round(len(members) / 10) :]] = True
+        if not held.any():
+            held[n - max(round(n / 10), 1) :] = True
     train, validation = np.flatnonzero(~held), np.flatnonzero(held)
     if len(train) == 0:
         raise UserError(f"holding out {len(validation)} of {n} images leaves none to train on")
     if len(validation) == 0:
-        raise UserError("none are held out to choose by; set validation to at least 1")
+        raise UserError("validation_per_class holds out none to choose by; set at least 1 of it")
     if train_samples > len(train):
         raise UserError(
             f"train_samples is {train_samples}, but the training split has {len(train)} images"

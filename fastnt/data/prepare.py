@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fastnt.data import own
 from fastnt.data.sources import (
-    Arrays,
+    Contents,
     Source,
     get_source,
     installed_sha256,
@@ -42,6 +42,7 @@ def prepare(
     data_dir: Path | None = None,
     *,
     extra: bool | None = None,
+    image_size: int = 0,
     progress: bool = True,
 ) -> Dataset:
     """Return a prepared data set, made or downloaded first where there is none.
@@ -56,6 +57,7 @@ def prepare(
             archive in either. Nothing is downloaded then.
         extra: SVHN's extra images: True wants them, False leaves them out, None takes what is
             there and downloads them with the rest.
+        image_size: scale and crop pictures of the user's own to so many pixels each way; 0: as they are.
         progress: show on stderr what takes long.
 
     Raises:
@@ -64,8 +66,10 @@ def prepare(
     if own.is_path(name):
         if data_dir is not None or extra is not None:
             raise UserError(f"{name} is data of your own; leave --data-dir and --extra out")
-        return _prepare_own(Path(name), progress=progress)
+        return _prepare_own(Path(name).expanduser(), image_size, progress=progress)
     source = get_source(name)
+    if image_size:
+        raise UserError(f"image_size is for folders of pictures, which {name} is not; leave it out")
     if extra is not None and not source.optional:
         raise UserError(f"{name} has no extra images; leave --extra and --no-extra out")
     if not source.files and data_dir is not None:
@@ -112,29 +116,27 @@ def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
         _folder(source.name, sha256),
         lambda folder: _write(
             folder,
-            read_source(source, files),
-            source.classes,
+            Contents(read_source(source, files), source.classes),
             official=is_official(source, files),
             sha256=sha256,
         ),
     )
 
 
-def _prepare_own(path: Path, *, progress: bool) -> Dataset:
+def _prepare_own(path: Path, image_size: int, *, progress: bool) -> Dataset:
     """Write the .beton files of the user's own data, or open those written before."""
-    data = own.find(path)
     console = Console(stderr=True, highlight=False)
-    with console.status(f"reading {data.name}") if progress else nullcontext():
+    with console.status(f"reading {path.name}") if progress else nullcontext():
+        data = own.find(path, image_size)
         sha256 = data.sha256
-        made = _made(
-            _folder(data.name, sha256),
-            lambda folder: _write(folder, *own.read(data), official=False, sha256=sha256),
-        )
-    if progress and not data.test:
-        console.print(
-            f"{data.name} has no test files: its last {made.test.count:,} samples are the test set",
-            soft_wrap=True,
-        )
+
+    def write(folder: Path) -> Dataset:
+        with data.reading(progress=progress) as contents:
+            return _write(folder, contents, official=False, sha256=sha256)
+
+    made = _made(_folder(data.name, sha256), write)
+    if progress and (note := data.note(made.test.count)):
+        console.print(note, soft_wrap=True, markup=False)
     return made
 
 
@@ -153,22 +155,26 @@ def _made(folder: Path, write: Callable[[Path], Dataset]) -> Dataset:
     return open_dataset(folder)
 
 
-def _write(
-    folder: Path, arrays: Arrays, classes: tuple[str, ...], *, official: bool, sha256: str
-) -> Dataset:
+def _write(folder: Path, contents: Contents, *, official: bool, sha256: str) -> Dataset:
     sweep(folder)
-    test, train = (
-        write_split(
-            folder / f"{name}.beton",
-            dataset=folder.name.rpartition("-")[0],
-            official=official,
-            classes=classes,
-            parts=arrays[name],
-            source_sha256=sha256,
-        )
-        for name in ("test", "train")
-    )
-    return _dataset(train, test)
+    written = {}
+    try:
+        for name in ("test", "train"):
+            written[name] = write_split(
+                folder / f"{name}.beton",
+                dataset=folder.name.rpartition("-")[0],
+                official=official,
+                classes=contents.classes,
+                parts=contents.arrays[name],
+                source_sha256=sha256,
+                decoder=contents.decoder,
+            )
+    except BaseException:  # a picture that cannot be decoded, say: half a data set is of no use
+        for split in written.values():
+            sidecar(split.path).unlink(missing_ok=True)
+            split.path.unlink(missing_ok=True)
+        raise
+    return _dataset(written["train"], written["test"])
 
 
 def _dataset(train: Split, test: Split) -> Dataset:

@@ -5,17 +5,26 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fastnt.data import formats
-from fastnt.data.beton import Images, Labels
+from fastnt.data.beton import ImageRows, Images, Labels
 from fastnt.errors import UserError
 from fastnt.files import sha256_file
 
 # {"train": {"train": (images, labels), "extra": ...}, "test": {"test": ...}}
-Arrays = dict[str, dict[str, tuple[Images, Labels]]]
+Arrays = Mapping[str, Mapping[str, tuple[ImageRows, Labels]]]
 _DIGITS = tuple("0123456789")
+
+
+class Contents(NamedTuple):
+    """All that is written of a data set."""
+
+    arrays: Arrays
+    classes: tuple[str, ...]
+    decoder: str = ""  # what made pixels of pictures, with its version
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,9 @@ class Source:
     classes: tuple[str, ...]
     mirrors: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # what is fetched, with its MD5
+    sizes: Mapping[str, int] = field(default_factory=dict)  # bytes of each
+    # MD5 of contents that are also known zipped at another time, with another MD5.
+    unzipped: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()  # those of the files that may be missing
     unpacked: tuple[str, ...] = ()  # what a user may have instead of the archive
     folders: tuple[str, ...] = (".",)  # where in a data folder to look
@@ -48,6 +60,13 @@ SOURCES = {
                 "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
                 "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
             },
+            sizes={
+                "train-images-idx3-ubyte.gz": 9_912_422,
+                "train-labels-idx1-ubyte.gz": 28_881,
+                "t10k-images-idx3-ubyte.gz": 1_648_877,
+                "t10k-labels-idx1-ubyte.gz": 4_542,
+            },
+            unzipped={"train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb"},
         ),
         Source(
             "svhn",
@@ -57,6 +76,11 @@ SOURCES = {
                 "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
                 "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
                 "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
+            },
+            sizes={
+                "train_32x32.mat": 182_040_794,
+                "test_32x32.mat": 64_275_384,
+                "extra_32x32.mat": 1_329_278_602,
             },
             optional=("extra_32x32.mat",),
         ),
@@ -76,13 +100,12 @@ SOURCES = {
             ),
             mirrors=("https://www.cs.toronto.edu/~kriz/",),
             files={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+            sizes={"cifar-10-binary.tar.gz": 170_052_171},
             unpacked=(*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"),
             folders=("cifar-10-batches-bin", "."),
         ),
     )
 }
-# The same train-images were also distributed with another time stamp in the gzip header.
-_UNZIPPED_MD5 = {"train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb"}
 
 
 def get_source(name: str) -> Source:
@@ -155,17 +178,18 @@ def installed_sha256() -> str:
 
 def is_official(source: Source, files: Mapping[str, Path]) -> bool:
     """Tell whether every file is the published one, bit for bit."""
-    return all(_is_official(path, source.files.get(name)) for name, path in files.items())
+    return all(_is_official(source, name, path) for name, path in files.items())
 
 
-def _is_official(path: Path, md5: str | None) -> bool:
+def _is_official(source: Source, name: str, path: Path) -> bool:
     with path.open("rb") as file:
-        if hashlib.file_digest(file, "md5").hexdigest() == md5:
+        if hashlib.file_digest(file, "md5").hexdigest() == source.files.get(name):
             return True
-    if path.name not in _UNZIPPED_MD5:
+    if name not in source.unzipped:
         return False
     with gzip.open(path) as unzipped:
-        return hashlib.md5(unzipped.read()).hexdigest() == _UNZIPPED_MD5[path.name]
+        digest = hashlib.file_digest(unzipped, "md5")
+    return digest.hexdigest() == source.unzipped[name]
 
 
 def read_source(source: Source, files: Mapping[str, Path]) -> Arrays:

@@ -1,18 +1,18 @@
 """A prepared split: a .beton file and the JSON sidecar beside it that says what it is."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fastnt.data import beton
-from fastnt.data.beton import Images, Labels
+from fastnt.data import beton, beton_head
+from fastnt.data.beton import ImageRows, Images, Labels
 from fastnt.errors import UserError
-from fastnt.files import atomic_path, sha256_file, write_json
+from fastnt.files import atomic_path, parse_json, sha256_file, write_json
 
 FORMAT = 1
+HELD_OUT = "val"  # the part of train.beton that the user holds out, its last
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Split:
     ]  # rows of each source in file order, e.g. {"train": 73257, "extra": 531131}
     source_sha256: str
     sha256: str
+    decoder: str = ""  # what made pixels of pictures, with its version
 
     def arrays(self) -> tuple[Images, Labels]:
         """Return all images (count, H, W, C) uint8 and labels (count,) int64, in file order."""
@@ -52,8 +53,9 @@ def write_split(
     dataset: str,
     official: bool,
     classes: Sequence[str],
-    parts: Mapping[str, tuple[Images, Labels]],
+    parts: Mapping[str, tuple[ImageRows, Labels]],
     source_sha256: str,
+    decoder: str = "",
 ) -> Split:
     """Write one split; the sidecar comes last: a .beton without one is not taken for whole.
 
@@ -76,6 +78,7 @@ def write_split(
         parts={part: len(labels) for part, (_, labels) in parts.items()},
         source_sha256=source_sha256,
         sha256=sha256,
+        decoder=decoder,
     )
     facts = asdict(split)
     del facts["path"]
@@ -86,13 +89,26 @@ def write_split(
 def read_sidecar(path: Path) -> Split | None:
     """Return the split that the sidecar of ``path`` describes, None without a usable one."""
     try:
-        facts: dict[str, Any] = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = parse_json(sidecar(path).read_text(encoding="utf-8"))
         if facts.pop("format") != FORMAT:
             return None
         facts["shape"], facts["classes"] = tuple(facts["shape"]), tuple(facts["classes"])
-        return Split(path=path, **facts)
+        split = Split(path=path, **facts)
+        return split if _is_sound(split) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _is_sound(split: Split) -> bool:
+    """Tell whether each value is of its type, as far as others rely on it."""
+    texts = (split.dataset, split.name, split.source_sha256, split.sha256, split.decoder)
+    numbers = (split.count, *split.shape, *split.parts.values())
+    return (
+        all(isinstance(text, str) for text in (*texts, *split.classes))
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and len(split.shape) == 3
+        and sum(split.parts.values()) == split.count
+    )
 
 
 def open_split(path: Path) -> Split:
@@ -106,16 +122,16 @@ def open_split(path: Path) -> Split:
     """
     remedy = f"delete {path.parent} and run `fastnt prepare` again"
     try:
-        found = beton.layout(path)
+        found = beton_head.layout(path)
         split = read_sidecar(path)
         if split is None:
             raise UserError(f"{path} has no readable {sidecar(path).name} beside it; {remedy}")
         status = path.stat()
         if status.st_size != found.size or (found.count, found.shape) != (split.count, split.shape):
-            raise beton.FormatError("it does not agree with its sidecar")
+            raise beton_head.FormatError("it does not agree with its sidecar")
         if _sha256(path, status.st_mtime_ns, status.st_size) != split.sha256:
-            raise beton.FormatError("its contents have changed since it was written")
-    except beton.FormatError as error:
+            raise beton_head.FormatError("its contents have changed since it was written")
+    except beton_head.FormatError as error:
         raise UserError(f"{path} cannot be used: {error}; {remedy}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error

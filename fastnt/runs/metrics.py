@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.errors import UserError
-from fastnt.files import write_error, write_text
+from fastnt.files import parse_json, write_error, write_text
 from fastnt.sealed import HASH, seal, unseal
 from fastnt.training.progress import EpochRecord
 
@@ -69,7 +69,7 @@ class Metrics:
         for number, line in enumerate([*lines, last] if _is_whole(last) else lines, start=1):
             try:
                 record, before = _record(line, before)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, LookupError, OverflowError) as error:
                 raise UserError(
                     f"line {number} of {self.path} is not an epoch's record, or was changed ({error}); "
                     "restore the file from a copy, or train the run again"
@@ -83,7 +83,7 @@ class Metrics:
             return ""
         *_, last = self.path.read_bytes().splitlines() or [b"{}"]
         try:
-            return str(json.loads(last).get(HASH, ""))
+            return str(parse_json(last).get(HASH, ""))
         except (ValueError, AttributeError):  # damaged, as whoever reads the file will say
             return ""
 
@@ -95,14 +95,14 @@ def _text(line: dict[str, Any]) -> str:
 def _is_whole(line: bytes) -> bool:
     """Whether a line without its newline is an object nonetheless."""
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(parse_json(line), dict)
     except ValueError:
         return False
 
 
 def _record(line: bytes, before: str) -> tuple[EpochRecord, str]:
     """Return what a line holds, and its hash; ``before`` is that of the line before."""
-    sealed = json.loads(line)
+    sealed = parse_json(line)
     value = unseal(sealed, before)
     fields = {field.name: value[field.name] for field in dataclasses.fields(EpochRecord)}
     if not isinstance(fields["phase"], str) or not isinstance(fields["epoch"], int):

@@ -237,7 +237,8 @@ def open_same_data(
                 return open_dataset(prepared.folder)
     if name not in SOURCES and data_dir is not None:  # the user's own, wherever they lie now
         name, data_dir = str(data_dir), None
-    dataset = prepare(name, data_dir, progress=progress)
+    size = folder.recipe().image_size
+    dataset = prepare(name, data_dir, image_size=size, progress=progress)
     if dataset.source_sha256 != wanted:
         raise UserError(
             f"{folder.path} was made with other files of {name} than those found; "

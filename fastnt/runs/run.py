@@ -202,7 +202,8 @@ class Run:
         environment = self.folder.environment()
         if "source_sha256" in environment:
             return open_same_data(self.folder, name, self.data_dir, progress=progress)
-        dataset = prepare(name, self.data_dir, progress=progress)
+        size = self.plan.recipe.image_size
+        dataset = prepare(name, self.data_dir, image_size=size, progress=progress)
         if self.compute.ranks.is_rank_0:
             self.folder.write_environment(environment | {"source_sha256": dataset.source_sha256})
         return dataset

@@ -78,6 +78,9 @@ def check_summary(summary: Any, path: Path) -> dict[str, Any]:
                 lacks.append(name)
         if not _is_number(summary.get("mcnemar_p", 1)):
             lacks.append("mcnemar_p")
+        improvement = summary.get("relative_improvement")
+        if improvement is not None and not _is_number(improvement):
+            lacks.append("a number as relative_improvement")
     if lacks:
         raise UserError(
             f"{path} is damaged: it lacks {', '.join(lacks)}; restore it from a copy, or train the "

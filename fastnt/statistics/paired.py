@@ -36,7 +36,8 @@ def paired_t(differences: ArrayLike, images: int, confidence: float = 0.95) -> P
         confidence: of the interval.
 
     Raises:
-        ValueError: fewer than 2 seeds, a difference that is not finite, or no images.
+        ValueError: fewer than 2 seeds, a difference that is not finite, no images, or a confidence
+            that is not between 0 and 1.
     """
     values = np.asarray(differences, dtype=float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all() or images < 1:
@@ -72,7 +73,8 @@ def two_way(
         confidence: of the interval.
 
     Raises:
-        ValueError: fewer than 3 seeds or 2 images, or shapes that differ.
+        ValueError: fewer than 3 seeds or 2 images, shapes that differ, losses that are not finite, or
+            a confidence that is not between 0 and 1.
     """
     setting, baseline = np.asarray(wrong_setting), np.asarray(wrong_baseline)
     if setting.shape != baseline.shape or setting.ndim != 2:
@@ -85,6 +87,8 @@ def two_way(
         raise ValueError(f"two_way needs at least 3 seeds and 2 images, got {n} and {m}")
     differences = np.subtract(setting, baseline, dtype=float)
     mean = differences.mean()
+    if not np.isfinite(mean):
+        raise ValueError("two_way takes finite losses, got some that are not")
     of_seed, of_image = differences.mean(1) - mean, differences.mean(0) - mean
     rest = differences - mean - of_seed[:, None] - of_image
     df_seed, df_image, df_rest = n - 1, m - 1, (n - 1) * (m - 1)
@@ -129,4 +133,6 @@ def smallest_effect(deviation: float, seeds: int, power: float = 0.8, level: flo
 
 def _t_quantile(df: float, confidence: float) -> float:
     """Half width, in standard errors, of the two-sided interval of Student's t."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
     return float(special.stdtrit(df, (1 + confidence) / 2))

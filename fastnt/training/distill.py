@@ -65,8 +65,8 @@ def distill(
             and moved to the device; or a name, a notation or ``module:factory``.
         teacher: a module of the same kind with its weights, of which a copy is used, in eval mode;
             what ``load_student`` returns; a .safetensors file; ``module:factory``; or several.
-        data: a data set's name; a folder or a .beton file; or images, (n, H, W, C) or (n, H, W) uint8,
-            and labels, (n,) whole numbers from 0, as arrays or tensors.
+        data: a data set's name; a folder, a .beton or a .npz file; or images, (n, H, W, C) or
+            (n, H, W) uint8, and labels, (n,) whole numbers from 0, as arrays or tensors.
         test: the test set, when ``data`` is images and labels; by default their last tenth.
         device, loader: as for ``fastnt train``; "auto" takes the GPU where there is one.
         amp, compile: mixed precision, by default where the device has it; torch.compile, on a GPU.
@@ -97,7 +97,7 @@ def distill(
     recipe |= {"student_network": _describe(student), "teacher": [*map(_describe, teachers)]}
     with located(data, test) as name:
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
-        dataset = prepare(name, progress=progress)
+        dataset = prepare(name, image_size=chosen.image_size, progress=progress)
     with choose_progress(quiet=not progress) as watcher, torch.random.fork_rng(gpus):
         given = read_given(teachers, Trust.of(trust_code, [student, teachers]))
         for origin, each in zip(teachers, given, strict=True):

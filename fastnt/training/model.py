@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastnt.data.preprocess import Preprocess, View
+from fastnt.data.seen import Seen, read_seen
 from fastnt.errors import UserError
 from fastnt.factory import check_network, check_training, in_short, is_factory, source_code
 from fastnt.networks import build_network, count_multiplies, count_parameters
@@ -45,6 +46,7 @@ class Model(nn.Module):
         super().__init__()
         height, width, channels = self.shape = preprocess.shape
         self.classes = classes
+        self.seen: Seen | None = None  # what it was trained on, where that is known
         self.preprocess = copy.deepcopy(preprocess)
         if isinstance(network, nn.Module):
             self.notation = describe_object(network)
@@ -127,8 +129,10 @@ class Model(nn.Module):
         Raises:
             UserError: the file cannot be written.
         """
-        tensors = host_copies(self.state_dict()) | self.probe()
-        save_tensors(Path(path), self.describe(), tensors)
+        description = self.describe()
+        if self.seen is not None:
+            description["seen"] = self.seen.describe()
+        save_tensors(Path(path), description, host_copies(self.state_dict()) | self.probe())
 
 
 def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTHING) -> Model:
@@ -163,6 +167,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
         preprocess = Preprocess(description["preprocess"], (height, width, channels))
         model = _build(path, description, preprocess, network, trust)
         model.load_state_dict({k: v for k, v in state.items() if k not in PROBES})
+        model.seen = read_seen(description.get("seen"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"the weights in {path} do not fit its own description ({in_short(error)}); "

@@ -163,6 +163,7 @@ def train(
 ) -> Sequence[EpochRecord]:
     """Train one network, a teacher or a student."""
     compute, data = course.compute, course.data
+    model.seen = data.seen
     if not compute.ranks.is_rank_0:  # each rank drops other units
         torch.manual_seed(compute.ranks.seed(schedule.seed))
     step = TrainStep(

@@ -42,7 +42,7 @@ def read_given(given: Sequence[Given], trust: Trust = NOTHING) -> list[nn.Module
         if isinstance(teacher, nn.Module)
         else str(teacher)
         if is_own_teacher(str(teacher))
-        else load_model(Path(teacher), trust=trust)
+        else load_model(Path(teacher).expanduser(), trust=trust)
         for teacher in given
     ]
 

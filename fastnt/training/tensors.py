@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fastnt.files import atomic_path
+from fastnt.files import atomic_path, parse_json
 
 
 def host_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("fastnt", "null")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description = json.loads(text)
+        description = parse_json(text)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise Damaged(f"it is not a whole safetensors file ({error})") from error
     if not isinstance(description, dict):

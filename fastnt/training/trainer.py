@@ -132,11 +132,13 @@ class Trainer:
 
     def _diverged(self, what: str) -> UserError:
         schedule = self.schedule
-        option = "--set teacher_lr=" if schedule.phase == "teacher" else "--lr"
+        taught = schedule.phase != "teacher"
+        option = "--lr" if taught else "--set teacher_lr="
+        noise = ", or less noise (--sigma)" if taught else ""
         return UserError(
             f"the training of {schedule.phase} diverged in epoch {self.epoch + 1}, {what} not finite; "
             f"begin a new run with a lower learning rate ({option}), here it was "
-            f"{schedule.lr * schedule.lr_decay**self.epoch:g}"
+            f"{schedule.lr * schedule.lr_decay**self.epoch:g}{noise}"
         )
 
     def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastnt.config import Recipe
@@ -13,7 +14,8 @@ from fastnt.data.loaders import Loader, make_loader
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
-from fastnt.data.split import Split
+from fastnt.data.seen import Seen
+from fastnt.data.split import HELD_OUT, Split
 from fastnt.errors import UserError
 from fastnt.training.compute import Compute
 from fastnt.training.ranks import ALONE, Ranks
@@ -47,15 +49,22 @@ class TrainingData:
         """What the recipe holds out.
 
         Raises:
-            UserError: nothing is left to train on, or nothing held out.
+            UserError: nothing is left to train on, nothing held out, or it asks for other images than the
+                data set holds out itself.
         """
-        train = self._dataset.train
+        train, recipe = self._dataset.train, self.recipe
+        given = train.parts.get(HELD_OUT, 0)
+        if given and (recipe.validation or recipe.validation_per_class):
+            raise UserError(
+                f"{self._dataset.name} comes with {given:,} held-out images of its own; leave validation "
+                "and validation_per_class out"
+            )
         return hold_out(
             train.labels(),
             tuple(train.parts.values()),
-            last=self.recipe.validation,
-            per_class=self.recipe.validation_per_class,
-            train_samples=self.recipe.train_samples,
+            last=given or recipe.validation,
+            per_class=recipe.validation_per_class,
+            train_samples=recipe.train_samples,
         )
 
     @property
@@ -73,6 +82,43 @@ class TrainingData:
     def images(self) -> int:
         """Images of the training list, each counted once."""
         return len(self._split.train)
+
+    @cached_property
+    def train_labels(self) -> Tensor:
+        """The labels of the training list, in list order, int64 (rows,), on the CPU."""
+        return self._labels(self._dataset.train, self._split.train).repeat(self.repeats)
+
+    @cached_property
+    def held_out_labels(self) -> Tensor:
+        """The labels of the held-out images, int64 (m,), on the CPU."""
+        return self._labels(self._dataset.train, self._split.validation)
+
+    @cached_property
+    def test_labels(self) -> Tensor:
+        """The labels of the test set, int64 (n,), on the CPU."""
+        return torch.from_numpy(self._dataset.test.labels().astype(np.int64))
+
+    @staticmethod
+    def _labels(split: Split, positions: Positions) -> Tensor:
+        return torch.from_numpy(split.labels()[positions].astype(np.int64))
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The images that a network trained on the training list has seen."""
+        train, test = self._dataset.train.count, self._dataset.test.count
+        flags = np.zeros(train + test, bool)
+        flags[self._split.train] = True
+        return Seen(self._dataset.source_sha256, flags)
+
+    def overlap(self, seen: Seen) -> tuple[int, int] | None:
+        """Return how many of the held-out and of the test images are among those seen.
+
+        None where those are images of other source files.
+        """
+        train, test = self._dataset.train.count, self._dataset.test.count
+        if seen.source != self._dataset.source_sha256 or len(seen.flags) != train + test:
+            return None
+        return seen.count(self._split.validation), seen.count(np.arange(train, train + test))
 
     @cached_property
     def digest(self) -> str:

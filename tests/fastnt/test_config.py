@@ -77,6 +77,12 @@ def test_every_value_can_be_set_as_text(field: Any) -> None:
         ({"epochs": float("inf")}, ["epochs", "a whole number"]),
         ({"noise": "pink"}, ["noise is 'pink'", "one of logit, shared"]),
         ({"teacher": 3}, ["teacher", "text"]),
+        ({"crop": 1e300}, ["crop is 1000000", "at most 2147483647"]),
+        ({"epochs": 2**31}, ["epochs is 2147483648", "at most 2147483647"]),
+        ({"lr": 10**400}, ["lr", "a number"]),
+        ({"lr": "1" * 400}, ["lr is inf", "finite"]),
+        ({"sigma": [0, 10**400]}, ["sigma", "LOW:HIGH"]),
+        ({"validation_per_class": [1, 10**400]}, ["validation_per_class", "at most 2147483647"]),
     ],
 )
 def test_bad_values_are_named(overrides: dict[str, Any], words: list[str]) -> None:
@@ -94,6 +100,9 @@ def test_bad_values_are_named(overrides: dict[str, Any], words: list[str]) -> No
         ("a.toml", 'alhpa = 0.5\ndataset = "mnist"', "did you mean alpha?"),
         ("a.toml", 'dataset = "minst"', "did you mean mnist?"),
         ("a.toml", 'dataset = ["mnist"]', "unknown"),
+        ("a.json", "[" * 100_000, "is not a recipe: it is nested too deeply"),
+        ("a.toml", "a = " + "[" * 100_000, "is not a recipe"),
+        ("a.json", '{"lr": ' + "9" * 5000 + "}", "is not a recipe"),
     ],
 )
 def test_bad_config_files_are_named(tmp_path: Path, name: str, text: str, words: str) -> None:
@@ -131,6 +140,16 @@ def test_missing_config_file_and_another_data_set(tmp_path: Path) -> None:
     config.write_text('dataset = "mnist"')
     with pytest.raises(UserError, match="is for mnist, not cifar10"):
         load_recipe("cifar10", config)
+
+
+def test_a_mark_at_the_beginning_of_a_file_and_a_tilde_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "a.toml").write_text('dataset = "~/mine"\nepochs = 3', encoding="utf-8-sig")
+    recipe = load_recipe(None, tmp_path / "a.toml")
+    assert (recipe.dataset, recipe.epochs) == (str(tmp_path / "mine"), 3)
 
 
 def test_own_data_have_a_recipe_and_an_absolute_path(

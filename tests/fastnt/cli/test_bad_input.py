@@ -229,6 +229,14 @@ def test_unknown_commands_are_named(refused: Fastnt) -> None:
     assert "No such command 'trian'" in refused("trian")
 
 
+def test_a_tilde_that_the_shell_leaves(
+    refused: Fastnt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for arguments in (["--config=~/a.toml"], ["--set=dataset=~/a.toml"], ["--config", "~/a.toml"]):
+        assert f"{tmp_path}/a.toml" in refused("train", *arguments)
+
+
 def test_prepare_wants_one_thing_to_do(refused: Fastnt) -> None:
     assert "say one of" in refused("prepare")
     assert "unknown data set 'minst'" in refused("prepare", "--dataset", "minst")

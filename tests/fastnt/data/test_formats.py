@@ -3,12 +3,14 @@
 import gzip
 import io
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
 from fastnt.data import formats
+from fastnt.data.mat5 import MatError, read_mat5
 from fastnt.errors import UserError
 
 
@@ -51,6 +53,12 @@ def test_mnist_is_read_as_it_lies(mnist):
         (0, lambda path: zip_again(path, b"\0\0\x08\x01" + unzip(path)[4:]), "not an IDX file"),
         (0, lambda path: zip_again(path, unzip(path)[:-1]), "does not fit the 200 items"),
         (0, lambda path: zip_again(path, unzip(path) + b"\0"), "does not fit the 200 items"),
+        (0, lambda path: zip_again(path, b"\0\0\x08"), "not an IDX file"),
+        (
+            0,
+            lambda path: zip_again(path, unzip(path)[:4] + b"\xff" * 4 + unzip(path)[8:]),
+            "does not fit the 4294967295 items",
+        ),
         (1, lambda path: zip_again(path, unzip(path)[:-1] + b"\x0a"), "label 10 of sample 199"),
         (
             1,
@@ -110,6 +118,49 @@ def test_an_archive_without_a_member_or_cut_short_is_refused(tmp_path):
         formats.read_tar_members(path, ["b.bin"])
 
 
+def test_a_member_that_promises_more_than_the_archive_holds_is_refused(tmp_path):
+    path = tmp_path / "a.tar.gz"
+    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        member = tarfile.TarInfo("x/b.bin")
+        member.size, member.type = 1 << 40, kind
+        with gzip.open(path, "wb") as file:
+            file.write(member.tobuf(tarfile.GNU_FORMAT) + b"b" * 5000)
+        with pytest.raises(UserError, match=r"a\.tar\.gz cannot be used: it"):
+            formats.read_tar_members(path, ["b.bin"])
+
+
+NUMBERS = np.array([[0, 1, 2], [100, 5, 127]])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
+def test_arrays_are_those_that_scipy_reads(tmp_path, kind, packed):
+    path = tmp_path / "a.mat"
+    content = {"text": "z" * 99, "X": NUMBERS.astype(kind), "s": {"a": 1}, "y": np.arange(3000.0)}
+    content |= {"flat": np.zeros((2, 0, 3), kind), "long" * 7: NUMBERS.astype(kind)}
+    savemat(path, content, do_compression=packed)
+    names = ["X", "y", "flat", "long" * 7]
+    ours, theirs = read_mat5(path, [*names, "absent"]), loadmat(path)
+    assert sorted(ours) == sorted(names)
+    for name in names:
+        assert ours[name].dtype == theirs[name].dtype
+        assert np.array_equal(ours[name], theirs[name])
+    with pytest.raises(MatError, match="text is no array of real numbers"):
+        read_mat5(path, ["text"])
+
+
+def test_arrays_of_machines_of_the_other_kind(tmp_path):
+    """By hand: an array y of int16 whose numbers are stored as bytes, with its head's big end first."""
+    elements = b"\0\0\0\6\0\0\0\x08" + bytes([0, 0, 0, 10]) + bytes(4)  # the class of int16
+    elements += b"\0\0\0\5\0\0\0\x08" + bytes([0, 0, 0, 3, 0, 0, 0, 1])
+    elements += b"\0\1\0\1y\0\0\0" + b"\0\3\0\1\7\x08\x09\0"
+    array = b"\0\0\0\x0e" + len(elements).to_bytes(4, "big") + elements
+    path = tmp_path / "a.mat"
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\1\0MI" + array)
+    assert loadmat(path)["y"].tolist() == [[7], [8], [9]]
+    assert read_mat5(path, ["y"])["y"].tolist() == [[7], [8], [9]]
+
+
 def test_svhn_turns_ten_into_zero(mat):
     images, labels = formats.read_svhn(mat)
     content = loadmat(mat)
@@ -137,6 +188,32 @@ def test_wrong_mat_files_are_refused(mat, change, words):
     savemat(mat, content or {"z": 1})
     with pytest.raises(UserError, match=words):
         formats.read_svhn(mat)
+
+
+def test_the_byte_that_crashed_scipy(mat):
+    content = bytearray(mat.read_bytes())
+    content[184] = 0
+    mat.write_bytes(content)
+    with pytest.raises(UserError, match="is not a MATLAB 5 file or is damaged"):
+        formats.read_svhn(mat)
+
+
+def test_an_array_that_promises_more_than_the_file_holds(mat):
+    content = {"X": np.zeros((32, 32, 3, 9), np.uint8), "y": np.ones((9, 1), np.uint8)}
+    for packed in (False, True):
+        savemat(mat, content, do_compression=packed)
+        whole = mat.read_bytes()
+        size, shape = (32 * 32 * 3 * 9).to_bytes(4, "little"), b"\3\0\0\0\x09\0\0\0"
+        more = (32 * 32 * 3 * 900_000).to_bytes(4, "little")
+        plain = zlib.decompress(whole[136:]) if packed else whole[128:]
+        plain = plain.replace(shape, b"\3\0\0\0" + (900_000).to_bytes(4, "little"))
+        plain = plain.replace(size, more)
+        if packed:
+            again = zlib.compress(plain)
+            plain = b"\x0f\0\0\0" + len(again).to_bytes(4, "little") + again
+        mat.write_bytes(whole[:128] + plain)
+        with pytest.raises(UserError, match="X promises more numbers than the file can hold"):
+            formats.read_svhn(mat)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000])

@@ -43,8 +43,27 @@ def test_without_a_count_a_tenth_of_each_class_is_held_out() -> None:
     split = hold_out(labels, (40,))
     assert split.validation.tolist() == [9, 33, 34, 35]
     assert len(split.train) == 36
-    with pytest.raises(UserError, match="none are held out"):
-        hold_out(np.arange(10), (10,))
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, [1]), (3, [2]), (10, [9]), (40, [36, 37, 38, 39])])
+def test_of_classes_too_small_for_a_tenth_a_tenth_of_all_is_held_out(
+    count: int, held: list[int]
+) -> None:
+    split = hold_out(np.arange(count), (count,))
+    assert split.validation.tolist() == held
+    assert split.train.tolist() == list(range(count - len(held)))
+
+
+def test_one_image_alone_cannot_be_split() -> None:
+    with pytest.raises(UserError, match="holding out 1 of 1 images leaves none to train on"):
+        hold_out(np.zeros(1, dtype=np.int64), (1,))
+
+
+def test_a_count_of_none_is_refused_with_a_remedy_that_helps() -> None:
+    labels = np.arange(10)
+    with pytest.raises(UserError, match=r"validation_per_class .*; set at least 1 of it"):
+        hold_out(labels, (5, 5), per_class=(0, 0))
+    assert len(hold_out(np.repeat(labels, 2), (20,), per_class=(1,)).validation) == 10
 
 
 @pytest.mark.parametrize(

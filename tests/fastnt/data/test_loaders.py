@@ -247,7 +247,9 @@ class TestFfcv:
             str(tmp_path / "a.beton"), fields, page_size=beton.PAGE, num_workers=1
         )
         writer.from_indexed_dataset([(arrays[0][0], 1)])
-        with pytest.raises(UserError, match="may be JPEG-coded, and fastnt reads raw arrays only"):
+        with pytest.raises(
+            UserError, match="its images are JPEG-coded, and fastnt reads raw images"
+        ):
             split.open_split(tmp_path / "a.beton")
 
 

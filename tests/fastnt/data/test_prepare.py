@@ -104,8 +104,9 @@ def test_checksums_decide_what_is_official(mnist_folder, monkeypatch):
     pixels = gzip.decompress(images.read_bytes())
     images.write_bytes(gzip.compress(pixels, mtime=1))
     assert not prepare("mnist", mnist_folder, progress=False).official
-    md5 = hashlib.md5(pixels).hexdigest()
-    monkeypatch.setitem(sources._UNZIPPED_MD5, images.name, md5)
+    unzipped = {images.name: hashlib.md5(pixels).hexdigest()}
+    source = replace(sources.SOURCES["mnist"], files=files, unzipped=unzipped)
+    monkeypatch.setitem(sources.SOURCES, "mnist", source)
     shutil.rmtree(next(d.folder for d in list_prepared() if not d.official))
     assert prepare("mnist", mnist_folder, progress=False).official
     labels = mnist_folder / "t10k-labels-idx1-ubyte.gz"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fastnt.data import beton, split
+from fastnt.data import beton, beton_head, split
 from fastnt.errors import UserError
 
 
@@ -36,7 +36,7 @@ def test_images_and_labels_come_back_bit_for_bit(tmp_path, counts):
     images, labels = beton.read(tmp_path / "a.beton")
     assert images.tobytes() == b"".join(images.tobytes() for images, _ in parts)
     assert labels.tolist() == np.concatenate([labels for _, labels in parts]).tolist()
-    assert beton.layout(tmp_path / "a.beton").size == (tmp_path / "a.beton").stat().st_size
+    assert beton_head.layout(tmp_path / "a.beton").size == (tmp_path / "a.beton").stat().st_size
 
 
 def test_memory_layout_does_not_matter(tmp_path):
@@ -79,7 +79,17 @@ def jpeg(path):
 
 def other_count(path):
     facts = json.loads(split.sidecar(path).read_text())
-    split.sidecar(path).write_text(json.dumps(facts | {"count": 749}))
+    split.sidecar(path).write_text(json.dumps(facts | {"count": 749, "parts": {"train": 749}}))
+
+
+def spoilt(key, value):
+    """Put a value of another kind into the sidecar."""
+
+    def spoil(path):
+        facts = json.loads(split.sidecar(path).read_text())
+        split.sidecar(path).write_text(json.dumps(facts | {key: value}))
+
+    return spoil
 
 
 @pytest.mark.parametrize(
@@ -95,6 +105,16 @@ def other_count(path):
         (lambda path: split.sidecar(path).unlink(), "has no readable train.beton.json"),
         (lambda path: split.sidecar(path).write_text('{"format": 1'), "has no readable"),
         (lambda path: split.sidecar(path).write_text('{"format": 99}'), "has no readable"),
+        (lambda path: split.sidecar(path).write_text("[" * 100_000), "has no readable"),
+        (lambda path: split.sidecar(path).write_text("[1]"), "has no readable"),
+        (lambda path: split.sidecar(path).write_bytes(b"\xff"), "has no readable"),
+        (spoilt("parts", [750]), "has no readable"),
+        (spoilt("parts", {"train": "750"}), "has no readable"),
+        (spoilt("parts", {"train": 10**400}), "has no readable"),
+        (spoilt("shape", [5, 6]), "has no readable"),
+        (spoilt("shape", 5), "has no readable"),
+        (spoilt("classes", [[]]), "has no readable"),
+        (spoilt("sha256", None), "has no readable"),
         (other_count, "does not agree with its sidecar"),
         (lambda path: path.unlink(), "No such file"),
     ],

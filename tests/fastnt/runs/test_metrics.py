@@ -1,6 +1,7 @@
 """metrics.jsonl: what counts of a file that a kill or a hand has touched."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,12 @@ def test_a_last_line_counts_only_when_it_is_whole(three: Metrics, cut: int) -> N
     assert [record.epoch for record in three.read()] == ([1, 2] if cut else [1, 2, 3])
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"phase": "clean", "epoch": "one"}'])
+HUGE = json.dumps(dataclasses.asdict(_epoch("clean", 1)) | {"lr": 10**400, "sha256": "0"})
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "{}", '{"phase": "clean", "epoch": "one"}', "[" * 100_000, HUGE]
+)
 def test_a_damaged_line_within_is_named(three: Metrics, line: str) -> None:
     first, _, last = three.path.read_text().splitlines()
     three.path.write_text(f"{first}\n{line}\n{last}\n")

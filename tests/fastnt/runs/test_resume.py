@@ -612,9 +612,10 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert RunFolder(tmp_path / "a").checkpoints.newest() is None
 
 
-def _summary(**counts: Any) -> dict[str, Any]:
+def _summary(values: dict[str, Any] | None = None, **counts: Any) -> dict[str, Any]:
     network = {"test_error": 0.1, "parameters": 1, "multiplies": 2} | counts
-    return {"dataset": "digits", "official": True, "seed": 0} | dict.fromkeys(PHASES, network)
+    found = {"dataset": "digits", "official": True, "seed": 0} | dict.fromkeys(PHASES, network)
+    return found | (values or {})
 
 
 @pytest.mark.parametrize(
@@ -633,6 +634,11 @@ def _summary(**counts: Any) -> dict[str, Any]:
         ("timings.json", [1], "has no SHA-256"),
         ("timings.json", {"a": 1.0}, "has no SHA-256"),
         ("timings.json", seal({"a": "b"}), "holds no seconds by name"),
+        (
+            "summary.json",
+            seal(_summary({"relative_improvement": "much"})),
+            "lacks a number as relative",
+        ),
     ],
 )
 def test_a_damaged_summary_is_one_sentence(

@@ -114,6 +114,17 @@ def test_two_way_needs_three_seeds_and_two_images(shape: tuple[int, ...]) -> Non
         two_way(np.zeros((3, 4), bool), np.zeros((3, 5), bool))
 
 
+def test_what_would_give_no_number_is_refused() -> None:
+    losses = np.zeros((3, 4))
+    for confidence in (0, 1, 95, math.nan):
+        with pytest.raises(ValueError, match="confidence"):
+            paired_t([0.1, 0.2], 360, confidence)
+        with pytest.raises(ValueError, match="confidence"):
+            two_way(losses, losses, confidence)
+    with pytest.raises(ValueError, match="finite"):
+        two_way(losses + math.nan, losses)
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 7, 30])
 @pytest.mark.parametrize("level", [0.05, 0.005])
 def test_the_smallest_effect_is_found_with_the_power_asked(seeds: int, level: float) -> None:

@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import fastnt
 from fastnt.cli import main
+from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
+from fastnt.recipe_files import load_recipe
+from fastnt.training.compute import Compute
 from fastnt.training.model import Model, load_model
+from fastnt.training.training_data import TrainingData
 from fastnt.trust import Trust
 
 ONE = ("--epochs", "1", "--teacher-epochs", "1", "--quiet")
@@ -298,7 +303,7 @@ def test_bad_networks_and_data_are_one_sentence_each(
     _refused(capsys, *data, "--run", "a", "--teacher", "bn_resnet:ten")
     assert not Path("runs", "a").exists()
     assert "is not there" in _refused(capsys, "train", "--quiet", "--dataset", "./none")
-    assert "no folder or .beton file; did you mean" in _refused(
+    assert "no folder, .beton or .npz file; did you mean" in _refused(
         capsys, "train", "--dataset", "mnst"
     )
     for which in ("noisy", "teacher"):
@@ -306,3 +311,82 @@ def test_bad_networks_and_data_are_one_sentence_each(
             fastnt.load_student(own_folder, which)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="which is 'best'; it must be one of noisy, clean, teacher"):
         fastnt.load_student(own_folder, "best")  # type: ignore[arg-type]
+
+
+def _files_of_three_classes(folder: Path, count: int, size: tuple[int, int] | None = None) -> None:
+    """``count`` JPEGs in train/CLASS that show their class, of mixed sizes unless one is given."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        label = i % 3
+        width, height = size or rng.integers(20, 60, 2).tolist()
+        pixels = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
+        pixels[..., label] += 150
+        path = folder / "train" / ("red", "green", "blue")[label] / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+SMALL = ("--set", "teacher_network=C3(S1P1)@4-GAP-FCK", "--student", "FCK")
+
+
+@pytest.mark.parametrize(
+    "count", [30, pytest.param(2000, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_a_folder_of_pictures_trains_evaluates_and_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _files_of_three_classes(tmp_path / "colours", count)
+    assert "set image_size, such as image_size=64" in _refused(
+        capsys, "train", "--run", "a", *ONE, "--dataset", "colours"
+    )
+    assert not Path("runs").exists()
+    data = ("--dataset", "colours", "--set", "image_size=16")
+    _run("train", "--run", "a", *ONE, *data, *SMALL)
+    summary = _summary("a")
+    assert summary["dataset"] == "colours"
+    capsys.readouterr()
+    _run("evaluate", "runs/a", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["noisy"]["test_error"] == summary["noisy"]["test_error"]
+    _run("export", "runs/a", "--format", "pt2")
+    assert Path("runs/a/noisy.pt2").is_file()
+    shutil.rmtree(tmp_path / "cache")  # the pictures are decoded again for whoever needs them
+    _run("evaluate", "runs/a", "--json")
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
+    done = fastnt.distill(
+        *("FCK", "runs/a/teacher.safetensors", "colours"),
+        **{"image_size": 16, "epochs": 1, "progress": False},
+    )
+    assert done.student.shape == (16, 16, 3)
+
+
+def test_a_held_out_set_that_is_given_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for split, count in (("train", 40), ("val", 10), ("test", 20)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+        arrays[f"{split}_labels"] = rng.integers(0, 3, (count, 1), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "med.npz", **arrays)
+    _run("train", "--run", "a", *ONE, "--dataset", "med.npz", *SMALL)
+    assert "comes with 10 held-out images of its own; leave validation" in _refused(
+        capsys, "train", "--run", "b", *ONE, "--dataset", "med.npz", "--set", "validation=5"
+    )
+    dataset = prepare("med.npz", progress=False)
+    recipe = load_recipe("med.npz")
+    compute = Compute(torch.device("cpu"))
+    data = TrainingData(dataset, recipe, compute)
+    held_out = torch.cat([batch.images for batch in data.validation.epoch(0)])
+    assert np.array_equal(held_out[..., 0], arrays["val_images"])
+    assert data.images == 40
+    arrays["val_images"] ^= 1
+    np.savez_compressed(tmp_path / "med.npz", **arrays)
+    other = TrainingData(prepare("med.npz", progress=False), recipe, compute)
+    assert other.digest != data.digest
+    _run("evaluate", "runs/a", "--json")  # of the file as it was, which is still prepared
+    _run("export", "runs/a", "--format", "pt2")
+    done = fastnt.distill("FCK", "runs/a/teacher.safetensors", "med.npz", epochs=1, progress=False)
+    assert 0 <= done.test_error <= 1

@@ -1,0 +1,108 @@
+"""Arrays from .npy and .npz files. No pickle is read; no size is believed that a file cannot hold."""
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnt.errors import UserError
+from fastnt.files import DEFLATE
+
+_PIECE = 1 << 24
+
+
+class _ObjectsError(Exception):
+    """The array holds Python objects, which only unpickling would give."""
+
+
+def open_npy(path: Path) -> NDArray[Any]:
+    """Map a .npy file.
+
+    Raises:
+        UserError: it is no whole .npy file, or holds Python objects.
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            _header(file)
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # numpy raises whatever a damaged byte leads it into
+        raise _broken(str(path), error) from error
+
+
+def npz_names(path: Path) -> list[str]:
+    """Return the names of the arrays in a .npz file.
+
+    Raises:
+        UserError: it is no .npz file.
+        OSError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except OSError:
+        raise
+    except Exception as error:  # zipfile raises whatever a damaged byte leads it into
+        raise _broken(str(path), error, "np.savez") from error
+
+
+def read_npz(path: Path, name: str) -> NDArray[Any]:
+    """Read the array ``name`` of a .npz file.
+
+    Raises:
+        UserError: there is none, it is damaged, or it holds Python objects.
+        OSError: the file cannot be read.
+    """
+    if name not in npz_names(path):
+        raise UserError(f"{path} lacks the array {name}; save it with the others")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.getinfo(f"{name}.npy")
+            with archive.open(entry) as file:
+                shape, fortran, dtype = _header(file)
+                size = math.prod(shape) * dtype.itemsize
+                if size > min(entry.compress_size, path.stat().st_size) * DEFLATE:
+                    raise ValueError(f"its shape {shape} is more than it can hold")
+                data = bytearray()
+                while len(data) < size and (piece := file.read(min(_PIECE, size - len(data)))):
+                    data += piece
+                if len(data) < size or file.read(1):
+                    raise ValueError(f"its size does not fit its shape {shape}")
+    except OSError:
+        raise
+    except (Exception, zlib.error) as error:
+        raise _broken(f"{path}: {name}", error, "np.savez") from error
+    return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
+    """Read the head of an array: its shape, whether it is in Fortran's order, and its dtype."""
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+        version, np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise _ObjectsError
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape is {shape}")
+    return shape, fortran, dtype
+
+
+def _broken(origin: str, error: Exception, save: str = "np.save") -> UserError:
+    if isinstance(error, _ObjectsError):
+        return UserError(
+            f"{origin} holds Python objects, which are never read: save one array of numbers, such as "
+            "np.stack(list(array))"
+        )
+    why = str(error).partition("\n")[0]
+    kind = "npz" if save == "np.savez" else "npy"
+    return UserError(
+        f"{origin} is not a whole .{kind} file of numbers ({why}); save it with {save}"
+    )

@@ -1,0 +1,147 @@
+"""One picture, as a viewer shows it: its head, and its pixels."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fastnt.data.beton import Images
+from fastnt.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+# A picture may be larger than its file by so much, and then ten times the file: more is a bomb.
+_MOST = 64 << 20
+_ORIENTATION = 0x0112  # the EXIF tag: which way up the camera was
+_TURNS = {  # to put a picture upright again, by the names of Pillow's Transpose
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+class Head(NamedTuple):
+    """What a picture says of itself: its size as it is shown, and whether it is grey."""
+
+    width: int
+    height: int
+    grey: bool
+
+
+def decoder() -> str:
+    """Return what decodes pictures, with its version."""
+    import PIL
+
+    return f"Pillow {PIL.__version__}"
+
+
+def load_decoders() -> None:
+    """Import Pillow's decoders, once, before threads use them."""
+    from PIL import Image
+
+    Image.init()
+
+
+def look(path: Path) -> Head:
+    """Return a picture's head without decoding it.
+
+    Raises:
+        UserError: it is no picture, or larger than its file can hold.
+        OSError: it cannot be read.
+    """
+    try:
+        with _open(path) as image:
+            width, height = image.size
+            if _orientation(image) >= 5:
+                width, height = height, width
+            return Head(width, height, image.mode in _GREY)
+    except Exception as error:
+        raise _broken(path, error) from error
+
+
+def decode(path: Path, shape: tuple[int, ...], image_size: int = 0) -> Images:
+    """Return a picture's pixels (H, W, C) uint8.
+
+    Args:
+        path: the file.
+        shape: what the pixels must be, with 1 or 3 channels.
+        image_size: scale the square in the middle to so many pixels each way; 0 leaves all.
+
+    Raises:
+        UserError: it cannot be decoded, or has another shape.
+        OSError: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with _open(path) as opened:
+            turn = _TURNS.get(_orientation(opened))
+            image = _opaque(opened, "L" if shape[2] == 1 else "RGB")
+        if turn:
+            image = image.transpose(Image.Transpose[turn])
+        if image_size:
+            side, size = min(image.size), (image_size, image_size)
+            left, top = (image.width - side) / 2, (image.height - side) / 2
+            box = (left, top, left + side, top + side)
+            image = image.resize(size, Image.Resampling.BICUBIC, box=box)
+        pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    except Exception as error:
+        raise _broken(path, error) from error
+    if pixels.shape != shape:
+        raise UserError(f"{path} has changed while it was read; begin again")
+    return pixels
+
+
+def _open(path: Path) -> "Image.Image":
+    from PIL import Image
+
+    image = Image.open(path, formats=_FORMATS)
+    if image.width * image.height * 4 > _MOST + 10 * path.stat().st_size:
+        image.close()
+        raise ValueError(f"its {image.width} x {image.height} pixels are more than it can hold")
+    return image
+
+
+def _orientation(image: "Image.Image") -> int:
+    """Return the EXIF orientation, 1 to 8; where it cannot be read a viewer turns nothing."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        turned = exif.get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return turned if turned in _TURNS else 1
+
+
+def _opaque(image: "Image.Image", mode: str) -> "Image.Image":
+    """Return the picture in mode L or RGB; what is transparent shows white."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits, which convert() would clip
+        levels = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert(mode)
+
+
+def _broken(path: Path, error: Exception) -> Exception:
+    """Say that a picture cannot be decoded; the system's own errors stay."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    why = "it is none" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+    return UserError(
+        f"{path} is no picture that can be decoded ({why}); remove it, or save it again"
+    )

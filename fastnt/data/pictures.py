@@ -1,0 +1,238 @@
+"""Folders of pictures with a subfolder a class, decoded by Pillow to what a viewer shows.
+
+    train/CLASS/*.png      and perhaps val/CLASS/*.png, held out, and test/CLASS/*.png
+
+Classes are the subfolders of train, sorted. Without test, a tenth of each class of train, at least one
+picture, is the test set. Samples are ordered by the SHA-256 of their names: mixed, and alike whatever
+order a system lists files in. Grey pictures alone give one channel, others three; what is transparent
+shows white. With ``image_size`` N the largest square in the middle is scaled to N x N, antialiased.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fastnt.data import picture
+from fastnt.data.beton import Images, Labels
+from fastnt.data.sources import Contents, digest_files
+from fastnt.data.split import HELD_OUT
+from fastnt.errors import UserError
+
+_OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave beside pictures
+_AHEAD = 64  # pictures decoded before they are asked for
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """Where the user's own pictures lie."""
+
+    name: str
+    folder: Path
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[Path, ...]]  # of "train", "val" and "test" those there are, in order
+    has_test: bool  # or its pictures are a tenth of train's
+    image_size: int  # 0 leaves pictures as they are
+
+    @cached_property
+    def sha256(self) -> str:
+        """One SHA-256 of all pictures, their size, and Pillow's version."""
+        kept = {p.relative_to(self.folder).as_posix(): p for s in self.splits.values() for p in s}
+        return digest_files(f"pictures {self.image_size} {picture.decoder()}", kept)
+
+    @contextmanager
+    def reading(self, *, progress: bool) -> Iterator[Contents]:
+        """Look at all pictures; within the block they are decoded as they are written.
+
+        Raises:
+            UserError: one is none, or they differ in size; within the block, one cannot be decoded.
+        """
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        console, every = Console(stderr=True), [p for split in self.splits.values() for p in split]
+        with (
+            warnings.catch_warnings(action="ignore"),  # Pillow's, which name no file
+            ThreadPoolExecutor() as pool,
+            Progress(*columns, TimeRemainingColumn(), console=console, disable=not progress) as bar,
+        ):
+            picture.load_decoders()
+            look = bar.add_task("looking at pictures", total=len(every))
+            shape = self._common_shape(every, _in_order(pool, picture.look, every, look, bar))
+            decode = bar.add_task("decoding pictures", total=len(every))
+            arrays: dict[str, dict[str, tuple[Decoded, Labels]]] = {"train": {}, "test": {}}
+            for split, paths in self.splits.items():
+                part = "train" if split == HELD_OUT else split
+                labels = [self.classes.index(path.parent.name) for path in paths]
+                rows = Decoded(paths, shape, self.image_size, pool, lambda: bar.advance(decode))
+                arrays[part][split] = rows, np.array(labels, np.int64)
+            yield Contents(arrays, self.classes, picture.decoder())
+
+    def _common_shape(self, paths: list[Path], heads: list[picture.Head]) -> tuple[int, int, int]:
+        channels = 1 if all(head.grey for head in heads) else 3
+        if self.image_size:
+            return self.image_size, self.image_size, channels
+        first = heads[0]
+        for path, head in zip(paths, heads, strict=True):
+            if (head.width, head.height) != (first.width, first.height):
+                raise UserError(
+                    f"{path} has {head.width} x {head.height} pixels, {paths[0]} {first.width} x "
+                    f"{first.height}; set image_size, such as image_size=64, to scale and crop all"
+                )
+        return first.height, first.width, channels
+
+    def note(self, test_count: int) -> str:
+        """Say in one line what was taken for splits that are missing."""
+        missing = []
+        if not self.has_test:
+            missing.append(f"no test folder: {test_count:,} pictures of train are the test set")
+        if HELD_OUT not in self.splits:
+            missing.append(
+                "no val folder: a tenth of each class is held out, unless validation is set"
+            )
+        return f"{self.name} has {', and '.join(missing)}" if missing else ""
+
+
+class Decoded:
+    """Pictures as images (n, H, W, C) uint8, decoded by threads a little before they are asked for."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        paths: tuple[Path, ...],
+        shape: tuple[int, int, int],
+        image_size: int,
+        pool: ThreadPoolExecutor,
+        advance: Callable[[], None],
+    ) -> None:
+        self.shape = (len(paths), *shape)
+        self._paths, self._size, self._pool, self._advance = paths, image_size, pool, advance
+        self._pending: dict[int, Future[Images]] = {}
+
+    def __getitem__(self, rows: slice) -> Images:
+        start, stop, _ = rows.indices(len(self._paths))
+        for row in range(start, min(stop + _AHEAD, len(self._paths))):
+            if row not in self._pending:
+                self._pending[row] = self._pool.submit(
+                    picture.decode, self._paths[row], self.shape[1:], self._size
+                )
+        images = np.empty((stop - start, *self.shape[1:]), np.uint8)
+        for row in range(start, stop):
+            images[row - start] = self._pending.pop(row).result()
+            self._advance()
+        return images
+
+
+def find(name: str, folder: Path, image_size: int) -> PictureFolder:
+    """Find the pictures in ``folder``.
+
+    Raises:
+        UserError: there is no train folder, a class is empty or missing in a split, or a file is no
+            picture by its name.
+    """
+    if not (folder / "train").is_dir():
+        raise UserError(
+            f"{folder} has no folder train; put the training pictures into train/CLASS/"
+        )
+    found = {
+        split: _classes(folder / split)
+        for split in ("train", HELD_OUT, "test")
+        if (folder / split).is_dir()
+    }
+    classes = tuple(sorted(found["train"]))
+    for split, its in found.items():
+        if odd := sorted(set(its) ^ set(classes)):
+            here, there = (split, "train") if odd[0] in its else ("train", split)
+            raise UserError(
+                f"{folder / here} has the class {odd[0]}, {folder / there} has not; give all the same"
+            )
+    if len(classes) < 2:
+        raise UserError(
+            f"{folder / 'train'} has one class alone; a network needs two to tell apart"
+        )
+    if has_test := "test" in found:
+        splits = found
+    else:
+        train, test = {}, {}
+        for label, paths in found["train"].items():
+            if len(paths) < 2:
+                raise UserError(
+                    f"{paths[0].parent} has one picture, and the test set wants one, as there is no "
+                    "test folder; add pictures"
+                )
+            cut = len(paths) - max(round(len(paths) / 10), 1)
+            train[label], test[label] = paths[:cut], paths[cut:]
+        splits = found | {"train": train, "test": test}
+    ordered = {
+        split: tuple(sorted((p for paths in its.values() for p in paths), key=_place))
+        for split, its in splits.items()
+    }
+    return PictureFolder(name, folder, classes, ordered, has_test, image_size)
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Return the pictures of each class in their order."""
+    classes = {path.name: _pictures(path) for path in _visible(folder) if path.is_dir()}
+    for path in _visible(folder):
+        if path.name not in classes and path.suffix.lower() in picture.SUFFIXES:
+            raise UserError(f"{path} is in no class; move it into a subfolder, one a class")
+    if not classes:
+        raise UserError(f"{folder} has no subfolders; put the pictures into one a class")
+    return classes
+
+
+def _pictures(folder: Path) -> list[Path]:
+    paths = _visible(folder)
+    for path in paths:
+        if path.suffix.lower() not in picture.SUFFIXES or not path.is_file():
+            raise UserError(
+                f"{path} is no picture by its name (*{', *'.join(picture.SUFFIXES)}); move it away"
+            )
+    if not paths:
+        raise UserError(f"{folder} has no pictures; add some, or remove the class")
+    return sorted(paths, key=_place)
+
+
+def _visible(folder: Path) -> list[Path]:
+    paths = [
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in _OF_THE_SYSTEM
+    ]
+    for path in paths:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{folder} holds {path.name!r}, whose name is not UTF-8; rename it"
+            ) from error
+    return paths
+
+
+def _place(path: Path) -> bytes:
+    """Return what pictures are sorted by."""
+    return hashlib.sha256(f"{path.parent.name}/{path.name}".encode()).digest()
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    work: Callable[[Path], T],
+    paths: list[Path],
+    task: object,
+    bar: Progress,
+) -> list[T]:
+    """Do the work on each path, by several threads."""
+    done = []
+    for result in pool.map(work, paths):
+        done.append(result)
+        bar.advance(task)  # type: ignore[arg-type]
+    return done
