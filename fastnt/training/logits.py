@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnt.cache import try_to_store
 from fastnt.data.loaders import Loader, free_memory
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
@@ -60,9 +61,10 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
             "validation": compute_logits(teacher, data.validation, advance=progress.advance),
         }
         _refuse_nonfinite(tables)
-        if teacher.is_object:
+        if teacher.is_object or not try_to_store(
+            "the teacher's logits are", lambda: save_tensors(path, expected, tables)
+        ):
             return TeacherLogits(**tables)
-        save_tensors(path, expected, tables)
     tables = _read(path, expected)
     return TeacherLogits(tables["train"], tables["validation"])
 

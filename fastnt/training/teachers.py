@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fastnt.cache import try_to_store
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError
@@ -113,7 +114,7 @@ def _find_or_train(course: Course, keeper: Keeper) -> Model:
     teacher.to(course.compute.device)
     train(course, teacher, label_objective, label_loss, schedule, keeper)
     if ranks.is_rank_0:
-        teacher.save(stored)
+        try_to_store("the teacher is", lambda: teacher.save(stored))
     return teacher
 
 

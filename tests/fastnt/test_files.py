@@ -112,9 +112,8 @@ def test_a_file_system_without_locks_serves(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):
-            with locked(path):
-                with pytest.raises(UserError, match="busy"), locked(path, "busy"):
-                    pass
+            with locked(path), pytest.raises(UserError, match="busy"), locked(path, "busy"):
+                pass
             assert list(tmp_path.iterdir()) == []
 
 
