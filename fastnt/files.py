@@ -4,10 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +49,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target.parent, _STALE)
+        sweep(target.parent, shared=True)
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+            dir=target.parent, prefix=f".{target.name}.{_here()}-{os.getpid()}.", suffix=".part"
         )
         os.close(handle)
         temporary = Path(name)
@@ -129,15 +132,38 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
                 folder.rmdir()
 
 
-def sweep(folder: Path, age: float = 0.0) -> None:
-    """Remove the temporary files that killed processes left, if nobody touched them for ``age`` seconds.
+def sweep(folder: Path, *, shared: bool = False) -> None:
+    """Remove the temporary files that killed processes left.
 
-    Without an age nobody else may be writing there.
+    In a folder that is ``shared`` others may be writing. There only those go whose process has ended
+    on this machine, and those that nobody has touched for an hour. Otherwise all go.
     """
     for path in folder.glob(".*.part"):
         with suppress(OSError):  # somebody else swept it, or it is somebody else's
-            if path.lstat().st_mtime <= time.time() - age:
+            if not shared or _has_ended(path) or path.lstat().st_mtime < time.time() - _STALE:
                 path.unlink()
+
+
+def _has_ended(path: Path) -> bool:
+    """Tell whether the process that made a temporary file ran here and has ended."""
+    maker = re.search(r"\.([0-9a-f]{8})-(\d+)\.[^.]*\.part$", path.name)
+    if maker is None or maker[1] != _here() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(maker[2]), 0)  # asks only
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's
+        pass
+    return False
+
+
+@lru_cache
+def _here() -> str:
+    """Return what stands for this machine, or the container on it: numbers of processes are its own."""
+    space = Path("/proc/self/ns/pid")
+    number = space.stat().st_ino if space.exists() else 0
+    return hashlib.sha256(f"{platform.node()} {number}".encode()).hexdigest()[:8]
 
 
 def parse_json(text: str | bytes) -> Any:

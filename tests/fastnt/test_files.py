@@ -122,7 +122,21 @@ def test_temporary_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
     for path in (old, new, other):
         path.touch()
     os.utime(old, (0, 0))
-    write_text(tmp_path / "a", "text")
+    code = (
+        "import sys, os, signal; from pathlib import Path; from fastnt.files import atomic_path\n"
+        f"with atomic_path(Path({str(tmp_path / 'd')!r})):\n"
+        "    print(flush=True); sys.stdin.read(1); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        writer.stdout.readline()  # it writes
+        write_text(tmp_path / "a", "text")
+        assert [path.name for path in tmp_path.glob(".d.*.part")]
+        writer.stdin.write(b".")
+    write_text(tmp_path / "a", "text")  # it was killed
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.y.part", "a", "c.part"]
     sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c.part"]
