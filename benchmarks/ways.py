@@ -178,6 +178,6 @@ def fastnt(work: Work, *, bf16: bool) -> tuple[Epoch, nn.Module]:
         compute=Compute(CPU, Precision(torch.bfloat16 if bf16 else torch.float32)),
     )
     schedule = Schedule("noisy", epochs=10**6, lr=LR, lr_decay=1.0, batch_size=work.batch, seed=0)
-    trainer = Trainer(step, loader, lambda: Evaluation(0.0, 0.0), schedule, Silent())
+    trainer = Trainer(step, loader, lambda: Evaluation(0, 0.0, torch.zeros(1)), schedule, Silent())
     records = trainer.train()
     return lambda: next(records).images_per_second, model.network

@@ -4,7 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastnt.loss import NoisyL2Loss, noisy_l2_loss, noisy_l2_value_and_grad
+    from fastnt.criterion import NoisyL2Loss
+    from fastnt.loss import noisy_l2_loss, noisy_l2_value_and_grad
     from fastnt.runs.networks import load_student
     from fastnt.training.distill import distill
     from fastnt.training.export import export
@@ -13,7 +14,7 @@ __version__ = "0.1.0"
 
 # Where each public name is defined. It is imported when it is first used: torch takes seconds.
 _HOMES = {
-    "NoisyL2Loss": "fastnt.loss",
+    "NoisyL2Loss": "fastnt.criterion",
     "distill": "fastnt.training.distill",
     "export": "fastnt.training.export",
     "load_student": "fastnt.runs.networks",

@@ -57,7 +57,7 @@ def check_noise(alpha: Number, sigma: Sigma, seed: int | Tensor | None) -> None:
 
     Raises:
         TypeError: an argument is not a number or a tensor of such.
-        ValueError: alpha is outside [0, 1], or sigma negative, not finite or not a pair.
+        ValueError: alpha is outside [0, 1], sigma negative, not finite or no pair, or one requires grad.
     """
     _check_values("alpha", alpha, _PROBABILITY, torch.float32)
     for bound in _sigma_pair(sigma):
@@ -218,14 +218,15 @@ def _make_tensor(
 
 
 def _check_values(name: str, value: Number, rule: _Rule, dtype: torch.dtype) -> None:
-    integer = dtype == torch.int64
-    words, holds = rule
+    integer, (words, holds) = dtype == torch.int64, rule
     if type(value) is int or (type(value) is float and not integer):  # the usual case, quickly
         values: list[float] = [value]
     elif isinstance(value, Tensor):
         fits = value.dtype != torch.bool and not value.is_complex()
         if not fits or (integer and value.is_floating_point()):
             raise TypeError(f"{name} must be {_kind(integer)}, got {value.dtype}")
+        if value.requires_grad:
+            raise ValueError(f"{name} never gets a gradient: pass it without, as {name}.detach()")
         values = value.detach().reshape(-1).tolist() if _readable(value) else []
     else:
         if not isinstance(value, Integral if integer else Real) or isinstance(value, bool):

@@ -1,9 +1,11 @@
 """The machine: versions, devices, memory and determinism of torch; described beside every run."""
 
 import ctypes
+import functools
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +32,42 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device": device_name(device),
         "packages": {name: package_version(name) for name in PACKAGES},
     }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a result is signed with beside its recipe: machine, versions and commit."""
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "fastnt": fastnt.__version__,
+        "commit": source_commit(),
+    }
+
+
+@functools.cache
+def source_commit() -> str | None:
+    """Return the commit of the source tree that fastnt runs from, "+" behind it where it was changed.
+
+    None where fastnt is installed without its tree.
+    """
+    tree = Path(__file__).resolve().parent.parent
+    if not (tree / ".git").exists():
+        return None
+    git = ["git", "-C", str(tree)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
+        )
+        state = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    if head.returncode or state.returncode:
+        return None
+    return head.stdout.strip() + ("+" if state.stdout.strip() else "")
 
 
 def package_version(name: str) -> str | None:

@@ -32,13 +32,18 @@ def is_factory(text: str) -> bool:
     return _FACTORY.fullmatch(text) is not None
 
 
+def is_own_teacher(teacher: str) -> bool:
+    """Tell whether a recipe's ``teacher`` is ``module:factory``; a file of that name goes first."""
+    return is_factory(teacher) and not Path(teacher).is_file()
+
+
 def call_factory(text: str, classes: int) -> nn.Module:
     """Import the factory that ``text`` names and return the network that it makes.
 
     Raises:
         UserError: it cannot be imported, is none, fails, or makes something else than a network.
     """
-    factory = _import(text)
+    factory = find(text)
     if isinstance(factory, nn.Module) or not callable(factory):
         raise UserError(
             f"{text} is {_kind(factory)}; name a function or a class that makes the network"
@@ -141,15 +146,15 @@ def in_short(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _import(text: str) -> Any:
+def find(text: str) -> Any:
+    """Import the module of ``module:factory`` and return what is called so there.
+
+    Raises:
+        UserError: it cannot be imported, or has nothing of that name.
+    """
     match = _FACTORY.fullmatch(text)
     assert match is not None
     module, attribute = match.groups()
-    if module.partition(".")[0] in sys.stdlib_module_names:
-        # A model file that somebody else wrote says what is called when it is loaded.
-        raise UserError(
-            f"{text} is in Python's own library, which has no networks; name your module"
-        )
     try:
         # A module may draw numbers while it is imported; what is drawn after must not depend on it.
         with torch.random.fork_rng(devices=[]), _importing_from_here():

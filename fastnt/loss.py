@@ -1,18 +1,11 @@
-"""The noisy-teacher L2 loss (Sau & Balasubramanian 2016): two functions and a module."""
+"""The noisy-teacher L2 loss (Sau & Balasubramanian 2016), as functions."""
 
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastnt.arguments import (
-    Number,
-    Sigma,
-    check_noise,
-    check_options,
-    loss_shape,
-    make_tensors,
-)
+from fastnt.arguments import Number, Sigma, check_options, loss_shape, make_tensors
 from fastnt.kernels.noisy_l2.op import choose, noisy_l2, view_as
 
 Noise = Literal["logit", "shared"]
@@ -80,8 +73,8 @@ def noisy_l2_loss(
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
-        ValueError: an argument has a value, shape or device that is not allowed, or ``impl``
-            cannot run here.
+        ValueError: an argument has a value, shape or device that is not allowed, requires a
+            gradient though it is not ``student`` or ``teacher``, or ``impl`` cannot run here.
     """
     options = check_options(noise, perturb, reduction)
     version = choose(impl, student)
@@ -172,90 +165,3 @@ def noisy_logits(
         _, grad = version(tensors, options)
     assert grad is not None
     return view_as(grad.neg_(), logits.shape)
-
-
-class NoisyL2Loss(nn.Module):
-    """`noisy_l2_loss` as a module: noisy in ``train()``, the clean L2 loss in ``eval()``.
-
-    Given a ``seed`` it counts its training steps in the buffer ``step`` (part of the state dict):
-    each call has its own noise, and a resumed run goes on with the next. Pass ``index`` then:
-    without it the noise of a sample depends on its place in the batch alone, the same in every
-    rank. Without ``seed`` each call draws one from torch's generator. Keep a counting loss out of
-    torch.utils.checkpoint, whose second call would be another step.
-
-    ``alpha`` and ``sigma`` may be changed between calls. Under torch.compile give them as 0-D
-    tensors on the student's device and ``fill_`` these: nothing is compiled again.
-
-    Args:
-        alpha: as in `noisy_l2_loss`; so are the others.
-        sigma: a number, a 0-D tensor or a pair (low, high).
-        seed: an integer or tensor, or None for fresh noise governed by ``torch.manual_seed``.
-        students: the first dimension counts students.
-        noise: "logit" or "shared".
-        perturb: "teacher" or "student".
-        reduction: "batchmean", "sum", "none" or "mean".
-        impl: "auto", "triton", "native", "compile" or "eager".
-
-    Raises:
-        TypeError: as `noisy_l2_loss`.
-        ValueError: as `noisy_l2_loss`.
-    """
-
-    step: Tensor
-
-    def __init__(
-        self,
-        alpha: Number,
-        sigma: Sigma,
-        *,
-        seed: int | Tensor | None = None,
-        students: bool = False,
-        noise: Noise = "logit",
-        perturb: Perturb = "teacher",
-        reduction: Reduction = "batchmean",
-        impl: Impl = "auto",
-    ) -> None:
-        super().__init__()
-        check_options(noise, perturb, reduction)
-        choose(impl)
-        check_noise(alpha, sigma, seed)
-        if seed is not None:
-            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self.alpha, self.sigma, self.seed = alpha, sigma, seed
-        self.students = students
-        self.noise, self.perturb = noise, perturb
-        self.reduction, self.impl = reduction, impl
-
-    def forward(self, student: Tensor, teacher: Tensor, index: Tensor | None = None) -> Tensor:
-        """Return the loss of the logits (..., C); ``index`` holds each sample's row."""
-        alpha, sigma, seed = self.alpha, self.sigma, self.seed
-        step: int | Tensor = 0
-        if not self.training:
-            alpha, sigma, seed = 0.0, 0.0, 0
-        elif seed is not None:
-            if self.step.device != student.device:  # a loss is seldom moved with its network
-                self.step = self.step.to(student.device)
-            step = self.step.clone()
-            self.step.add_(1)
-        return noisy_l2_loss(
-            student,
-            teacher,
-            alpha=alpha,
-            sigma=sigma,
-            seed=seed,
-            step=step,
-            index=index,
-            students=self.students,
-            noise=self.noise,
-            perturb=self.perturb,
-            reduction=self.reduction,
-            impl=self.impl,
-        )
-
-    def extra_repr(self) -> str:
-        """Return the arguments for ``repr``."""
-        return (
-            f"alpha={self.alpha}, sigma={self.sigma}, seed={self.seed}, students={self.students}, "
-            f"noise={self.noise!r}, perturb={self.perturb!r}, reduction={self.reduction!r}, "
-            f"impl={self.impl!r}"
-        )

@@ -14,7 +14,9 @@ from typing import Any
 from fastnt.config import DATASETS, FIELDS, Recipe
 from fastnt.data import own
 from fastnt.errors import UserError
+from fastnt.factory import is_factory, is_own_teacher
 from fastnt.files import parse_json
+from fastnt.trust import NOTHING, Trust
 
 _EXPECTED: dict[Any, str] = {
     int: "a whole number",
@@ -33,14 +35,21 @@ def load_recipe(
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     given_by: str = "the command line",
+    trust: Trust | None = NOTHING,
 ) -> Recipe:
     """Merge the data set's recipe, a config file and overrides (text or typed values).
 
-    Messages say that the overrides are ``given_by``.
+    Args:
+        dataset: name or path; by default the config's, or digits.
+        config: a recipe file, or a run's folder.
+        overrides: what the user typed in this call.
+        given_by: what messages call the overrides.
+        trust: whether the networks of one's own that ``config`` names may be called; None where the
+            recipe is only read, and no network is made from it.
 
     Raises:
         UserError: an unknown data set or key, a value of the wrong type or out of range, a file that
-            cannot be read, or a config made for another data set.
+            cannot be read, a config made for another data set, or code that is not trusted.
     """
     given = dict(overrides or {})
     dataset = given.pop("dataset", dataset)
@@ -58,8 +67,22 @@ def load_recipe(
         (origin, chosen),
         (given_by, given),
     ):
-        values |= {key: _typed(key, value, source) for key, value in layer.items()}
-    return Recipe(**values)
+        values |= {key: typed(key, value, source) for key, value in layer.items()}
+    recipe = Recipe(**values)
+    if trust is not None:
+        for key, name in named_code(recipe):
+            if key in chosen and key not in given:
+                trust.check(name, origin)
+    return recipe
+
+
+def named_code(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return each ``module:factory`` that a run of ``recipe`` calls, with the key that names it."""
+    named = [("student_network", recipe.student_network)]
+    if not recipe.teachers:
+        named.append(("teacher_network", recipe.teacher_network))
+    own = [(key, name) for key, name in named if is_factory(name)]
+    return own + [("teacher", name) for name in recipe.teachers if is_own_teacher(name)]
 
 
 def _dataset(name: Any) -> str:
@@ -95,8 +118,12 @@ def _nearest(name: str, known: tuple[str, ...]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-def _typed(key: str, value: Any, source: str) -> Any:
-    """Convert ``value``, typed (TOML, JSON) or text (``--set``), to the type of field ``key``."""
+def typed(key: str, value: Any, source: str) -> Any:
+    """Convert ``value``, typed (TOML, JSON) or text (``--set``), to the type of field ``key``.
+
+    Raises:
+        UserError: no such key, or no such value; the message names ``source``.
+    """
     if key not in FIELDS:
         raise UserError(f"unknown recipe key {key!r} in {source}; {_nearest(key, tuple(FIELDS))}")
     kind = FIELDS[key].type

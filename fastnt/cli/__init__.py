@@ -14,6 +14,7 @@ from fastnt.cli.evaluate import evaluate
 from fastnt.cli.export import export
 from fastnt.cli.prepare import prepare
 from fastnt.cli.report import report
+from fastnt.cli.study import study
 from fastnt.cli.train import train
 from fastnt.errors import Interrupted, UserError
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, prepare, evaluate, report, export, bench, doctor):
+for command in (train, study, prepare, evaluate, report, export, bench, doctor):
     app.command()(command)
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from fastnt.cli.options import TrustCode
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
@@ -16,13 +18,14 @@ def evaluate(
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU where there is one.")
     ] = "auto",
     json_: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Evaluate the saved networks of RUN on the test set again."""
     from fastnt.environment import choose_device
     from fastnt.runs.networks import evaluate_run
     from fastnt.training.display import name_phase
 
-    errors = evaluate_run(run, data_dir, choose_device(device))
+    errors = evaluate_run(run, data_dir, choose_device(device), trust_code=trust_code)
     if json_:
         typer.echo(json.dumps({phase: {"test_error": error} for phase, error in errors.items()}))
         return

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from fastnt.cli.options import TrustCode
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
@@ -18,12 +20,13 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="The file; by default it lies in RUN.", metavar="FILE")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Write a network of RUN as one file, from raw uint8 images to logits, and check it."""
     from fastnt.runs.networks import export_run
     from fastnt.training.export import BATCHES
 
-    made, real = export_run(run, format_, network, output)
+    made, real = export_run(run, format_, network, output, trust_code=trust_code)
     kind = "test images" if real else "images drawn at random"
     typer.echo(
         f"{made.path}: its logits differ from the original's by at most {made.difference:.2g}, on "

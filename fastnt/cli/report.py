@@ -30,6 +30,8 @@ def report(
 ) -> None:
     """Compare runs, finished or not: a table, and the curves of their students in one picture."""
     from fastnt.report.comparison import draw_runs
+    from fastnt.report.differences import differences, differences_text, noise_label
+    from fastnt.report.findings import findings
     from fastnt.report.runs import read_runs, rows
 
     if output is not None and output.suffix != ".png":
@@ -39,14 +41,21 @@ def report(
     if output is not None and output.is_dir():
         raise UserError(f"--output is {output}, a folder; give the name of a picture")
     found = read_runs(runs)
-    table = [rows(run) for run in found]
+    differs = differences(found)
+    table = [rows(run, its) for run, its in zip(found, differs, strict=True)]
     if json_:
         if output is not None:
             draw_runs(output, found)
         typer.echo(json.dumps([dataclasses.asdict(row) for run in table for row in run], indent=2))
         return
     console = Console(highlight=False)
-    console.print(_table(table))
+    console.print(_table(table, [noise_label(run) for run in found]))
+    console.print()
+    for run, its in zip(found, differs, strict=True):
+        if its:
+            console.print(f"{run.name} has {differences_text(its)}")
+    for sentence in findings(found):
+        console.print(sentence)
     if output is None:
         output = (found[0].folder if len(found) == 1 else Path()) / "report.png"
     if any(run.has_curves for run in found):
@@ -56,22 +65,22 @@ def report(
         console.print("No student has ended an epoch yet: there are no curves to draw")
 
 
-def _table(runs: "list[list[Row]]") -> Table:
+def _table(runs: "list[list[Row]]", noises: list[str]) -> Table:
     """Build a table that fits 80 columns: what is the same for a run's networks stands in its first."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     table.add_column("run", overflow="fold", min_width=12)
     table.add_column("network", no_wrap=True)
     for column in (
         "held-out\nerror\n%",
         "test\nerror\n%",
-        "gain\n%",
+        "95 %\ninterval\n%",
         "param-\neters",
         "multi-\nplies",
         "images/s",
     ):
         table.add_column(column, justify="right", no_wrap=True)
-    for rows in runs:
-        heads = _heads(rows)
+    for rows, noise in zip(runs, noises, strict=True):
+        heads = _heads(rows, noise)
         heads[len(rows) - 1 :] = ["\n".join(heads[len(rows) - 1 :])]
         heads += [""] * (len(rows) - len(heads))
         for head, row in zip(heads, rows, strict=True):
@@ -80,7 +89,7 @@ def _table(runs: "list[list[Row]]") -> Table:
                 row.network,
                 _percent(row.held_out_error),
                 _percent(row.test_error),
-                _percent(row.relative_improvement, "+.1f"),
+                _interval(row),
                 _short(row.parameters),
                 _short(row.multiplies),
                 "" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
@@ -89,20 +98,25 @@ def _table(runs: "list[list[Row]]") -> Table:
     return table
 
 
-def _heads(rows: "list[Row]") -> list[str]:
+def _heads(rows: "list[Row]", noise: str) -> list[str]:
     """Say, on a line each, a run's name, what it trained on, and how far it came."""
-    from fastnt.report.style import noise_text
-
-    noise = [f", {noise_text(row.alpha, row.sigma)}" for row in rows if row.alpha is not None]
     state = "finished"
     if rows[0].status != "finished":
         waiting = [row for row in rows if row.status == "unfinished"] or rows[-1:]
         state = f"unfinished: {waiting[0].network} {waiting[0].epoch}/{waiting[0].epochs or '?'}"
-    return [rows[0].run, f"{rows[0].dataset}{''.join(noise)}", state]
+    return [rows[0].run, f"{rows[0].dataset}, {noise}", state]
 
 
-def _percent(value: float | None, form: str = ".2f") -> str:
-    return "" if value is None else f"{100 * value:{form}}"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _interval(row: "Row") -> str:
+    from fastnt.report.sentences import percents
+    from fastnt.statistics import Interval
+
+    interval = None if row.test_interval is None else Interval(*row.test_interval)
+    return percents(interval, "-")
 
 
 def _short(value: int | None) -> str:

@@ -4,25 +4,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from fastnt.data.sources import SOURCES
+from fastnt.report.sentences import difference_text, error_interval, percents
 from fastnt.training.display import name_phase
 from fastnt.training.profile import Section
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
-    """Print the networks, the improvement, where the time went and where the run lies."""
+    """Print the networks, what their difference means, where the time went and where the run lies."""
     console = Console(highlight=False)
     own = summary["dataset"] not in SOURCES
     official = "" if summary["official"] or own else " (not the official files)"
     table = Table(
-        title=f"{summary['dataset']}{official}, seed {summary['seed']}", title_justify="left"
+        title=f"{summary['dataset']}{official}, seed {summary['seed']}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
     )
     table.add_column("network", no_wrap=True)
-    for column in ("test error", "parameters", "multiplies", "images/s", "seconds"):
-        table.add_column(column, justify="right")
+    for column in (
+        "test error",
+        "95 %",
+        "parameters",
+        "multiplies",
+        "images/s",
+        "seconds",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
     several = {f"teacher-{i}": row for i, row in enumerate(summary.get("teachers", []), start=1)}
     for phase, row in (several | {p: summary[p] for p in ("teacher", "clean", "noisy")}).items():
         speed = timings.get(f"{phase}_images_per_second")
@@ -30,17 +43,15 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
         table.add_row(
             "all teachers" if "combine" in row else name_phase(phase),
             f"{100 * row['test_error']:.2f} %",
+            percents(error_interval(row), "-"),
             f"{row['parameters']:,}",
             f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",
             "" if seconds is None else f"{seconds:.1f}",
         )
     console.print(table)
-    improvement = summary["relative_improvement"]
-    if improvement is not None:
-        console.print(
-            f"Relative improvement of the noisy teacher over the clean one: {100 * improvement:+.1f} %"
-        )
+    if (difference := difference_text(summary)) is not None:
+        console.print(difference, soft_wrap=True)
     others = ", ".join(
         f"{name} {timings[f'{name}_seconds']:.1f} s" for name in ("prepare", "logits", "evaluation")
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fastnt.errors import UserError
+from fastnt.cli.options import TrustCode, assignments
 
 _PLACE, _RECIPE = "Where to compute, read and write", "What to compute (over the recipe)"
 
@@ -163,6 +163,7 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = False,
+    trust_code: TrustCode = False,
     json_: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
 ) -> None:
@@ -172,6 +173,7 @@ def train(
     """
     from fastnt.cli.table import print_profile, print_summary
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
+    from fastnt.factory import is_own_teacher
     from fastnt.recipe_files import load_recipe
     from fastnt.report.curves import draw_curves
     from fastnt.report.tensorboard import TensorBoard
@@ -179,8 +181,8 @@ def train(
     from fastnt.runs.run import Run
     from fastnt.training.compute import choose_compute
     from fastnt.training.display import Several, choose_progress
-    from fastnt.training.model import is_own_teacher
     from fastnt.training.ranks import Device, join_ranks
+    from fastnt.trust import Trust
 
     if teacher is not None:
         teacher = [t if is_own_teacher(t) else str(Path(t).absolute()) for t in teacher]
@@ -200,17 +202,23 @@ def train(
         "student_network": student,
     }
     again = {"--deterministic": deterministic, "--profile": profile, "--tensorboard": tensorboard}
+    given = {key: value for key, value in flags.items() if value is not None}
+    taken = given if dataset is None else given | {"dataset": dataset}
+    overrides = assignments(set_ or [], taken) | given
+    trust = Trust.of(trust_code, overrides.values())
     plans: list[Plan] = []
     keep_freed_memory()
     if deterministic:
         use_deterministic_algorithms()
 
     def choose() -> Device:
-        overrides = _assignments(set_ or []) | {k: v for k, v in flags.items() if v is not None}
         if resume:
-            plan = resumed_run(runs_dir, run, dataset=dataset, config=config, overrides=overrides)
+            plan = resumed_run(
+                runs_dir, run, dataset=dataset, config=config, overrides=overrides, trust=trust
+            )
         else:
-            plan = new_run(load_recipe(dataset, config, overrides), runs_dir, run)
+            recipe = load_recipe(dataset, config, overrides, trust=trust)
+            plan = new_run(recipe, runs_dir, run)
         plans.append(plan)
         return plan.device(device)
 
@@ -231,6 +239,7 @@ def train(
                 quiet=silent,
                 profiled=profile,
                 flags=tuple(flag for flag, given in again.items() if given),
+                trust=trust,
             )
             summary = current.execute(draw_curves)
     if not ranks.is_rank_0:
@@ -243,14 +252,3 @@ def train(
         print_profile(current.profile, "a step of the noisy student")
     elif profile:
         typer.echo("--profile: the noisy student took too few steps here to time", err=True)
-
-
-def _assignments(texts: list[str]) -> dict[str, str]:
-    """Read ``KEY=VALUE`` texts."""
-    values = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text} is not KEY=VALUE, such as --set lr_decay=0.9")
-        values[key.strip()] = value.strip()
-    return values

@@ -5,7 +5,7 @@ Images are uint8, (n, H, W, C) or (n, H, W); labels are whole numbers from 0 on,
 IntField. Without test files the last tenth of the training samples, rounded, is the test set.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,9 +54,9 @@ class ArrayFiles:
                 found |= self._cut(*found["train"])
             for split, (images, _) in found.items():
                 self._check_shape(split, images, found["train"][0])
-            count = 1 + max(int(labels.max()) for _, labels in found.values())
+            classes = self._classes([labels for _, labels in found.values()])
             test = {"test": found.pop("test")}
-            yield Contents({"train": found, "test": test}, self._classes(count))
+            yield Contents({"train": found, "test": test}, classes)
 
     def note(self, test_count: int) -> str:
         """Say in one line what was taken for the test set, when none was given."""
@@ -83,8 +83,14 @@ class ArrayFiles:
                 f"{self.splits['train'][0]} of {train.shape[1:]}; make them the same"
             )
 
-    def _classes(self, count: int) -> tuple[str, ...]:
+    def _classes(self, every: Sequence[Labels]) -> tuple[str, ...]:
+        count = 1 + max(int(labels.max()) for labels in every)
         if self.classes is None:
+            if not any((labels == 0).any() for labels in every):
+                raise UserError(
+                    f"{self.splits['train'][-1]} holds no label 0: labels up to {count - 1} would make "
+                    f"{count} classes; count classes from 0, or name all {count} in classes.txt"
+                )
             names = [str(label) for label in range(count)]
         else:
             try:

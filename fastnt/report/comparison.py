@@ -1,32 +1,28 @@
 """Runs side by side: held-out error and loss of their students over the epochs, one line each."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastnt.errors import UserError
+from fastnt.report.differences import differences, differences_text, noise_label
 from fastnt.report.runs import STUDENTS, SavedRun
-from fastnt.report.style import (
-    COLOURS,
-    RUN_COLOURS,
-    RUN_MARKERS,
-    dress,
-    noise_text,
-    save,
-    scale,
-)
+from fastnt.report.sentences import difference_text, error_text
+from fastnt.report.style import COLOURS, dress, run_look, save, scale
 from fastnt.training.progress import EpochRecord
 
 _LINES: dict[str, Any] = {"clean": (0, (4, 2)), "noisy": "-"}  # where colours stand for runs
 _MARKED = 16  # markers a line at most
+_LETTERS = 160  # of a legend, beside each other
 
 
 def draw_runs(path: Path, runs: Sequence[SavedRun]) -> None:
     """Draw the students' held-out error and loss after each epoch to ``path`` (PNG).
 
     One run has a colour for each student and its teacher's error as a line; several runs have a
-    colour and a marker each, their clean students dashed.
+    colour and a marker each, their clean students dashed, and a row of panels for each data set.
 
     Raises:
         UserError: no student has ended an epoch yet, or the file cannot be written.
@@ -34,39 +30,58 @@ def draw_runs(path: Path, runs: Sequence[SavedRun]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    if not any(run.has_curves for run in runs):
+    datasets = list(dict.fromkeys(run.dataset for run in runs if run.has_curves))
+    if not datasets:
         raise UserError("no student has ended an epoch yet: there are no curves to draw")
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.04)
-    figure = Figure(figsize=(11, 4.6 + 0.13 * len(runs)), dpi=160, layout=layout)
-    left, right = figure.subplots(1, 2)
-    errors = _draw(left, runs, lambda record: 100 * record.validation_error)
-    losses = _draw(right, runs, lambda record: record.validation_loss)
-    if len(runs) == 1:
-        errors += _draw_teacher(left, runs[0])
-    dress(left, "held-out error", "misclassified images, %")
-    dress(right, "held-out loss", "L2 loss to the teacher's clean logits")
-    scale(left, errors)
-    scale(right, losses)
-    figure.suptitle(_title(runs), x=0.015, ha="left", fontsize=13, fontweight="bold")
-    handles = _legend(runs)
-    columns = len(handles) if len(handles) <= 3 else 2
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    handles = _legend(runs, several_datasets=len(datasets) > 1)
+    columns = _columns(handles)
+    lines = sum(handle.get_label().count("\n") + 1 for handle in handles)
+    height = 0.9 + 3.7 * len(datasets) + 0.22 * math.ceil(lines / columns)
+    figure = Figure(figsize=(11, height), dpi=160, layout=layout)
+    panels = figure.subplots(len(datasets), 2, squeeze=False)
+    for dataset, (left, right) in zip(datasets, panels, strict=True):
+        errors = _draw(left, runs, dataset, lambda record: 100 * record.validation_error)
+        losses = _draw(right, runs, dataset, lambda record: record.validation_loss)
+        if len(runs) == 1:
+            errors += _draw_teacher(left, runs[0])
+        of = f"{dataset}: " if len(datasets) > 1 else ""
+        dress(left, f"{of}held-out error", "misclassified images, %")
+        dress(right, f"{of}held-out loss", "L2 loss to the teacher's clean logits")
+        scale(left, errors)
+        scale(right, losses)
+    figure.suptitle(_title(runs, datasets), x=0.015, ha="left", fontsize=13, fontweight="bold")
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        title=_meaning(runs),
+        title_fontsize=9,
+    )
     save(figure, path)
 
 
-def _title(runs: Sequence[SavedRun]) -> str:
-    datasets = ", ".join(dict.fromkeys(str(run.recipe.get("dataset", "?")) for run in runs))
+def _title(runs: Sequence[SavedRun], datasets: Sequence[str]) -> str:
     if len(runs) == 1:
-        return f"{datasets}: the two students of {runs[0].name}"
-    return f"{datasets}: the students of {len(runs)} runs"
+        return f"{runs[0].dataset}: the two students of {runs[0].name}"
+    return f"{', '.join(datasets)}: the students of {len(runs)} runs"
+
+
+def _meaning(runs: Sequence[SavedRun]) -> str | None:
+    """Say of one finished run what the difference between its students means."""
+    summary = runs[0].summary if len(runs) == 1 else None
+    return None if summary is None else difference_text(summary)
 
 
 def _draw(
-    axes: Any, runs: Sequence[SavedRun], value: Callable[[EpochRecord], float]
+    axes: Any, runs: Sequence[SavedRun], dataset: str, value: Callable[[EpochRecord], float]
 ) -> list[float]:
-    """Draw one line a student a run; return the finite values drawn."""
+    """Draw one line a student a run of the data set; return the finite values drawn."""
     drawn = []
     for number, run in enumerate(runs):
+        if run.dataset != dataset:
+            continue
         for phase in STUDENTS:
             records = run.of_phase(phase)
             values = [value(record) for record in records]
@@ -90,8 +105,7 @@ def _look(runs: int, number: int, phase: str) -> dict[str, Any]:
     if runs == 1:
         colour, marker, line = COLOURS[phase], {"clean": "s", "noisy": "o"}[phase], "-"
     else:
-        colour = RUN_COLOURS[number % len(RUN_COLOURS)]
-        marker, line = RUN_MARKERS[number % len(RUN_MARKERS)], _LINES[phase]
+        (colour, marker), line = run_look(number), _LINES[phase]
     hollow = {"markerfacecolor": "white"} if phase == "clean" and runs > 1 else {}
     return {
         "color": colour,
@@ -103,11 +117,20 @@ def _look(runs: int, number: int, phase: str) -> dict[str, Any]:
     }
 
 
-def _legend(runs: Sequence[SavedRun]) -> list[Any]:
+def _columns(handles: Sequence[Any]) -> int:
+    """Wrap the labels of a legend, and return in how many columns they fit the picture."""
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = min(len(handles), max(1, _LETTERS // (longest + 8)), 3)
+    for handle in handles:
+        handle.set_label(textwrap.fill(handle.get_label(), _LETTERS // columns - 8))
+    return columns
+
+
+def _legend(runs: Sequence[SavedRun], *, several_datasets: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    def line(label: str, **look: Any) -> Any:
-        return Line2D([], [], label=label, **look)
+    def line(text: str, **look: Any) -> Any:
+        return Line2D([], [], label=text, **look)
 
     if len(runs) == 1:
         (run,) = runs
@@ -115,35 +138,27 @@ def _legend(runs: Sequence[SavedRun]) -> list[Any]:
             line(_with_test(run, phase, name), **_look(1, 0, phase))
             for phase, name in (
                 ("clean", "clean teacher"),
-                ("noisy", f"noisy teacher ({_noise(run)})"),
+                ("noisy", f"noisy teacher ({noise_label(run)})"),
             )
         ]
         if run.of_phase("teacher"):
             look = {"color": COLOURS["teacher"], "linestyle": ":", "linewidth": 1.8}
             handles.append(line(_with_test(run, "teacher", "the teacher itself"), **look))
         return handles
-    handles = [
-        line(f"{run.name} ({_noise(run)}{_state(run)})", **_look(len(runs), number, "noisy"))
-        for number, run in enumerate(runs)
-    ]
+    handles = []
+    for number, (run, differs) in enumerate(zip(runs, differences(runs), strict=True)):
+        parts = [run.dataset] if several_datasets else []
+        parts += [noise_label(run), *filter(None, [differences_text(differs)])]
+        parts += [] if run.summary is not None else ["unfinished"]
+        handles.append(line(f"{run.name} ({', '.join(parts)})", **_look(2, number, "noisy")))
     for phase in ("noisy", "clean"):
         look = {"color": COLOURS["teacher"], "linestyle": _LINES[phase], "linewidth": 1.8}
         handles.append(line(f"{phase} teacher", **look))
     return handles
 
 
-def _noise(run: SavedRun) -> str:
-    alpha = run.recipe.get("teacher_alphas") or run.recipe.get("alpha", math.nan)
-    return noise_text(alpha, run.recipe.get("sigma", math.nan))
-
-
 def _with_test(run: SavedRun, phase: str, name: str) -> str:
     if run.summary is None:
         return f"{name}, unfinished"
-    return (
-        f"{name}: test error {100 * run.summary.get(phase, {}).get('test_error', math.nan):.2f} %"
-    )
-
-
-def _state(run: SavedRun) -> str:
-    return "" if run.summary is not None else ", unfinished"
+    found = run.summary.get(phase)
+    return f"{name}: test error {error_text(found)}" if found else name

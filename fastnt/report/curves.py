@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastnt.report.style import COLOURS, dress, noise_text, save, scale
+from fastnt.report.sentences import difference_text, error_text
+from fastnt.report.style import COLOURS, dress, noise_text, note, save, scale
 from fastnt.training.progress import EpochRecord
 
 
-def draw_curves(
-    path: Path, records: Sequence[EpochRecord], teacher_error: float, summary: dict[str, Any]
-) -> None:
+def draw_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, Any]) -> None:
     """Draw the students' held-out error after each epoch to ``path`` (PNG).
 
     Args:
         path: the picture.
         records: epochs of the phases clean and noisy; others are passed over.
-        teacher_error: the teacher's held-out error, a fraction: a dashed line.
-        summary: the run's summary; its test errors stand in the legend.
+        summary: the run's summary; its errors stand in the legend, and the teacher's held-out error
+            is a dashed line.
 
     Raises:
         UserError: the file cannot be written.
@@ -27,6 +26,7 @@ def draw_curves(
     figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
     axes = figure.subplots()
     noisy, several = summary["noisy"], "s" if "teachers" in summary else ""
+    teacher_error = summary["teacher"]["held_out_error"]
     names = {
         "clean": f"student, clean teacher{several}",
         "noisy": f"student, noisy teacher{several} ({noise_text(noisy['alpha'], noisy['sigma'])})",
@@ -40,14 +40,14 @@ def draw_curves(
             linewidth=2,
             marker="o",
             markersize=3.5,
-            label=f"{name}: {_percents(epochs[-1].validation_error, summary[phase])}",
+            label=f"{name}: {_percents(summary[phase])}",
         )
     axes.axhline(
         100 * teacher_error,
         color=COLOURS["teacher"],
         linestyle="--",
         linewidth=1.5,
-        label=f"teacher{several}: {_percents(teacher_error, summary['teacher'])}",
+        label=f"teacher{several}: {_percents(summary['teacher'])}",
     )
     count = len(summary.get("teachers", [])) or "one"
     title = f"{summary['dataset']}: two students of {count} teacher{several}"
@@ -56,8 +56,9 @@ def draw_curves(
     if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
+    note(figure, difference_text(summary))
     save(figure, path)
 
 
-def _percents(held_out_error: float, found: dict[str, Any]) -> str:
-    return f"held-out {100 * held_out_error:.2f} %, test {100 * found['test_error']:.2f} %"
+def _percents(found: dict[str, Any]) -> str:
+    return f"held-out {100 * found['held_out_error']:.2f} %, test {error_text(found)}"

@@ -1,14 +1,15 @@
 """What run folders hold, finished or not: the epochs they recorded, and a row for each network."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fastnt.errors import UserError
-from fastnt.files import parse_json
+from fastnt.data import own
+from fastnt.data.sources import SOURCES
+from fastnt.report.sentences import error_interval
 from fastnt.runs.folder import RunFolder
+from fastnt.runs.predictions import Predictions
 from fastnt.training.progress import PHASES, EpochRecord
 
 STUDENTS = ("clean", "noisy")
@@ -21,8 +22,16 @@ class SavedRun:
     folder: Path
     name: str  # the folder's, or its path where two have the same
     recipe: dict[str, Any]
+    compute: dict[str, Any]  # what decides the bits beside the recipe; may be empty
     records: list[EpochRecord]  # in the order of training
     summary: dict[str, Any] | None  # None until the run has finished
+    predictions: Predictions | None  # of its networks, where the folder keeps them
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        name = str(self.recipe.get("dataset", "?"))
+        return name if name in SOURCES else own.name_of(Path(name))
 
     def of_phase(self, phase: str) -> list[EpochRecord]:
         """The epochs of one network, in order."""
@@ -50,9 +59,14 @@ class Row:
     network: str  # teacher, clean or noisy
     alpha: float | list[float] | None  # of the noisy student; each teacher's where it has its own
     sigma: float | list[float] | None
+    differs: dict[str, Any]  # what else differs from the other runs of the data set
     test_error: float | None
-    held_out_error: float | None  # after its last epoch
+    test_wrong: int | None
+    test_images: int | None
+    test_interval: tuple[float, float] | None  # Wilson's, 95 %
+    held_out_error: float | None  # after its last epoch; in float32 once the run is finished
     relative_improvement: float | None  # of the noisy student over the clean one, on the test set
+    mcnemar_p: float | None  # of the noisy student against the clean one
     parameters: int | None
     multiplies: int | None
     images_per_second: float | None  # while it was trained; None for a teacher that was reused
@@ -77,74 +91,27 @@ def read_runs(folders: Sequence[Path]) -> list[SavedRun]:
 
 def _read_run(folder: Path, name: str) -> SavedRun:
     files = RunFolder(folder).require()
-    recipe = _read_object(files.config)
     return SavedRun(
         folder=folder,
         name=name,
-        recipe=recipe,
-        records=read_metrics(files.metrics),
+        recipe=files.recipe_values(),
+        compute=files.environment().get("compute", {}),
+        records=files.metrics.read(),
         summary=files.summary() if files.finished else None,
+        predictions=files.predictions() if files.finished else None,
     )
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = parse_json(path.read_text(encoding="utf-8"))
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object; train the run again")
-    return value
+def rows(run: SavedRun, differs: dict[str, Any] | None = None) -> list[Row]:
+    """One row a network of the run, the teacher's first; ``differs`` is of ``differences``."""
+    return [_row(run, phase, differs or {}) for phase in run.phases]
 
 
-def read_metrics(path: Path) -> list[EpochRecord]:
-    """Read metrics.jsonl; of an epoch that was recorded twice the later record counts.
-
-    A last line that a kill cut short is passed over, and without the file there are no records.
-
-    Raises:
-        UserError: another line is not an epoch's record.
-    """
-    if not path.exists():
-        return []
-    *lines, last = path.read_bytes().split(b"\n")  # behind the last whole line: nothing, or a part
-    records: dict[tuple[str, int], EpochRecord] = {}
-    for number, line in enumerate([*lines, last] if _is_whole(last) else lines, start=1):
-        try:
-            record = _record(parse_json(line))
-        except (ValueError, TypeError, LookupError, OverflowError) as error:
-            raise UserError(
-                f"line {number} of {path} is not an epoch's record; train the run again"
-            ) from error
-        records[record.phase, record.epoch] = record
-    return list(records.values())
-
-
-def _is_whole(line: bytes) -> bool:
-    """Whether a line without its newline is a record nonetheless."""
-    try:
-        _record(parse_json(line))
-    except (ValueError, TypeError, LookupError, OverflowError):
-        return False
-    return True
-
-
-def _record(value: Any) -> EpochRecord:
-    fields = {field.name: value[field.name] for field in dataclasses.fields(EpochRecord)}
-    if not isinstance(fields["phase"], str) or not isinstance(fields["epoch"], int):
-        raise TypeError
-    numbers = {name: float(n) for name, n in fields.items() if name not in ("phase", "epoch")}
-    return EpochRecord(phase=fields["phase"], epoch=fields["epoch"], **numbers)
-
-
-def rows(run: SavedRun) -> list[Row]:
-    """One row a network of the run, the teacher's first."""
-    return [_row(run, phase) for phase in run.phases]
-
-
-def _row(run: SavedRun, phase: str) -> Row:
+def _row(run: SavedRun, phase: str, differs: dict[str, Any]) -> Row:
     recipe, summary = run.recipe, run.summary or {}
     result, records = summary.get(phase, {}), run.of_phase(phase)
+    interval = error_interval(result)
+    last = records[-1].validation_error if records else None
     noisy, teacher = phase == "noisy", phase.startswith("teacher")
     if run.summary is not None:
         status: Literal["finished", "trained", "unfinished"] = "finished"
@@ -153,14 +120,19 @@ def _row(run: SavedRun, phase: str) -> Row:
         status = "trained" if saved else "unfinished"
     return Row(
         run=run.name,
-        dataset=str(recipe.get("dataset", "?")),
+        dataset=run.dataset,
         seed=int(recipe.get("seed", 0)),
         network=phase,
         alpha=(recipe.get("teacher_alphas") or recipe.get("alpha")) if noisy else None,
         sigma=recipe.get("sigma") if noisy else None,
+        differs=differs,
         test_error=result.get("test_error"),
-        held_out_error=records[-1].validation_error if records else None,
+        test_wrong=result.get("test_wrong"),
+        test_images=result.get("test_images"),
+        test_interval=None if interval is None else (interval.low, interval.high),
+        held_out_error=result.get("held_out_error", last),
         relative_improvement=summary.get("relative_improvement") if noisy else None,
+        mcnemar_p=summary.get("mcnemar_p") if noisy else None,
         parameters=result.get("parameters"),
         multiplies=result.get("multiplies"),
         images_per_second=_speed(records),

@@ -1,5 +1,6 @@
 """How the pictures of runs look: colours that colour-blind readers tell apart, quiet axes."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ RUN_COLOURS = (
     "#000000",
     "#8c8c8c",
 )
-RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LOGARITHMIC = 4.0  # times the smallest value, from which on a linear axis would hide the end
 
 
@@ -50,10 +51,23 @@ def scale(axes: Any, values: Sequence[float]) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
 
 
+def run_look(number: int) -> tuple[str, str]:
+    """Return the colour and the marker of a run: 64 runs have 64 pairs of them."""
+    colours, markers = len(RUN_COLOURS), len(RUN_MARKERS)
+    return RUN_COLOURS[number % colours], RUN_MARKERS[(number + number // colours) % markers]
+
+
 def noise_text(alpha: Any, sigma: Any) -> str:
     """``α 0.5, σ 0.6``; each teacher's own alpha as ``α 0, 0.5``, a range of sigma as ``σ 0.01 to 1``."""
     alphas, ends = (v if isinstance(v, (list, tuple)) else [v] for v in (alpha, sigma))
     return f"α {', '.join(f'{a:g}' for a in alphas)}, σ {' to '.join(f'{end:g}' for end in ends)}"
+
+
+def note(figure: Any, text: str | None) -> None:
+    """Put a sentence under a picture 7 inches wide."""
+    if text:
+        lines = textwrap.fill(text, 100)
+        figure.supxlabel(lines, x=0.01, ha="left", fontsize=9, color="#4b5563")
 
 
 def save(figure: Any, path: Path) -> None:

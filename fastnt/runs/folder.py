@@ -5,25 +5,24 @@ environment.json   the arithmetic and the machine  written with it; the data's h
 metrics.jsonl      a line an epoch                 grows while the run goes on
 checkpoint/        the last two checkpoints        until the run is finished
 NAME.safetensors   each network                    when it is ready
-timings.json, curves.png, summary.json             at the end, the summary last
+predictions.safetensors, timings.json, curves.png, summary.json: at the end, the summary last
 """
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fastnt.config import Recipe
 from fastnt.errors import UserError
-from fastnt.files import locked, read_json, sweep, write_error, write_json, write_text
+from fastnt.files import locked, read_json, sweep, write_json
 from fastnt.recipe_files import load_recipe
+from fastnt.runs.metrics import Metrics
+from fastnt.runs.predictions import Predictions, load_predictions
 from fastnt.runs.summary import check_summary, check_timings
 from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.model import Model
-from fastnt.training.progress import EpochRecord
 
 
 class RunFolder:
@@ -32,6 +31,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path, self.config = path, path / "config.json"
         self.checkpoints = Checkpoints(path / "checkpoint")
+        self.metrics = Metrics(path / "metrics.jsonl")
 
     def network(self, name: str) -> Path:
         """The file of the network ``name``: teacher, clean, noisy, teacher-1 ..."""
@@ -68,12 +68,25 @@ class RunFolder:
         return self
 
     def recipe(self) -> Recipe:
-        """Read the recipe.
+        """Read the recipe; whether the code that it names may be called is not asked.
 
         Raises:
             UserError: config.json is missing or damaged.
         """
-        return load_recipe(None, self.config)
+        return load_recipe(None, self.config, trust=None)
+
+    def recipe_values(self) -> dict[str, Any]:
+        """Read the recipe as it was written, whether its data still lie there or not.
+
+        Raises:
+            UserError: config.json is missing or damaged.
+        """
+        values = read_json(self.config)
+        if not isinstance(values, dict):
+            raise UserError(
+                f"{self.config} is damaged (no keys and values); restore it from a copy"
+            )
+        return values
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -146,31 +159,17 @@ class RunFolder:
         """Save a network."""
         model.save(self.network(name))
 
-    def append_record(self, record: EpochRecord) -> None:
-        """Append an epoch to metrics.jsonl, all of it or nothing.
+    def save_predictions(self, predictions: Predictions) -> None:
+        """Save what the networks predict on the test set."""
+        predictions.save(self._predictions)
+
+    def predictions(self) -> Predictions | None:
+        """Read what the networks predict; None in a folder without the file.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file is damaged.
         """
-        path = self.metrics
-        try:
-            size = path.stat().st_size if path.exists() else 0
-            try:
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(_line(record))
-            except OSError:
-                with suppress(OSError):
-                    os.truncate(path, size)
-                raise
-        except OSError as error:
-            raise write_error(path, error) from error
-
-    def write_records(self, records: Sequence[EpochRecord]) -> None:
-        """Make metrics.jsonl hold these epochs and no others."""
-        if records:
-            write_text(self.metrics, "".join(map(_line, records)))
-        else:
-            self.metrics.unlink(missing_ok=True)
+        return load_predictions(self._predictions) if self._predictions.exists() else None
 
     def write_timings(self, timings: dict[str, float]) -> None:
         """Write timings.json: seconds of each part and images/s of each training, by name."""
@@ -197,13 +196,12 @@ class RunFolder:
         return check_summary(read_json(self._summary), self._summary)
 
     @property
-    def metrics(self) -> Path:
-        """The file of the epochs."""
-        return self.path / "metrics.jsonl"
-
-    @property
     def _environment(self) -> Path:
         return self.path / "environment.json"
+
+    @property
+    def _predictions(self) -> Path:
+        return self.path / "predictions.safetensors"
 
     @property
     def _timings(self) -> Path:
@@ -212,7 +210,3 @@ class RunFolder:
     @property
     def _summary(self) -> Path:
         return self.path / "summary.json"
-
-
-def _line(record: EpochRecord) -> str:
-    return json.dumps(asdict(record)) + "\n"

@@ -1,8 +1,10 @@
 """What a run has done so far: its epochs and times, kept on disk from checkpoint to checkpoint."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -15,6 +17,7 @@ from fastnt.training.model import Model, load_model
 from fastnt.training.progress import PHASES, EpochRecord
 from fastnt.training.ranks import ALONE, Ranks
 from fastnt.training.trainer import Trainer
+from fastnt.trust import NOTHING, Trust
 
 
 class Journal:
@@ -23,13 +26,28 @@ class Journal:
     interruption: Interruption  # set while the run goes on
 
     def __init__(
-        self, folder: RunFolder, command: str, device: torch.device, ranks: Ranks = ALONE
+        self,
+        folder: RunFolder,
+        command: str,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        trust: Trust = NOTHING,
     ) -> None:
-        """``command`` is what the user types to resume the run; rank 0 writes."""
+        """Keep the run of ``folder``; rank 0 writes.
+
+        Args:
+            folder: of the run.
+            command: what the user types to resume the run.
+            device: of the networks.
+            ranks: those that train together.
+            trust: whether code that the networks in the folder name may be called.
+        """
         self.records: list[EpochRecord] = []
         self.timings: dict[str, float] = {}  # seconds of each part, all attempts together
         self._folder, self._command, self._ranks, self._device = folder, command, ranks, device
+        self._trust = trust
         self._resumed: Checkpoint | None = None
+        self._made_by: dict[str, Any] = {}
         self._saved: tuple[str, int, int] | None = None  # where the last checkpoint stands
         self._part, self._counted_until = "", 0.0
 
@@ -44,7 +62,32 @@ class Journal:
             self._saved = checkpoint.phase, checkpoint.epoch, checkpoint.batch
             self.records, self.timings = list(checkpoint.records), dict(checkpoint.timings)
         if self._ranks.is_rank_0:
-            self._folder.write_records(self.records)
+            self._folder.metrics.write(self.records)
+
+    def declare(self, **facts: Any) -> None:
+        """Note what decides the run's bits: every checkpoint holds it, ready for JSON.
+
+        Raises:
+            UserError: the run was resumed, and the checkpoint was made with something else.
+        """
+        facts = json.loads(json.dumps(facts))  # tuples are lists in a checkpoint too
+        self._made_by |= facts
+        checkpoint = self._resumed
+        if checkpoint is None:
+            return
+        before = checkpoint.made_by
+        now, then = _flat({name: facts[name] for name in facts if name in before}), _flat(before)
+        changed = [
+            f"{key} is {now[key]!r}, not {then.get(key)!r}"
+            for key in now
+            if now[key] != then.get(key)
+        ]
+        if changed:
+            raise UserError(
+                f"config.json and environment.json of {self._folder.path} were changed after its "
+                f"checkpoint was saved: {', '.join(changed)} as before; change that back, or begin a new "
+                "run without --resume"
+            )
 
     def is_past(self, phase: str) -> bool:
         """Whether the run had gone on to a later phase before it was resumed."""
@@ -59,7 +102,7 @@ class Journal:
         """Return the network ``name`` of a phase that was finished before the run was resumed."""
         if not self.is_past(phase):
             return None
-        return load_model(self._folder.network(name)).to(self._device)
+        return load_model(self._folder.network(name), trust=self._trust).to(self._device)
 
     def keep(self, model: Model, name: str) -> None:
         """Save a network in the folder."""
@@ -126,7 +169,7 @@ class Journal:
         self.records.append(record)
         if self._ranks.is_rank_0:
             with self._told_how_to_resume():
-                self._folder.append_record(record)
+                self._folder.metrics.append(record)
 
     def _save(self, trainer: Trainer) -> None:
         """Save where ``trainer`` stands, unless the last checkpoint stands there."""
@@ -137,7 +180,9 @@ class Journal:
         self._count_time()
         records, timings = tuple(self.records), dict(self.timings)
         with self._told_how_to_resume():
-            self._folder.checkpoints.save(Checkpoint(*at, trainer.seconds, records, timings, state))
+            self._folder.checkpoints.save(
+                Checkpoint(*at, trainer.seconds, records, timings, state, self._made_by)
+            )
         self._saved = at
 
     @contextmanager
@@ -169,3 +214,11 @@ class Journal:
                 images = sum(r.images_per_second * r.seconds for r in records)
                 speeds[f"{phase}_images_per_second"] = images / sum(r.seconds for r in records)
         return speeds
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts, and those within a fact, by name."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat

@@ -18,46 +18,58 @@ from fastnt.training.export import Exported, Format, export
 from fastnt.training.model import Model, load_model
 from fastnt.training.teachers import check_fits, teacher_names
 from fastnt.training.training_data import TrainingData
+from fastnt.trust import Trust
 
 Which = Literal["noisy", "clean", "teacher"]
 WHICH: tuple[Which, ...] = ("noisy", "clean", "teacher")
 
 
 def load_student(
-    run: str | Path, which: Which = "noisy", *, network: nn.Module | None = None
+    run: str | Path,
+    which: Which = "noisy",
+    *,
+    network: nn.Module | None = None,
+    trust_code: bool = False,
 ) -> Model:
     """Load a network of a run: a module in eval mode, on the CPU.
 
     It takes raw uint8 images (N, H, W, C), preprocesses them as in training, and gives logits
-    (N, classes). Of a network made by ``module:factory`` the factory is imported and called again.
+    (N, classes).
 
     Args:
         run: a run's folder, or one .safetensors file, of which ``which`` says nothing.
         which: the student of the noisy teacher, that of the clean one, or the teacher.
         network: the module to put the weights into; needed when the run was given a module itself.
+        trust_code: import and call the ``module:factory`` that the file names. Give it for files
+            alone whose maker you trust to run code here; ``network`` does without.
 
     Raises:
-        UserError: there is no such run or network, its file is damaged, or it cannot be made again.
+        UserError: there is no such run or network, its file is damaged, names code that is not
+            trusted, or it cannot be made again.
     """
     if which not in WHICH:
         raise UserError(f"which is {which!r}; it must be one of {', '.join(WHICH)}")
     path = Path(run)
     if not path.is_file():
         path = RunFolder(path).require().network(which)
-    return load_model(path, network)
+    return load_model(path, network, Trust(trust_code))
 
 
-def evaluate_run(path: Path, data_dir: Path | None, device: torch.device) -> dict[str, float]:
+def evaluate_run(
+    path: Path, data_dir: Path | None, device: torch.device, *, trust_code: bool = False
+) -> dict[str, float]:
     """Test error, a fraction, of each network in a run's folder; "teacher" is several's together.
 
     Raises:
-        UserError: the folder holds no run, a network is damaged, or the run's data cannot be had.
+        UserError: the folder holds no run, a network is damaged or names code that is not trusted,
+            or the run's data cannot be had.
     """
     folder = RunFolder(path).require()
     recipe = folder.recipe()
     teachers = teacher_names(recipe)
     files = {name: folder.network(name) for name in (*teachers, "clean", "noisy")}
-    saved = {name: load_model(file).to(device) for name, file in files.items()}
+    trust = Trust(trust_code)
+    saved = {name: load_model(file, trust=trust).to(device) for name, file in files.items()}
     dataset = open_same_data(folder, recipe.dataset, data_dir)
     for name, model in saved.items():
         check_fits(model, dataset, str(files[name]))
@@ -69,7 +81,12 @@ def evaluate_run(path: Path, data_dir: Path | None, device: torch.device) -> dic
 
 
 def export_run(
-    path: Path, format: Format, which: Which = "noisy", output: Path | None = None
+    path: Path,
+    format: Format,
+    which: Which = "noisy",
+    output: Path | None = None,
+    *,
+    trust_code: bool = False,
 ) -> tuple[Exported, bool]:
     """Export a run's network; return the file, and whether it was tried on real test images.
 
@@ -79,6 +96,7 @@ def export_run(
         which: the network.
         output: the file; by default ``<which>.<format>`` in the folder (for safetensors, which lies
             there already, ``<which>-export.safetensors``).
+        trust_code: as for :func:`load_student`.
 
     Raises:
         UserError: there is no such network, or it cannot be exported.
@@ -90,7 +108,7 @@ def export_run(
     folder = RunFolder(path)
     if target.is_dir() or target.resolve() == folder.network(which).resolve():
         raise UserError(f"--output is {target}, which is taken; give the name of a new file")
-    model = load_student(path, which)
+    model = load_student(path, which, trust_code=trust_code)
     images = _test_images(folder, model.shape)
     return export(model, target, format, images=images), images is not None
 

@@ -6,9 +6,8 @@ A resumed run goes on with the recipe, the arithmetic and the data it was begun 
 import dataclasses
 import itertools
 import json
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,22 @@ from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import RunFolder
-from fastnt.training.compute import Compute, Precision
+from fastnt.training.compute import PRECISIONS, Compute, Precision
 from fastnt.training.ranks import Device, Ranks
+from fastnt.trust import NOTHING, Trust
+
+# What environment.json may say of the arithmetic: in words, and a test of it.
+_ARITHMETIC: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "device": ("cpu or cuda", lambda v: v in ("cpu", "cuda")),
+    "precision": (", ".join(PRECISIONS), lambda v: v in PRECISIONS),
+    "compile": ("true or false", lambda v: isinstance(v, bool)),
+    "deterministic": ("true or false", lambda v: isinstance(v, bool)),
+    "ranks": ("a whole number from 1", lambda v: type(v) is int and v >= 1),
+    "threads": (
+        "a number from 1 to 1024",
+        lambda v: v is None or (type(v) is int and 1 <= v <= 1024),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,7 @@ def resumed_run(
     dataset: str | None = None,
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    trust: Trust = NOTHING,
 ) -> Plan:
     """Plan to resume the run ``name``; without a name the unfinished one that was begun last.
 
@@ -129,9 +143,11 @@ def resumed_run(
         runs_dir: the folder of the runs.
         name: of the run's folder.
         dataset, config, overrides: what the user asks for; it must be what the run was begun with.
+        trust: whether the user's own networks that the folder names may be called.
 
     Raises:
-        UserError: there is no such run, or what is asked for differs from its recipe.
+        UserError: there is no such run, what is asked for differs from its recipe, or it names code
+            that is not trusted.
     """
     folder = find_run(runs_dir, name)
     recipe = folder.recipe()
@@ -141,7 +157,7 @@ def resumed_run(
             "the same data lie elsewhere now, give that place with --data-dir"
         )
     before = asdict(recipe)
-    now = asdict(load_recipe(dataset, config or folder.config, overrides))
+    now = asdict(load_recipe(dataset, config or folder.config, overrides, trust=trust))
     others = [
         f"{key} is {value!r}, not {now[key]!r}"
         for key, value in before.items()
@@ -185,25 +201,18 @@ def _arithmetic(folder: RunFolder) -> dict[str, Any]:
     if not environment:
         return {}
     record = environment.get("compute")
-    wanted = {
-        "device": str,
-        "precision": str,
-        "compile": bool,
-        "deterministic": bool,
-        "ranks": int,
-        "threads": int | None,
-    }
-    if not isinstance(record, dict) or not all(
-        isinstance(record.get(key), kind) for key, kind in wanted.items()
-    ):
+    if not isinstance(record, dict):
+        record = {}
+    for key, (words, holds) in _ARITHMETIC.items():
+        if not holds(record.get(key)):
+            raise UserError(
+                f"{folder.path / 'environment.json'} says that {key} is {record.get(key)!r}, and it can "
+                f"only be {words}; restore the file, or begin a new run without --resume"
+            )
+    if (record["threads"] is None) == (record["device"] == "cpu"):
         raise UserError(
-            f"{folder.path / 'environment.json'} does not say what the run was computed with; begin "
-            "a new run without --resume"
-        )
-    if record["precision"] not in ("float32", "bfloat16", "float16"):
-        raise UserError(
-            f"{folder.path / 'environment.json'} names the precision {record['precision']!r}, which "
-            "is none of float32, bfloat16, float16; begin a new run without --resume"
+            f"{folder.path / 'environment.json'} says that threads is {record['threads']!r} on "
+            f"{record['device']}; restore the file, or begin a new run without --resume"
         )
     return record
 
@@ -236,18 +245,3 @@ def open_same_data(
             "give theirs with --data-dir"
         )
     return dataset
-
-
-def resume_command(
-    folder: Path, data_dir: Path | None, ranks: int = 1, flags: Sequence[str] = ()
-) -> str:
-    """The command line that resumes the run in ``folder``, with ``flags`` given again."""
-    words = ["fastnt", "train", "--resume", "--run", folder.name]
-    if ranks > 1:
-        words = ["torchrun", "--nproc-per-node", str(ranks), "-m", "--", *words]
-    if folder.parent != Path("runs"):
-        words += ["--runs-dir", str(folder.parent)]
-    if data_dir is not None:
-        words += ["--data-dir", str(data_dir)]
-    words += flags
-    return shlex.join(words)

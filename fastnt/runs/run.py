@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from fastnt.data.prepare import Dataset, prepare
 from fastnt.environment import describe_environment
 from fastnt.errors import Interrupted, UserError
 from fastnt.interruption import Interruption
+from fastnt.runs.command import resume_command, trust_again
 from fastnt.runs.journal import Journal
-from fastnt.runs.resume import Plan, open_same_data, resume_command
+from fastnt.runs.predictions import Predictions
+from fastnt.runs.resume import Plan, open_same_data
 from fastnt.runs.summary import Networks, summarise
 from fastnt.training.compute import Compute
 from fastnt.training.ensemble import Ensemble
@@ -33,9 +35,10 @@ from fastnt.training.teachers import (
     read_given,
     teacher_names,
 )
+from fastnt.trust import NOTHING, Trust
 
-# Draws a run's picture from its epochs, the teacher's held-out error and its summary.
-Draw = Callable[[Path, Sequence[EpochRecord], float, dict[str, Any]], None]
+# Draws a run's picture from its epochs and its summary.
+Draw = Callable[[Path, Sequence[EpochRecord], dict[str, Any]], None]
 
 
 @dataclass
@@ -49,15 +52,14 @@ class Run:
     quiet: bool = False  # show nothing while the data are prepared
     profiled: bool = False  # time the parts of the noisy student's steps, and write trace.json
     flags: tuple[str, ...] = ()  # of the command line, to be given again with --resume
-    teacher_error: float = field(init=False)  # held-out, a fraction
+    trust: Trust = NOTHING  # which code the teachers' files and the run's folder may name
     profile: list[Section] = field(default_factory=list)  # of a step, when profiled
 
     def __post_init__(self) -> None:
         self.folder, ranks = self.plan.folder, self.compute.ranks
-        self._command = resume_command(
-            self.folder.path, self.data_dir, ranks.world_size, self.flags
-        )
-        self._journal = Journal(self.folder, self._command, self.compute.device, ranks)
+        flags = [*self.flags, *trust_again(self.plan.recipe, self.trust)]
+        self._command = resume_command(self.folder.path, self.data_dir, ranks.world_size, flags)
+        self._journal = Journal(self.folder, self._command, self.compute.device, ranks, self.trust)
 
     @property
     def records(self) -> list[EpochRecord]:
@@ -102,10 +104,11 @@ class Run:
         recipe, ranks, journal = self.plan.recipe, self.compute.ranks, self._journal
         with journal.timed("prepare"), self._begin():
             # A run that is past its teachers has its own copies.
-            given = [] if journal.is_past("teacher") else read_given(recipe.teachers)
+            given = [] if journal.is_past("teacher") else read_given(recipe.teachers, self.trust)
             with ranks.local_first():
                 dataset = self._dataset()
             check_same_data(dataset, ranks)
+            journal.declare(source_sha256=dataset.source_sha256)
             for name, network in zip(recipe.teachers, given, strict=False):
                 if isinstance(network, Model):
                     check_fits(network, dataset, name)
@@ -127,15 +130,23 @@ class Run:
                     name, student_recipe, course, teaching, untrained
                 )
         with journal.timed("evaluation"):
-            held_out, test = course.data.validation, course.data.test
-            self.teacher_error = evaluate(models["teacher"], held_out, label_loss).error
-            results = {name: evaluate(model, test, label_loss) for name, model in models.items()}
-        summary = summarise(recipe, dataset, models, results, teaching.signs_agree)
+            held_out, test = (
+                {name: evaluate(model, loader, label_loss) for name, model in models.items()}
+                for loader in (course.data.validation, course.data.test)
+            )
+            predictions = Predictions(
+                dataset.test.labels(),
+                {name: result.predictions.numpy() for name, result in test.items()},
+            )
+        summary = summarise(
+            recipe, dataset, models, held_out, test, predictions, teaching.signs_agree
+        )
         self.timings.update(journal.speeds())
         if ranks.is_rank_0:
+            self.folder.save_predictions(predictions)
             self.folder.write_timings(self.timings)
             if draw is not None:
-                draw(self.folder.picture, self.records, self.teacher_error, summary)
+                draw(self.folder.picture, self.records, summary)
             self.folder.write_summary(summary)
         return summary
 
@@ -176,6 +187,8 @@ class Run:
             if self.compute.ranks.is_rank_0 and not self.folder.environment():
                 self.folder.write_environment(environment)
             self._journal.load_checkpoint()
+        self._journal.declare(recipe=asdict(self.plan.recipe), compute=self.compute.describe())
+        if self.plan.resume:
             yield
         elif self.compute.ranks.is_rank_0:
             with self.folder.begun(self.plan.recipe, environment):

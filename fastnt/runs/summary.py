@@ -6,6 +6,8 @@ from typing import Any
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError
+from fastnt.runs.predictions import Predictions
+from fastnt.statistics import mcnemar
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
@@ -19,12 +21,15 @@ def summarise(
     recipe: Recipe,
     dataset: Dataset,
     models: Networks,
-    results: dict[str, Evaluation],
+    held_out: dict[str, Evaluation],
+    test: dict[str, Evaluation],
+    predictions: Predictions,
     signs_agree: float = 1.0,
 ) -> dict[str, Any]:
     """Return what a run found, errors as fractions and no times: the same seed gives the same summary.
 
-    Of several teachers "teacher" speaks of their combined logits, "teachers" of each.
+    Of several teachers "teacher" speaks of their combined logits, "teachers" of each. "mcnemar_p" is
+    that of the two students on the test images.
     """
     summary: dict[str, Any] = {
         "dataset": dataset.name,
@@ -33,7 +38,10 @@ def summarise(
     }
     found = {
         name: {
-            "test_error": results[name].error,
+            "test_error": test[name].error,
+            "held_out_error": held_out[name].error,
+            "test_wrong": test[name].wrong,
+            "test_images": len(test[name].predictions),
             "parameters": model.parameter_count,
             "multiplies": model.multiply_count,
         }
@@ -46,9 +54,10 @@ def summarise(
     summary |= {phase: found[phase] for phase in ("clean", "noisy")}
     alpha = list(recipe.teacher_alphas) or recipe.alpha
     summary["noisy"] |= {"alpha": alpha, "sigma": recipe.sigma}
-    clean, noisy = results["clean"].error, results["noisy"].error
+    clean, noisy = test["clean"].error, test["noisy"].error
     # (base - noisy) / base, as the paper's tables; undefined when the base makes no error.
     summary["relative_improvement"] = (clean - noisy) / clean if clean else None
+    summary["mcnemar_p"] = mcnemar(predictions.wrong("clean"), predictions.wrong("noisy"))
     return summary
 
 
@@ -65,8 +74,10 @@ def check_summary(summary: Any, path: Path) -> dict[str, Any]:
         lacks += [key for key in ("dataset", "official", "seed") if key not in summary]
         for name in ("teacher", "clean", "noisy"):
             found = summary.get(name)
-            if not isinstance(found, dict) or not all(_is_number(found.get(n)) for n in _NUMBERS):
+            if not isinstance(found, dict) or not _is_sound(found):
                 lacks.append(name)
+        if not _is_number(summary.get("mcnemar_p", 1)):
+            lacks.append("mcnemar_p")
         improvement = summary.get("relative_improvement")
         if improvement is not None and not _is_number(improvement):
             lacks.append("a number as relative_improvement")
@@ -90,6 +101,13 @@ def check_timings(timings: Any, path: Path) -> dict[str, float]:
             "run again"
         )
     return dict(timings)
+
+
+def _is_sound(found: dict[str, Any]) -> bool:
+    """Whether a network has its numbers; a run of an earlier release counted no images."""
+    wrong, images = found.get("test_wrong", 0), found.get("test_images", 1)
+    counted = isinstance(wrong, int) and isinstance(images, int) and 0 <= wrong <= images > 0
+    return counted and all(_is_number(found.get(name)) for name in _NUMBERS)
 
 
 def _is_number(value: Any) -> bool:

@@ -2,8 +2,9 @@
 
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class Checkpoint:
     records: tuple[EpochRecord, ...]  # of all epochs so far
     timings: dict[str, float]  # of all parts so far
     tensors: dict[str, Tensor]  # ``TrainStep.state()``
+    # What decides the bits of the training, ready for JSON; other files may be edited meanwhile.
+    made_by: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -11,6 +11,8 @@ from torch import nn
 from fastnt.data.loaders import Kind
 from fastnt.training.ranks import ALONE, Ranks
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class Precision:

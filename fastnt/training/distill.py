@@ -22,6 +22,7 @@ from fastnt.training.model import Model, describe_object
 from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.progress import EpochRecord
 from fastnt.training.teachers import Given, check_fits, find_teachers, make_given, read_given
+from fastnt.trust import Trust
 
 # Keys of a recipe that are arguments here, or that speak of a teacher that is trained.
 _UNUSED = (
@@ -51,6 +52,7 @@ def distill(
     amp: bool | None = None,
     compile: bool | None = None,
     progress: bool = True,
+    trust_code: bool = False,
     **recipe: Any,
 ) -> Distilled:
     """Train ``student`` on the noisy logits of ``teacher``; with ``alpha=0`` on the clean ones.
@@ -69,12 +71,15 @@ def distill(
         device, loader: as for ``fastnt train``; "auto" takes the GPU where there is one.
         amp, compile: mixed precision, by default where the device has it; torch.compile, on a GPU.
         progress: show on stderr how it goes.
+        trust_code: call the ``module:factory`` that a teacher's file names. Give it for files alone
+            whose maker you trust to run code here.
         recipe: what differs from the data set's recipe, such as epochs, alpha, sigma, lr, batch_size,
             seed. Where a teacher is a plain module, ``preprocess`` is "none" unless given: both
             networks see pixels in [0, 1].
 
     Raises:
-        UserError: a bad value, bad data, a network that does not fit, a training that diverged.
+        UserError: a bad value, bad data, a network that does not fit, a file that names code that is
+            not trusted, a training that diverged.
     """
     teachers: list[Any] = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
     if isinstance(student, Model) or not isinstance(student, (nn.Module, str)):
@@ -94,7 +99,7 @@ def distill(
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
         dataset = prepare(name, image_size=chosen.image_size, progress=progress)
     with choose_progress(quiet=not progress) as watcher, torch.random.fork_rng(gpus):
-        given = read_given(teachers)
+        given = read_given(teachers, Trust.of(trust_code, [student, teachers]))
         for origin, each in zip(teachers, given, strict=True):
             if isinstance(each, Model):
                 check_fits(each, dataset, _describe(origin))

@@ -1,4 +1,4 @@
-"""Error and mean loss of a network over a loader."""
+"""Predictions, error and mean loss of a network over a loader."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,31 +16,39 @@ from fastnt.training.compute import FLOAT32, Precision
 SampleLoss = Callable[[Tensor, Batch], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Fraction of misclassified samples, and the mean loss."""
+    """What a network predicts, how often it is wrong, and its mean loss."""
 
-    error: float
+    wrong: int  # misclassified samples
     loss: float
+    predictions: Tensor  # (samples,) int64 on the CPU, in the loader's order
+
+    @property
+    def error(self) -> float:
+        """Fraction of misclassified samples."""
+        return self.wrong / len(self.predictions)
 
 
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, loader: Loader, sample_loss: SampleLoss, precision: Precision = FLOAT32
 ) -> Evaluation:
-    """Error and mean loss of ``model`` in eval mode over ``loader``."""
+    """Evaluate ``model`` in eval mode over ``loader``."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     wrong = torch.zeros((), dtype=torch.int64, device=device)
+    predictions = []
     loss = torch.zeros((), dtype=torch.float64, device=device)
     for batch in loader.epoch(0):
         with precision.autocast(device):
             logits = model(batch.images).float()
-        wrong += (logits.argmax(1) != batch.labels).sum()
+        predictions.append(logits.argmax(1))
+        wrong += (predictions[-1] != batch.labels).sum()
         loss += sample_loss(logits, batch).sum(dtype=torch.float64)
     model.train(was_training)
-    return Evaluation(wrong.item() / loader.rows, loss.item() / loader.rows)
+    return Evaluation(int(wrong.item()), loss.item() / loader.rows, torch.cat(predictions).cpu())
 
 
 def label_loss(logits: Tensor, batch: Batch) -> Tensor:

@@ -99,7 +99,7 @@ def export(
 
 def _write_safetensors(model: Model, images: Tensor, path: Path) -> Logits:
     model.save(path)
-    return load_model(path)
+    return load_model(path, copy.deepcopy(model.network))
 
 
 def _write_pt2(model: Model, images: Tensor, path: Path) -> Logits:

@@ -1,9 +1,9 @@
 """A network together with its preprocessing: raw uint8 images in, logits out; saved as safetensors.
 
-A saved network of the user's own is described as ``module:factory`` and made by that factory again
-when it is loaded: code that is installed or lies in the current directory runs then, as when training.
-A module that was handed over as an object is described by its class alone, as ``<package.Class>``, and
-has to be handed over again. No pickle is written or read.
+A saved network of the user's own is described as ``module:factory``. That factory makes it again when
+it is loaded, if the user trusts the file (``fastnt.trust``). A module that was handed over as an object
+is described by its class alone, as ``<package.Class>``, and has to be handed over again. No pickle is
+written or read.
 """
 
 import copy
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from fastnt.data.preprocess import Preprocess, View
+from fastnt.data.seen import Seen, read_seen
 from fastnt.errors import UserError
 from fastnt.factory import check_network, check_training, in_short, is_factory, source_code
 from fastnt.networks import build_network, count_multiplies, count_parameters
 from fastnt.training.tensors import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
+from fastnt.trust import NOTHING, Trust
 
 KIND = "network"  # what the description of a saved file says it holds
 
@@ -43,6 +45,7 @@ class Model(nn.Module):
         super().__init__()
         height, width, channels = self.shape = preprocess.shape
         self.classes = classes
+        self.seen: Seen | None = None  # what it was trained on, where that is known
         self.preprocess = copy.deepcopy(preprocess)
         if isinstance(network, nn.Module):
             self.notation = describe_object(network)
@@ -121,20 +124,24 @@ class Model(nn.Module):
         Raises:
             UserError: the file cannot be written.
         """
-        save_tensors(Path(path), self.describe(), host_copies(self.state_dict()))
+        description = self.describe()
+        if self.seen is not None:
+            description["seen"] = self.seen.describe()
+        save_tensors(Path(path), description, host_copies(self.state_dict()))
 
 
-def load_model(path: Path, network: nn.Module | None = None) -> Model:
+def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTHING) -> Model:
     """Read a model that ``Model.save`` wrote, on the CPU, in eval mode.
 
     Args:
         path: the file.
         network: the module to put the weights into, in place; only one that was handed to ``Model``
             as an object needs it.
+        trust: whether the factory that the file names may be called.
 
     Raises:
-        UserError: the file is missing, is not safetensors, holds no fastnt model, or its network
-            cannot be made.
+        UserError: the file is missing, is not safetensors, holds no fastnt model, names code that is
+            not trusted, or its network cannot be made.
     """
     if not path.is_file():
         raise UserError(f"no model file at {path}; give the .safetensors file of a trained network")
@@ -152,8 +159,9 @@ def load_model(path: Path, network: nn.Module | None = None) -> Model:
     try:
         height, width, channels = description["shape"]
         preprocess = Preprocess(description["preprocess"], (height, width, channels))
-        model = _build(path, description, preprocess, network)
+        model = _build(path, description, preprocess, network, trust)
         model.load_state_dict(state)
+        model.seen = read_seen(description.get("seen"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"the weights in {path} do not fit its own description ({in_short(error)}); "
@@ -168,13 +176,12 @@ def describe_object(network: nn.Module) -> str:
     return f"<{type(network).__module__}.{type(network).__qualname__}>"
 
 
-def is_own_teacher(teacher: str) -> bool:
-    """Tell whether a recipe's ``teacher`` is ``module:factory``; a file of that name goes first."""
-    return is_factory(teacher) and not Path(teacher).is_file()
-
-
 def _build(
-    path: Path, description: dict[str, Any], preprocess: Preprocess, network: nn.Module | None
+    path: Path,
+    description: dict[str, Any],
+    preprocess: Preprocess,
+    network: nn.Module | None,
+    trust: Trust,
 ) -> Model:
     notation, classes = description["network"], description["classes"]
     if network is not None:
@@ -188,6 +195,8 @@ def _build(
             f"{path} holds the weights of {notation[1:-1]}, which was handed over as an object; "
             "hand over such a module again: load_student(..., network=module)"
         )
+    if is_factory(notation):
+        trust.check(notation, path)
     try:
         return Model(notation, preprocess, classes)
     except UserError as error:

@@ -9,6 +9,7 @@
 A student's recipe may differ from the course's in its student and noise parts.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -98,12 +99,18 @@ class Course:
 
 
 def open_course(dataset: Dataset, recipe: Recipe, compute: Compute, progress: Progress) -> Course:
-    """Open the data and fit the preprocessing.
+    """Open the data and fit the preprocessing; a class without training images is a warning.
 
     Raises:
-        UserError: nothing is left to train on, or nothing is held out.
+        UserError: nothing is left to train on, nothing is held out, or crops would be blank.
     """
     data = TrainingData(dataset, recipe, compute)
+    if data.unseen_classes and compute.ranks.is_rank_0:
+        logging.getLogger("fastnt").warning(
+            f"fastnt: warning: no training image of {dataset.name} is of class "
+            f"{', '.join(data.unseen_classes)}: a student knows of it by its teacher alone; add images, "
+            "raise train_samples, or count labels from 0 without gaps"
+        )
     return Course(recipe, compute, progress, data, data.fitted_preprocess())
 
 
@@ -156,6 +163,7 @@ def train(
 ) -> Sequence[EpochRecord]:
     """Train one network, a teacher or a student."""
     compute, data = course.compute, course.data
+    model.seen = data.seen
     if not compute.ranks.is_rank_0:  # each rank drops other units
         torch.manual_seed(compute.ranks.seed(schedule.seed))
     step = TrainStep(

@@ -11,12 +11,14 @@ from fastnt.cache import try_to_store
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError
+from fastnt.factory import is_own_teacher
 from fastnt.files import cache_dir
 from fastnt.training.evaluation import label_loss
-from fastnt.training.model import Model, is_own_teacher, load_model
+from fastnt.training.model import Model, load_model
 from fastnt.training.objectives import label_objective
 from fastnt.training.pipeline import Course, Keeper, train
 from fastnt.training.trainer import Schedule
+from fastnt.trust import NOTHING, Trust
 
 Given = nn.Module | str | Path
 
@@ -27,20 +29,20 @@ def teacher_names(recipe: Recipe) -> list[str]:
     return [f"teacher-{i + 1}" for i in range(count)] if count > 1 else ["teacher"]
 
 
-def read_given(given: Sequence[Given]) -> list[nn.Module | str]:
+def read_given(given: Sequence[Given], trust: Trust = NOTHING) -> list[nn.Module | str]:
     """Load the teachers that are files, copy those that are modules; keep names of factories.
 
     A run calls this before it writes anything.
 
     Raises:
-        UserError: a file is missing, damaged or holds no model.
+        UserError: a file is missing, damaged or holds no model, or names code that is not trusted.
     """
     return [
         copy.deepcopy(teacher)  # the caller's stays on its device and in its mode
         if isinstance(teacher, nn.Module)
         else str(teacher)
         if is_own_teacher(str(teacher))
-        else load_model(Path(teacher).expanduser())
+        else load_model(Path(teacher).expanduser(), trust=trust)
         for teacher in given
     ]
 
@@ -104,7 +106,7 @@ def _find_or_train(course: Course, keeper: Keeper) -> Model:
         if not ranks.is_rank_0:  # takes rank 0's weights
             return teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
         try:
-            return load_model(stored)
+            return load_model(stored, teacher.network)  # no code that the file names is called
         except UserError as error:
             raise UserError(
                 f"the stored teacher {stored} is damaged; delete it, and it is trained again"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastnt.config import Recipe
@@ -13,6 +14,7 @@ from fastnt.data.loaders import Loader, make_loader
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
+from fastnt.data.seen import Seen
 from fastnt.data.split import HELD_OUT, Split
 from fastnt.errors import UserError
 from fastnt.training.compute import Compute
@@ -28,7 +30,17 @@ class TrainingData:
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, compute: Compute) -> None:
-        """With several ranks, training loaders give this rank's part of each batch."""
+        """With several ranks, training loaders give this rank's part of each batch.
+
+        Raises:
+            UserError: the recipe's random crops could leave nothing of an image.
+        """
+        height, width, _ = dataset.shape
+        if recipe.crop >= min(height, width):
+            raise UserError(
+                f"crop is {recipe.crop}, and the images of {dataset.name} are {height} x {width}: some "
+                f"would be shifted out of sight; set crop below {min(height, width)}"
+            )
         self.recipe, self._dataset, self._compute = recipe, dataset, compute
         self.repeats = 2 if recipe.mirror else 1
 
@@ -61,9 +73,52 @@ class TrainingData:
         return len(self._dataset.classes)
 
     @property
+    def unseen_classes(self) -> list[str]:
+        """The names of the classes that no image of the training list has."""
+        seen = np.unique(self._dataset.train.labels()[self._split.train])
+        return [name for label, name in enumerate(self._dataset.classes) if label not in seen]
+
+    @property
     def images(self) -> int:
         """Images of the training list, each counted once."""
         return len(self._split.train)
+
+    @cached_property
+    def train_labels(self) -> Tensor:
+        """The labels of the training list, in list order, int64 (rows,), on the CPU."""
+        return self._labels(self._dataset.train, self._split.train).repeat(self.repeats)
+
+    @cached_property
+    def held_out_labels(self) -> Tensor:
+        """The labels of the held-out images, int64 (m,), on the CPU."""
+        return self._labels(self._dataset.train, self._split.validation)
+
+    @cached_property
+    def test_labels(self) -> Tensor:
+        """The labels of the test set, int64 (n,), on the CPU."""
+        return torch.from_numpy(self._dataset.test.labels().astype(np.int64))
+
+    @staticmethod
+    def _labels(split: Split, positions: Positions) -> Tensor:
+        return torch.from_numpy(split.labels()[positions].astype(np.int64))
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The images that a network trained on the training list has seen."""
+        train, test = self._dataset.train.count, self._dataset.test.count
+        flags = np.zeros(train + test, bool)
+        flags[self._split.train] = True
+        return Seen(self._dataset.source_sha256, flags)
+
+    def overlap(self, seen: Seen) -> tuple[int, int] | None:
+        """Return how many of the held-out and of the test images are among those seen.
+
+        None where those are images of other source files.
+        """
+        train, test = self._dataset.train.count, self._dataset.test.count
+        if seen.source != self._dataset.source_sha256 or len(seen.flags) != train + test:
+            return None
+        return seen.count(self._split.validation), seen.count(np.arange(train, train + test))
 
     @cached_property
     def digest(self) -> str:

@@ -76,7 +76,6 @@ def test_trying_a_network_changes_no_statistics(bn_resnet: Path) -> None:
         ("bn_resnet:Makers.none", "returned None; it must return a torch.nn.Module"),
         ("bn_resnet:Makers.no_parameters", "has no parameters"),
         ("bn_resnet:Makers.tuples", "gave a tuple for images of shape (2, 1, 8, 8)"),
-        ("os:abort", "is in Python's own library, which has no networks"),
         ("broken:make", "importing broken, of broken:make, failed: SyntaxError"),
         ("exits:make", "importing exits, of exits:make, failed: SystemExit: 3"),
         ("needs:make", "needs, of needs:make, needs no_such_package; install it"),

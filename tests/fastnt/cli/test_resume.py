@@ -63,7 +63,7 @@ def _result(folder: Path) -> dict[str, Any]:
     names = [f"{phase}.safetensors" for phase in ("teacher", "clean", "noisy")]
     result: dict[str, Any] = {
         name: (folder / name).read_bytes()
-        for name in ("config.json", "summary.json", "curves.png", *names)
+        for name in ("config.json", "summary.json", "predictions.safetensors", "curves.png", *names)
     }
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     result["metrics"] = [
@@ -109,7 +109,7 @@ def test_resume_takes_the_newest_unfinished_run_and_its_recipe(
     assert json.loads(out) == whole
     assert err == f"{Path('runs/a')} is finished; this is what it found\n"
     out, err = _fastnt(capfd, "train", "--resume", "--run", "a")
-    assert "Relative improvement" in out
+    assert "relative improvement" in out
     _fastnt(capfd, "evaluate", "runs/a")
 
 

@@ -435,6 +435,18 @@ def test_sorted_samples_without_test_files_are_refused(own_folder):
         made(own_folder)
 
 
+def test_labels_from_1_are_refused_unless_all_classes_are_named(own_folder):
+    for prefix in ("", "test_"):
+        labels = np.load(own_folder / f"{prefix}labels.npy")
+        np.save(own_folder / f"{prefix}labels.npy", labels + 1)
+    with pytest.raises(
+        UserError, match=r"labels\.npy holds no label 0: labels up to 3 would make 4"
+    ):
+        made(own_folder)
+    (own_folder / "classes.txt").write_text("background\na\nb\nc\n")
+    assert len(made(own_folder).classes) == 4
+
+
 def test_one_class_alone_is_refused(own_folder):
     for name, count in (("labels", 60), ("test_labels", 20)):
         np.save(own_folder / f"{name}.npy", np.zeros(count, int))

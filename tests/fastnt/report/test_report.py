@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from fastnt.cli import main
-from fastnt.errors import UserError
 from fastnt.recipe_files import load_recipe
-from fastnt.report.runs import read_metrics, read_runs, rows
-from fastnt.report.style import noise_text
+from fastnt.report.differences import differences, differences_text
+from fastnt.report.findings import findings
+from fastnt.report.runs import read_runs, rows
+from fastnt.report.style import noise_text, run_look
+from fastnt.runs.predictions import Predictions
 
 MakeRun = Callable[..., Path]
 
@@ -31,18 +35,48 @@ def _record(phase: str, epoch: int, error: float = 0.5, **values: float) -> dict
     } | values
 
 
-def _network(error: float) -> dict[str, float]:
-    return {"test_error": error, "parameters": 4538, "multiplies": 9024}
+def _network(wrong: int) -> dict[str, float]:
+    return {
+        "test_error": wrong / 360,
+        "held_out_error": 0.05,
+        "test_wrong": wrong,
+        "test_images": 360,
+        "parameters": 4538,
+        "multiplies": 9024,
+    }
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Write the folder of a run over digits of two epochs a network, finished or not."""
+    """Write the folder of a run of two epochs a network, finished or not.
 
-    def make(name: str, *, finished: bool = True, sigma: float = 0.6) -> Path:
+    ``precision`` is written into environment.json, and ``wrong`` gives the images of 360 that each
+    network gets wrong, for predictions.safetensors.
+    """
+
+    def make(
+        name: str,
+        *,
+        finished: bool = True,
+        dataset: str = "digits",
+        sigma: float = 0.6,
+        precision: str | None = None,
+        wrong: dict[str, range] | None = None,
+        **values: Any,
+    ) -> Path:
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        recipe = load_recipe("digits", None, {"epochs": 2, "teacher_epochs": 2, "sigma": sigma})
+        values = {"epochs": 2, "teacher_epochs": 2, "sigma": sigma} | values
+        recipe = load_recipe(dataset, None, values)
+        if precision is not None:
+            compute = {"device": "cpu", "precision": precision}
+            (folder / "environment.json").write_text(json.dumps({"compute": compute}))
+        if wrong is not None:
+            labels = np.arange(360) % 10
+            networks = {network: labels.copy() for network in wrong}
+            for network, images in wrong.items():
+                networks[network][images] = 10
+            Predictions(labels, networks).save(folder / "predictions.safetensors")
         (folder / "config.json").write_text(json.dumps(dataclasses.asdict(recipe)))
         phases = ("teacher", "clean", "noisy")
         records = [_record(phase, epoch) for phase in phases for epoch in (1, 2)]
@@ -50,10 +84,10 @@ def make_run(tmp_path: Path) -> MakeRun:
         (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
         (folder / "teacher.safetensors").touch()
         if finished:
-            summary: dict[str, Any] = {"dataset": "digits", "official": True, "seed": 0}
-            summary |= {phase: _network(0.1) for phase in phases}
-            summary["noisy"] |= {"alpha": 0.5, "sigma": sigma, "test_error": 0.08}
-            summary["relative_improvement"] = 0.2
+            summary: dict[str, Any] = {"dataset": dataset, "official": True, "seed": recipe.seed}
+            summary |= {phase: _network(35) for phase in phases}
+            summary["noisy"] = _network(28) | {"alpha": 0.5, "sigma": sigma}
+            summary |= {"relative_improvement": 0.2, "mcnemar_p": 0.45}
             (folder / "summary.json").write_text(json.dumps(summary))
         return folder
 
@@ -77,10 +111,13 @@ def test_a_finished_run_has_a_row_a_network(make_run: MakeRun) -> None:
     assert [row.network for row in rows(run)] == ["teacher", "clean", "noisy"]
     assert {row.status for row in rows(run)} == {"finished"}
     assert (teacher.alpha, clean.sigma, noisy.alpha, noisy.sigma) == (None, None, 0.5, 0.6)
-    assert (clean.test_error, noisy.test_error) == (0.1, 0.08)
+    assert (clean.test_error, noisy.test_error) == (35 / 360, 28 / 360)
+    assert (noisy.test_wrong, noisy.test_images) == (28, 360)
+    assert noisy.test_interval == pytest.approx((0.0544, 0.1101), abs=1e-4)
+    assert (clean.mcnemar_p, noisy.mcnemar_p) == (None, 0.45)
     assert (clean.relative_improvement, noisy.relative_improvement) == (None, 0.2)
     assert (noisy.parameters, noisy.multiplies) == (4538, 9024)
-    assert (noisy.held_out_error, noisy.epoch, noisy.epochs) == (0.25, 2, 2)
+    assert (noisy.held_out_error, noisy.epoch, noisy.epochs) == (0.05, 2, 2)
 
 
 def test_the_speed_is_that_of_all_epochs_together(make_run: MakeRun) -> None:
@@ -105,35 +142,26 @@ def test_an_unfinished_run_is_reported_up_to_its_last_whole_epoch(make_run: Make
     assert (noisy.status, noisy.epoch, noisy.held_out_error) == ("unfinished", 0, None)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 40])
-def test_a_last_line_counts_only_when_it_is_whole(tmp_path: Path, cut: int) -> None:
-    text = "".join(json.dumps(_record("clean", epoch)) + "\n" for epoch in (1, 2, 3))
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(text[: len(text) - 1 - cut])
-    assert [record.epoch for record in read_metrics(path)] == ([1, 2] if cut else [1, 2, 3])
-
-
-HUGE = json.dumps(_record("clean", 1) | {"lr": 10**400})
-
-
-@pytest.mark.parametrize(
-    "line", ["{", "[]", "{}", '{"phase": "clean", "epoch": "one"}', "[" * 100_000, HUGE]
-)
-def test_a_damaged_line_within_is_named(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(f"{json.dumps(_record('clean', 1))}\n{line}\n")
-    with pytest.raises(UserError, match=r"line 2 of .*metrics.jsonl is not an epoch's record"):
-        read_metrics(path)
-
-
 def test_the_table_and_the_picture_of_one_run(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_run("mine")
     _report(folder)
     output = capsys.readouterr().out
-    for words in ("mine", "digits, α 0.5, σ 0.6", "finished", "noisy", "8.00", "+20.0", "4.54k"):
+    for words in (
+        "mine",
+        "digits, α 0.5, σ 0.6",
+        "finished",
+        "noisy",
+        "7.78",
+        "5.4-11.0",
+        "4.54k",
+    ):
         assert words in output
+    assert " ".join(output.split("mine: ")[1].split()).startswith(
+        "Clean against noisy teacher: 35 against 28 of 360 wrong: these two networks are not "
+        "distinguishable (McNemar p = 0.45); relative improvement +20.0 %"
+    )
     assert str(folder / "report.png") in output
     width, height = _png_size(folder / "report.png")
     assert width > 1.5 * height  # two panels
@@ -150,7 +178,8 @@ def test_several_runs_share_a_picture_where_they_are_reported(
     _report(*folders, folders[0])
     output = capsys.readouterr().out
     assert "unfinished: clean 1/2" in output
-    assert output.count("noisy") == 3  # a run given twice is reported once
+    networks = [line.split() for line in output.split("\n\n")[0].splitlines()]
+    assert sum("noisy" in words for words in networks) == 3  # a run given twice is reported once
     assert all(len(line) <= 80 for line in output.splitlines())
     _png_size(tmp_path / "report.png")
     _report(*folders, "--output", "other.png")
@@ -183,6 +212,124 @@ def test_a_run_before_its_first_epoch_has_a_table_and_no_picture(
     _report(folder)
     assert "unfinished: clean 0/2" in capsys.readouterr().out
     assert not (folder / "report.png").exists()
+
+
+def test_every_key_that_differs_is_told(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [
+        make_run("a", precision="float32"),
+        make_run("b", precision="bfloat16", seed=4, student_network="FC9-FC10", perturb="student"),
+        make_run("c", precision="float32", sigma=0.9, frozen=True, teacher="far/t.safetensors"),
+    ]
+    found = differences(read_runs(folders))
+    assert [set(its) for its in found] == [
+        {"seed", "student_network", "perturb", "frozen", "teacher", "precision"}
+    ] * 3  # sigma stands with every run anyway
+    assert found[1] == {
+        "seed": 4,
+        "student_network": "FC9-FC10",
+        "perturb": "student",
+        "frozen": False,
+        "teacher": "",
+        "precision": "bfloat16",
+    }
+    assert differences_text({"frozen": True, "teacher": "/very/far/t.safetensors"}) == (
+        "frozen yes, teacher far/t.safetensors"
+    )
+    _report(*folders)
+    output = " ".join(capsys.readouterr().out.split())
+    assert "b has student_network FC9-FC10, seed 4, perturb student, frozen no" in output
+    _report(*folders, "--json")
+    assert json.loads(capsys.readouterr().out)[5]["differs"]["precision"] == "bfloat16"
+
+
+def test_runs_of_other_data_sets_are_not_told_apart_key_by_key(make_run: MakeRun) -> None:
+    runs = read_runs([make_run("a"), make_run("b"), make_run("c", dataset="mnist")])
+    assert differences(runs) == [{}, {}, {}]
+
+
+def test_each_data_set_has_its_panels(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+
+    def remember(figure: Figure, *_: object, **__: object) -> None:
+        titles.extend(axes.get_title(loc="left") for axes in figure.axes)
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    folders = [make_run("a"), make_run("b", dataset="mnist"), make_run("c")]
+    _report(*folders, "--output", tmp_path / "a.png")
+    assert titles == [
+        f"{dataset}: held-out {what}"
+        for dataset in ("digits", "mnist")
+        for what in ("error", "loss")
+    ]
+
+
+def test_the_marks_of_many_runs_stay_apart() -> None:
+    assert len({run_look(number) for number in range(64)}) == 64
+    for number in range(60):  # neighbours differ in colour
+        assert len({run_look(n)[0] for n in range(number, number + 4)}) == 4
+
+
+def test_a_run_whose_data_are_gone_is_reported(make_run: MakeRun) -> None:
+    folder = make_run("a")
+    recipe = json.loads((folder / "config.json").read_text()) | {"dataset": "/gone/my-images"}
+    (folder / "config.json").write_text(json.dumps(recipe))
+    (run,) = read_runs([folder])
+    assert {row.dataset for row in rows(run)} == {"my-images"}
+
+
+def test_seeds_of_one_recipe_are_compared_together(make_run: MakeRun) -> None:
+    images = {"teacher": range(9), "clean": range(40), "noisy": range(20)}  # 20 are mended
+    runs = [make_run(f"s{seed}", seed=seed, wrong=images) for seed in range(3)]
+    (sentence,) = (text for text in findings(read_runs(runs)) if "3 seeds" in text)
+    assert sentence.startswith(
+        "s0, s1, s2: 3 seeds of a teacher each, noisy against clean: better; error -5.56 points, "
+        "-20.0 of 360 images (95 %: "
+    )
+    two = findings(read_runs([*runs[:2], runs[1]]))
+    assert "2 seeds" in two[-1]
+    assert "better on these test images" in two[-1]
+    assert not any("seeds" in text for text in findings(read_runs(runs[:1])))
+    assert not any(" against s" in text for text in findings(read_runs(runs)))
+
+
+def test_other_recipes_are_compared_with_the_first_by_holm(make_run: MakeRun) -> None:
+    def run(name: str, noisy: range, **values: Any) -> Path:
+        return make_run(name, wrong={"clean": range(30), "noisy": noisy}, **values)
+
+    runs = [
+        run("a", range(30)),
+        run("b", range(24), sigma=0.9),
+        run("c", range(29), seed=3, lr=0.1),
+    ]
+    found = findings(read_runs([*runs, make_run("unfinished", finished=False)]))
+    assert found[-2:] == [
+        "a against b, students of noisy teachers: 30 against 24 of 360 wrong: these two networks "
+        "are not distinguishable (McNemar p = 0.062, by Holm over 2)",
+        "a against c, students of noisy teachers: 30 against 29 of 360 wrong: these two networks "
+        "are not distinguishable (McNemar p = 1, by Holm over 2)",
+    ]
+    assert findings(read_runs(runs[:2]))[-1] == (
+        "a against b, students of noisy teachers: 30 against 24 of 360 wrong: on these images b is "
+        "better (McNemar p = 0.031)"
+    )
+
+
+def test_a_run_of_an_earlier_release_has_no_counts_and_no_sentence(make_run: MakeRun) -> None:
+    folder = make_run("a")
+    summary = json.loads((folder / "summary.json").read_text())
+    for network in ("teacher", "clean", "noisy"):
+        for key in ("test_wrong", "test_images", "held_out_error"):
+            del summary[network][key]
+    del summary["mcnemar_p"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    runs = read_runs([folder])
+    assert findings(runs) == []
+    assert [row.test_interval for row in rows(runs[0])] == [None] * 3
+    _report(folder)
 
 
 def test_folders_of_one_name_are_told_apart(make_run: MakeRun) -> None:

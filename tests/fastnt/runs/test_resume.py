@@ -109,7 +109,12 @@ def _result(folder: Path) -> dict[str, Any]:
     """Everything a run made, without times."""
     result: dict[str, Any] = {
         name: (folder / name).read_bytes()
-        for name in ("config.json", "summary.json", *(f"{phase}.safetensors" for phase in PHASES))
+        for name in (
+            "config.json",
+            "summary.json",
+            "predictions.safetensors",
+            *(f"{phase}.safetensors" for phase in PHASES),
+        )
     }
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     result["metrics"] = [{k: v for k, v in r.items() if k not in TIMES} for r in records]
@@ -304,9 +309,9 @@ def test_times_go_on_where_they_stood(tmp_path: Path) -> None:
 def test_the_picture_shows_all_epochs_after_a_resume(tmp_path: Path) -> None:
     drawn: list[EpochRecord] = []
 
-    def draw(path: Path, records: Any, error: float, summary: Any) -> None:
+    def draw(path: Path, records: Any, summary: Any) -> None:
         drawn.extend(records)
-        draw_curves(path, records, error, summary)
+        draw_curves(path, records, summary)
 
     folder = tmp_path / "a"
     with pytest.raises(Interrupted):
@@ -428,6 +433,76 @@ def test_other_arithmetic_than_before_is_refused(stopped: Path) -> None:
             resume()
 
 
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        *(
+            ("config.json", change)
+            for change in (
+                {"sigma": 0.9},
+                {"sigma": [0.1, 0.6]},
+                {"seed": 5},
+                {"lr": 0.1},
+                {"batch_size": 32},
+                {"epochs": 9},
+                {"teacher_seed": 3},
+                {"alpha": 0.25},
+                {"student_network": "FC10"},
+            )
+        ),
+        ("environment.json", {"precision": "float16"}),
+        ("environment.json", {"threads": 2}),
+    ],
+)
+def test_what_was_edited_since_the_checkpoint_is_refused_by_name(
+    stopped: Path, file: str, change: dict[str, Any]
+) -> None:
+    def resumed() -> Run:
+        plan = resumed_run(stopped.parent, stopped.name)
+        asked = choose_compute(CPU)
+        return Run(plan, plan.compute(asked, amp=None, compile=None), Silent(), quiet=True)
+
+    path = stopped / file
+    whole = path.read_text()
+    values = json.loads(whole)
+    edited = change if file == "config.json" else {"compute": values["compute"] | change}
+    path.write_text(json.dumps(values | edited))
+    (key,) = change
+    checkpoints = sorted((stopped / "checkpoint").iterdir())
+    with pytest.raises(UserError, match=rf"saved: {key} is .*, not .* as before; change that back"):
+        resumed().execute()
+    assert sorted((stopped / "checkpoint").iterdir()) == checkpoints
+    path.write_text(whole)
+    resumed().execute()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "float31"},
+        {"precision": None},
+        {"threads": 0},
+        {"threads": -1},
+        {"threads": True},
+        {"threads": 1.5},
+        {"threads": 10**9},
+        {"threads": None},
+        {"ranks": 0},
+        {"device": "tpu"},
+        {"compile": "no"},
+        {"deterministic": 1},
+    ],
+)
+def test_an_arithmetic_that_cannot_be_is_refused_by_name(
+    stopped: Path, change: dict[str, Any]
+) -> None:
+    path = stopped / "environment.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"compute": values["compute"] | change}))
+    with pytest.raises(UserError, match=rf"environment\.json says that {next(iter(change))} is"):
+        _planned(stopped, True, {})
+
+
 def test_other_data_than_before_are_refused(stopped: Path) -> None:
     path = stopped / "environment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"source_sha256": "0" * 64}))
@@ -536,9 +611,10 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert RunFolder(tmp_path / "a").checkpoints.newest() is None
 
 
-SUMMARY: dict[str, Any] = {"dataset": "digits", "official": True, "seed": 0} | {
-    name: {"test_error": 0.1, "parameters": 1, "multiplies": 2} for name in PHASES
-}
+def _summary(values: dict[str, Any] | None = None, **counts: Any) -> str:
+    network = {"test_error": 0.1, "parameters": 1, "multiplies": 2} | counts
+    found = {"dataset": "digits", "official": True, "seed": 0} | dict.fromkeys(PHASES, network)
+    return json.dumps(found | (values or {}))
 
 
 @pytest.mark.parametrize(
@@ -546,19 +622,25 @@ SUMMARY: dict[str, Any] = {"dataset": "digits", "official": True, "seed": 0} | {
     [
         ("summary.json", "{}", "lacks dataset, official, seed, teacher, clean, noisy"),
         ("summary.json", "[1]", "lacks a JSON object"),
-        ("summary.json", SUMMARY | {"relative_improvement": "much"}, "lacks a number as relative"),
+        ("summary.json", _summary(test_wrong=3, test_images=2), "lacks teacher, clean, noisy"),
+        ("summary.json", _summary(test_wrong="3", test_images=9), "lacks teacher, clean, noisy"),
+        (
+            "summary.json",
+            _summary({"relative_improvement": "much"}),
+            "lacks a number as relative",
+        ),
         ("timings.json", "[1]", "holds no seconds by name"),
         ("timings.json", '{"a": "b"}', "holds no seconds by name"),
     ],
 )
 def test_a_damaged_summary_is_one_sentence(
-    tmp_path: Path, name: str, text: Any, words: str
+    tmp_path: Path, name: str, text: str, words: str
 ) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
+    (tmp_path / "summary.json").write_text(_summary())
     (tmp_path / "timings.json").write_text('{"clean_seconds": 1.5}')
     folder = RunFolder(tmp_path)
     assert folder.timings() == {"clean_seconds": 1.5}
-    (tmp_path / name).write_text(text if isinstance(text, str) else json.dumps(text))
+    (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=rf"{name} is damaged: it {words}"):
         folder.summary()
         folder.timings()

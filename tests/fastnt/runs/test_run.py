@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -16,9 +17,11 @@ from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.recipe_files import load_recipe
+from fastnt.runs.folder import RunFolder
 from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import new_run
 from fastnt.runs.run import Run
+from fastnt.statistics import mcnemar
 from fastnt.training.compute import choose_compute
 from fastnt.training.display import Silent
 from fastnt.training.model import Model, load_model
@@ -31,6 +34,7 @@ FILES = {
     "teacher.safetensors",
     "clean.safetensors",
     "noisy.safetensors",
+    "predictions.safetensors",
     "timings.json",
     "summary.json",
 }
@@ -69,6 +73,7 @@ def test_the_summary_speaks_of_errors_sizes_and_noise_but_not_of_times(tmp_path:
         "clean",
         "noisy",
         "relative_improvement",
+        "mcnemar_p",
     ]
     assert (summary["dataset"], summary["official"], summary["seed"]) == ("digits", True, 0)
     assert (summary["noisy"]["alpha"], summary["noisy"]["sigma"]) == (0.5, 0.6)
@@ -148,6 +153,32 @@ def test_errors_fall_and_the_students_learn(tmp_path: Path) -> None:
     for phase in ("teacher", "clean", "noisy"):
         losses = [r["validation_loss"] for r in records if r["phase"] == phase]
         assert losses[-1] < losses[0] / 2
+
+
+def test_the_predictions_are_those_of_the_saved_networks(tmp_path: Path) -> None:
+    summary, folder = _run(tmp_path, _recipe())
+    found = RunFolder(folder).predictions()
+    assert found is not None
+    images, labels = prepare("digits").test.arrays()
+    assert found.labels.dtype == np.uint8
+    assert (found.labels == labels).all()
+    assert set(found.networks) == {"teacher", "clean", "noisy"}
+    for name, classes in found.networks.items():
+        with torch.inference_mode():
+            again = load_model(folder / f"{name}.safetensors")(torch.from_numpy(images)).argmax(1)
+        assert (classes == again.numpy()).all()
+        assert summary[name]["test_wrong"] == found.wrong(name).sum()
+        assert summary[name]["test_images"] == len(labels) == 360
+        assert summary[name]["test_error"] == found.wrong(name).mean()
+    assert summary["mcnemar_p"] == mcnemar(found.wrong("clean"), found.wrong("noisy"))
+
+
+def test_in_float32_the_held_out_errors_are_those_of_the_last_epochs(tmp_path: Path) -> None:
+    plan = new_run(_recipe(), tmp_path, "a")
+    summary = Run(plan, choose_compute(CPU, amp=False), Silent()).execute()
+    for record in plan.folder.metrics.read():
+        if record.epoch == 2:
+            assert summary[record.phase]["held_out_error"] == record.validation_error
 
 
 def test_a_run_is_evaluated_again_with_the_same_errors(tmp_path: Path) -> None:

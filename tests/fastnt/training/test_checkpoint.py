@@ -23,7 +23,9 @@ def checkpoint() -> Checkpoint:
         "empty": torch.empty(0, 2),
     }
     record = EpochRecord("teacher", 1, 1e-3, 0.1, float("nan"), 1 / 3, 2.5, 1e5)
-    return Checkpoint("clean", 2, 17, 0.25, (record,), {"prepare_seconds": 1 / 7}, tensors)
+    made_by = {"recipe": {"sigma": 0.6}, "compute": {"threads": 2}}
+    timings = {"prepare_seconds": 1 / 7}
+    return Checkpoint("clean", 2, 17, 0.25, (record,), timings, tensors, made_by)
 
 
 def _same(a: Checkpoint, b: Checkpoint) -> bool:

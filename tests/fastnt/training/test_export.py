@@ -50,7 +50,7 @@ def test_onnx(run: Path, images: Tensor, which: str, capsys: pytest.CaptureFixtu
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     with pytest.raises(SystemExit, match="0"):
-        main(["export", str(run), "--format", "onnx", "--network", which])
+        main(["export", str(run), "--format", "onnx", "--network", which, "--trust-code"])
     out, err = capsys.readouterr()
     assert f"{which}.onnx: its logits differ from the original's by at most" in out
     assert "on 8 test images in batches of 1, 2 and 7" in out
@@ -59,7 +59,7 @@ def test_onnx(run: Path, images: Tensor, which: str, capsys: pytest.CaptureFixtu
     (given,), (made,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [8, 8, 1])
     assert (made.name, made.type, made.shape[1:]) == ("logits", "tensor(float)", [10])
-    student = fastnt.load_student(run, which)  # type: ignore[arg-type]
+    student = fastnt.load_student(run, which, trust_code=True)  # type: ignore[arg-type]
     for count in (1, 4, 9):
         found = session.run(None, {"images": images[:count].numpy()})[0]
         wanted = student(images[:count]).detach()
@@ -68,12 +68,12 @@ def test_onnx(run: Path, images: Tensor, which: str, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("which", ["noisy", "clean"])
 def test_pt2_needs_neither_fastnt_nor_the_factory(run: Path, images: Tensor, which: str) -> None:
-    made, real = export_run(run, "pt2", which)  # type: ignore[arg-type]
+    made, real = export_run(run, "pt2", which, trust_code=True)  # type: ignore[arg-type]
     assert made.path == run / f"{which}.pt2"
     assert (real, made.images) == (True, 8)
     network = torch.export.load(made.path).module()
     assert not any("fastnt" in str(node.target) for node in network.graph.nodes)
-    student = fastnt.load_student(run, which)  # type: ignore[arg-type]
+    student = fastnt.load_student(run, which, trust_code=True)  # type: ignore[arg-type]
     for count in (1, 4, 9):
         wanted = student(images[:count])
         torch.testing.assert_close(network(images[:count]), wanted, rtol=1e-4, atol=1e-5)
@@ -81,15 +81,20 @@ def test_pt2_needs_neither_fastnt_nor_the_factory(run: Path, images: Tensor, whi
 
 def test_safetensors_is_what_load_student_reads(run: Path, images: Tensor, tmp_path: Path) -> None:
     output = tmp_path / "handed on" / "student.safetensors"
-    made, _ = export_run(run, "safetensors", output=output)
+    made, _ = export_run(run, "safetensors", output=output, trust_code=True)
     assert (made.path, made.difference) == (output, 0)
-    assert torch.equal(fastnt.load_student(output)(images), fastnt.load_student(run)(images))
-    assert export_run(run, "safetensors")[0].path == run / "noisy-export.safetensors"
+    assert torch.equal(
+        fastnt.load_student(output, trust_code=True)(images),
+        fastnt.load_student(run, trust_code=True)(images),
+    )
+    assert (
+        export_run(run, "safetensors", trust_code=True)[0].path == run / "noisy-export.safetensors"
+    )
 
 
 def test_images_are_drawn_where_the_data_have_gone(run: Path) -> None:
     (run / "environment.json").unlink()
-    assert not export_run(run, "safetensors")[1]
+    assert not export_run(run, "safetensors", trust_code=True)[1]
 
 
 class _Fixed(nn.Module):
@@ -127,7 +132,7 @@ def test_a_file_that_gives_other_logits_is_not_kept(
     before = sorted(run.iterdir())
     monkeypatch.setitem(export._WRITERS, "pt2", writer)
     with pytest.raises(UserError, match=rf"noisy.pt2 was not kept.*{words}"):
-        export_run(run, "pt2")
+        export_run(run, "pt2", trust_code=True)
     assert sorted(run.iterdir()) == before
     assert (run / "noisy.pt2").read_bytes() == b"the one before"
 
@@ -145,23 +150,23 @@ def test_a_network_that_torch_cannot_export(run: Path, bn_resnet: Path) -> None:
     _save(run, "branches:Net", "none", "teacher")
     before = sorted(run.iterdir())
     with pytest.raises(UserError, match="torch cannot export this network") as error:
-        export_run(run, "pt2", "teacher")
+        export_run(run, "pt2", "teacher", trust_code=True)
     assert "\n" not in str(error.value)
     assert sorted(run.iterdir()) == before
 
 
 def test_missing_packages_and_files_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no model file at .*teacher"):
-        export_run(run, "pt2", "teacher")
+        export_run(run, "pt2", "teacher", trust_code=True)
     with pytest.raises(UserError, match="holds no run"):
-        export_run(run / "none", "pt2")
+        export_run(run / "none", "pt2", trust_code=True)
     with pytest.raises(UserError, match="holds no run"):
-        export_run(run / "noisy.safetensors", "pt2")
+        export_run(run / "noisy.safetensors", "pt2", trust_code=True)
     for taken in (run, run / "noisy.safetensors"):
         with pytest.raises(UserError, match="which is taken"):
-            export_run(run, "safetensors", output=taken)
+            export_run(run, "safetensors", output=taken, trust_code=True)
     monkeypatch.setattr(export, "_ONNX_PACKAGES", ("torch", "no_such_onnx"))
     with pytest.raises(
         UserError, match=r"needs no_such_onnx; run `pip install 'fastnt\[export\]'`"
     ):
-        export_run(run, "onnx")
+        export_run(run, "onnx", trust_code=True)

@@ -22,6 +22,7 @@ from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import Compute
 from fastnt.training.model import Model, load_model
 from fastnt.training.training_data import TrainingData
+from fastnt.trust import Trust
 
 ONE = ("--epochs", "1", "--teacher-epochs", "1", "--quiet")
 SHAPE = (8, 8, 1)
@@ -71,7 +72,7 @@ def test_own_networks_train_on_own_data(
     assert (config["student_network"], config["teacher_network"]) == (network, "bn_resnet:ResNet")
     assert "official" not in capsys.readouterr().out
 
-    student = fastnt.load_student("runs/a")
+    student = fastnt.load_student("runs/a", trust_code=True)
     assert not student.training
     assert student.network.bn1.num_batches_tracked == 4  # 54 images are trained on
     assert not torch.equal(student.network.bn1.running_mean, torch.zeros(4))
@@ -79,14 +80,24 @@ def test_own_networks_train_on_own_data(
         torch.from_numpy(np.load(own_folder / f"test_{name}.npy")) for name in ("images", "labels")
     )
     for which in ("teacher", "clean", "noisy"):
-        found = fastnt.load_student("runs/a", which)(test_images).argmax(1)
+        found = fastnt.load_student("runs/a", which, trust_code=True)(test_images).argmax(1)
         assert (found != test_labels).double().mean() == summary[which]["test_error"]
         # Evaluation counts images one by one, whatever statistics a batch has.
     assert torch.allclose(student(test_images[:1]), student(test_images)[:1], atol=1e-5)
 
     # Again, through the other loader.
     loader = "ffcv" if importlib.util.find_spec("ffcv") else "resident"
-    _run("train", "--run", "b", "--quiet", "--config", "runs/a/config.json", "--loader", loader)
+    _run(
+        "train",
+        "--run",
+        "b",
+        "--quiet",
+        "--config",
+        "runs/a/config.json",
+        "--loader",
+        loader,
+        "--trust-code",
+    )
     assert _summary("b") == summary
     for name in ("teacher", "clean", "noisy"):
         a, b = (Path("runs", run, f"{name}.safetensors").read_bytes() for run in "ab")
@@ -96,13 +107,15 @@ def test_own_networks_train_on_own_data(
     again = {phase: {"test_error": summary[phase]["test_error"]} for phase in ("teacher", "noisy")}
     for arguments in ((), ("--data-dir", moved)):
         capsys.readouterr()
-        _run("evaluate", "runs/a", "--json", *arguments)
+        _run("evaluate", "runs/a", "--json", "--trust-code", *arguments)
         assert json.loads(capsys.readouterr().out).items() >= again.items()
     assert "mine is not there" in _refused(
-        capsys, "train", "--quiet", "--config", "runs/a/config.json"
+        capsys, "train", "--quiet", "--config", "runs/a/config.json", "--trust-code"
     )
     np.save(moved / "test_labels.npy", (test_labels + 1) % 3)
-    assert "other files of" in _refused(capsys, "evaluate", "runs/a", "--data-dir", moved)
+    assert "other files of" in _refused(
+        capsys, "evaluate", "runs/a", "--trust-code", "--data-dir", moved
+    )
 
 
 def test_the_default_networks_learn_own_data_of_many_classes(tmp_path: Path) -> None:
@@ -135,7 +148,7 @@ def test_a_teacher_from_a_factory_is_used_as_it_is(bn_resnet: Path) -> None:
     _digits("--run", "a", "--teacher", "bn_resnet:pretrained")
     import bn_resnet as module  # type: ignore[import-not-found]
 
-    teacher = fastnt.load_student("runs/a", "teacher")
+    teacher = fastnt.load_student("runs/a", "teacher", trust_code=True)
     for key, value in module.pretrained(10).state_dict().items():
         assert torch.equal(teacher.network.state_dict()[key], value)
     phases = [json.loads(x)["phase"] for x in Path("runs/a/metrics.jsonl").read_text().splitlines()]
@@ -179,7 +192,7 @@ def test_a_run_is_not_gone_on_with_in_other_code(
     words = (
         "bn_resnet:small is not the network any more that runs/a was begun with; restore its code"
     )
-    assert words in _refused(capsys, "train", "--quiet", "--resume", "--run", "a")
+    assert words in _refused(capsys, "train", "--quiet", "--resume", "--run", "a", "--trust-code")
 
 
 def test_a_checkpoint_of_other_layers_is_one_sentence(
@@ -205,7 +218,8 @@ def test_saving_keeps_tied_weights_and_every_buffer(bn_resnet: Path) -> None:
         model.network[1].weight.mul_(3)
     model.network.rows += 1
     model.save(Path("a.safetensors"))
-    loaded = load_model(Path("a.safetensors"))
+    typed = Trust(typed=frozenset({"bn_resnet:Makers.tied"}))
+    loaded = load_model(Path("a.safetensors"), trust=typed)
     assert loaded.digest() == model.digest()
     assert torch.equal(loaded(_images()), model(_images()))
     assert loaded.network[1].weight is loaded.network[2].weight
@@ -215,10 +229,8 @@ def test_a_model_whose_factory_has_gone_says_so(bn_resnet: Path) -> None:
     Model("bn_resnet:small", Preprocess("none", SHAPE), 10).save("a.safetensors")
     bn_resnet.unlink()
     del sys.modules["bn_resnet"]
-    with pytest.raises(
-        UserError, match=r"network of a.safetensors cannot be made: cannot import bn"
-    ):
-        load_model(Path("a.safetensors"))
+    with pytest.raises(UserError, match=r"cannot import bn_resnet, of bn_resnet:small"):
+        load_model(Path("a.safetensors"), trust=Trust(code=True))
 
 
 def test_weights_of_another_network_are_refused(bn_resnet: Path) -> None:
@@ -226,7 +238,7 @@ def test_weights_of_another_network_are_refused(bn_resnet: Path) -> None:
     bn_resnet.write_text(bn_resnet.read_text().replace("width=12", "width=14"))
     del sys.modules["bn_resnet"]
     with pytest.raises(UserError, match="do not fit its own description"):
-        load_model(Path("a.safetensors"))
+        load_model(Path("a.safetensors"), trust=Trust(code=True))
 
 
 def _module(hidden: int = 5) -> nn.Module:

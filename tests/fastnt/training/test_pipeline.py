@@ -4,10 +4,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fastnt.data.prepare import prepare
+from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import Compute
@@ -108,3 +110,43 @@ def test_the_sweep_of_the_docs_trains_the_teacher_and_each_clean_student_once(
     assert trained.count("teacher") == 1
     assert len(errors) == 12 == len(trained) - 1
     assert {sigma for _, sigma in errors} == {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}
+
+
+@pytest.mark.parametrize("crop", [8, 9, 100])
+def test_crops_that_would_leave_nothing_of_an_image_are_refused(crop: int) -> None:
+    recipe = load_recipe("digits", None, SMALL | {"crop": crop})
+    with pytest.raises(UserError, match=rf"crop is {crop}, .* set crop below 8"):
+        open_course(prepare("digits"), recipe, Compute(CPU), Silent())
+
+
+@pytest.mark.parametrize("change", ["the test set alone", "a gap", "too few images"])
+def test_a_class_without_training_images_is_one_line(
+    own_folder: Path, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    labels = np.load(own_folder / "labels.npy")
+    test_labels = np.load(own_folder / "test_labels.npy")
+    values: dict[str, Any] = {}
+    if change == "the test set alone":
+        test_labels[0] = 3
+        np.save(own_folder / "test_labels.npy", test_labels)
+    elif change == "a gap":
+        for prefix, found in (("", labels), ("test_", test_labels)):
+            np.save(own_folder / f"{prefix}labels.npy", np.where(found == 2, 4, found))
+    else:
+        np.save(own_folder / "labels.npy", np.sort(labels))
+        values = {"train_samples": 20}
+    recipe = load_recipe(str(own_folder), None, values)
+    dataset = prepare(str(own_folder), progress=False)
+    open_course(dataset, recipe, Compute(CPU), Silent())
+    (record,) = caplog.records
+    missing = {"the test set alone": "3", "a gap": "2, 3", "too few images": "1, 2"}[change]
+    assert f"no training image of mine is of class {missing}: a student" in record.getMessage()
+
+
+def test_a_class_that_has_training_images_is_no_warning(
+    own_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = load_recipe(str(own_folder))
+    dataset = prepare(str(own_folder), progress=False)
+    open_course(dataset, recipe, Compute(CPU), Silent())
+    assert not caplog.records

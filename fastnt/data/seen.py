@@ -1,0 +1,53 @@
+"""Which images of a data set a network was trained on, so that none of them judges it."""
+
+import base64
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images of the official training split, then those of the test set: True where trained on."""
+
+    source: str  # SHA-256 of the source files
+    flags: Flags  # (training images + test images,)
+
+    def describe(self) -> dict[str, Any]:
+        """Return it ready for JSON: the flags as compressed bits."""
+        bits = zlib.compress(np.packbits(self.flags).tobytes(), 9)
+        return {
+            "source": self.source,
+            "images": len(self.flags),
+            "bits": base64.b64encode(bits).decode(),
+        }
+
+    def count(self, positions: npt.NDArray[np.int64]) -> int:
+        """Return how many of the images at these positions it was trained on."""
+        return int(self.flags[positions].sum())
+
+
+def read_seen(value: Any) -> Seen | None:
+    """Return what ``Seen.describe`` returned; None where nothing is said.
+
+    Raises:
+        ValueError: it is no such description.
+    """
+    if value is None:
+        return None
+    try:
+        images = int(value["images"])
+        size = -(-images // 8)
+        inflate = zlib.decompressobj()
+        packed = inflate.decompress(base64.b64decode(value["bits"], validate=True), size + 1)
+        if len(packed) != size:
+            raise ValueError("its bits are not as many as its images")
+        flags = np.unpackbits(np.frombuffer(packed, np.uint8), count=images).astype(bool)
+        return Seen(str(value["source"]), flags)
+    except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
+        raise ValueError(f"it does not say soundly what it was trained on ({error})") from error

@@ -1,0 +1,1 @@
+"""Studies: many students of one teacher, trained once each, compared with their uncertainty."""

@@ -1,0 +1,153 @@
+"""What a study's points say: each setting against its baseline, the family, the verdict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastnt.experiments.results import StudyResults, When
+from fastnt.statistics import BestOfK, Comparison, best_of_k, compare, holm, smallest_effect
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """One setting over the seeds that it and its baseline have; errors are fractions."""
+
+    name: str
+    baseline: str
+    seeds: tuple[int, ...]
+    held_out_error: float  # mean
+    test_error: float  # mean
+    deviation: float | None  # of the test error over seeds; None for one seed
+    comparison: Comparison | None  # with the baseline; None for a baseline
+    p_holm: float | None = None  # over all settings of the study
+    p_holm_primary: float | None = None  # over the primary settings alone
+    paper: float | None = None  # the error that the paper prints, a fraction
+    paper_gain: float | None = None  # relative to the paper's baseline
+    primary: bool = False
+
+    @property
+    def relative_gain(self) -> float | None:
+        """(baseline - error) / baseline, as the paper's tables; None for a baseline."""
+        if self.comparison is None:
+            return None
+        baseline = self.test_error - self.comparison.difference
+        return -self.comparison.difference / baseline if baseline else None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All of a study's settings, in its order, and what may be said of them."""
+
+    when: When
+    settings: tuple[SettingResult, ...]
+    best: BestOfK | None  # the best setting by test error, beside what no effect would show
+    best_name: str
+    chosen_by_pilots: tuple[str, ...]  # the primary settings, where pilot seeds chose them
+
+    def setting(self, name: str) -> SettingResult | None:
+        """Return the result of that name, if it has points."""
+        return next((setting for setting in self.settings if setting.name == name), None)
+
+    @property
+    def primary(self) -> list[SettingResult]:
+        """The settings of the verdict that have points."""
+        return [setting for setting in self.settings if setting.primary]
+
+
+def analyse(results: StudyResults, when: When = "best") -> Analysis:
+    """Compare each setting with its baseline, at the best or at the last epoch of each training."""
+    study = results.study
+    chosen = _chosen_by_pilots(results, when)
+    primary = chosen or study.primary
+    settings = []
+    for setting in study.settings:
+        result = _setting_result(results, setting.name, when)
+        if result is not None:
+            settings.append(replace(result, primary=setting.name in primary))
+    settings = _with_holm(settings)
+    best, best_name = _best(results, when)
+    return Analysis(when, tuple(settings), best, best_name, chosen)
+
+
+def sees(result: SettingResult) -> float | None:
+    """Return the smallest difference that this comparison could have seen with 80 % power."""
+    if result.comparison is None or result.comparison.paired is None:
+        return None
+    return smallest_effect(result.comparison.paired.deviation, result.comparison.seeds)
+
+
+def _setting_result(results: StudyResults, name: str, when: When) -> SettingResult | None:
+    study = results.study
+    baseline = study.baseline_of(name)
+    seeds = results.seeds(name, baseline)
+    if not seeds:
+        return None
+    records = results.of(name, seeds)
+    errors = np.array([record[f"{when}_test_error"] for record in records])
+    comparison = None
+    if baseline != name:
+        comparison = compare(results.wrong(name, seeds, when), results.wrong(baseline, seeds, when))
+    paper, base = study.setting(name).paper, study.setting(baseline).paper
+    return SettingResult(
+        name,
+        baseline,
+        tuple(seeds),
+        float(np.mean([record[f"{when}_held_out_error"] for record in records])),
+        float(errors.mean()),
+        float(errors.std(ddof=1)) if len(errors) > 1 else None,
+        comparison,
+        paper=None if paper is None else paper / 100,
+        paper_gain=(base - paper) / base if paper and base and name != baseline else None,
+    )
+
+
+def _with_holm(settings: Sequence[SettingResult]) -> list[SettingResult]:
+    """Add Holm's p values, over all comparisons and over the primary ones."""
+
+    def adjusted(names: list[str]) -> dict[str, float]:
+        p = {
+            s.name: s.comparison.paired.p
+            for s in settings
+            if s.name in names and s.comparison is not None and s.comparison.paired is not None
+        }
+        return dict(zip(p, map(float, holm(list(p.values()))), strict=True))
+
+    every = adjusted([s.name for s in settings])
+    first = adjusted([s.name for s in settings if s.primary])
+    return [
+        replace(s, p_holm=every.get(s.name), p_holm_primary=first.get(s.name)) for s in settings
+    ]
+
+
+def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
+    """The setting of the largest mean gain over its baseline, of those with all seeds in common."""
+    names = [s.name for s in results.study.settings]
+    pairs = [(n, results.study.baseline_of(n)) for n in names]
+    pairs = [(name, baseline) for name, baseline in pairs if name != baseline]
+    seeds = results.seeds(*(name for pair in pairs for name in pair))
+    if not pairs or len(seeds) < 2:
+        return None, ""
+    columns = [
+        results.wrong(name, seeds, when).mean(1) - results.wrong(baseline, seeds, when).mean(1)
+        for name, baseline in pairs
+    ]
+    best = best_of_k(np.array(columns).T)
+    return best, pairs[best.setting][0]
+
+
+def _chosen_by_pilots(results: StudyResults, when: When) -> tuple[str, ...]:
+    """Return, for each family of settings, the one of the lowest mean held-out error of pilots."""
+    study = results.study
+    if not study.tune:
+        return ()
+    found: dict[str, tuple[float, str]] = {}
+    for setting in study.settings:
+        baseline = study.baseline_of(setting.name)
+        seeds = results.seeds(setting.name, pilots=True)
+        if setting.name == baseline or len(seeds) < study.tune:
+            continue
+        records = results.of(setting.name, seeds)
+        error = float(np.mean([record[f"{when}_held_out_error"] for record in records]))
+        found[baseline] = min(found.get(baseline, (1.0, "")), (error, setting.name))
+    return tuple(name for _, name in found.values())

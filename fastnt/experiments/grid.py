@@ -1,0 +1,75 @@
+"""Grids of settings: every combination of the values of some recipe keys, each with its baseline."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastnt.config import ENTRIES, Recipe
+from fastnt.errors import UserError
+from fastnt.experiments.study import CLEAN, Setting
+from fastnt.recipe_files import typed
+
+Grid = Mapping[str, Sequence[Any]]  # recipe keys and the values that each takes
+
+
+def parse_over(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Read ``--over KEY=VALUE,VALUE``, given once or more.
+
+    Raises:
+        UserError: it is not of that form, names no key of a student or the noise, or a key twice.
+    """
+    grid: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        key = key.strip().replace("-", "_")
+        words = [word.strip() for word in values.split(",") if word.strip()]
+        if not equals or not words:
+            raise UserError(f"--over {text} is not KEY=VALUE,VALUE, such as --over sigma=0.3,0.6")
+        if key in grid:
+            raise UserError(f"--over {key} is given twice; give all its values at once")
+        found = tuple(typed(key, word, f"--over {key}") for word in words)
+        if len(set(found)) < len(found):
+            raise UserError(f"--over {text} has a value twice; leave one out")
+        if not set(ENTRIES[key].parts) & {"student", "noise"} or key == "seed":
+            raise UserError(
+                f"--over {key}: a study shares its data and teachers, and --seeds says how many seeds; "
+                "sweep what belongs to the student or to its noise"
+            )
+        grid[key] = found
+    return grid
+
+
+def grid_settings(recipe: Recipe, grid: Grid) -> tuple[tuple[Setting, ...], tuple[str, ...]]:
+    """Return the settings of a grid and the names of the primary ones.
+
+    The baseline of a combination is the clean student with the same values of all that is no
+    noise. Primary is the combination that has the recipe's own values, or as many of them as the
+    grid has; one for each family of students with a baseline of their own.
+    """
+    noise = [key for key in grid if ENTRIES[key].parts == ("noise",)]
+    other = [key for key in grid if key not in noise]
+    settings: list[Setting] = []
+    primary: list[str] = []
+    for chosen in itertools.product(*(grid[key] for key in other)):
+        student = dict(zip(other, chosen, strict=True))
+        clean = ", ".join(["clean", *map(_name, student.items())])
+        settings.append(Setting(clean, {**CLEAN, **student}))
+        family = []
+        for values in itertools.product(*(grid[key] for key in noise)):
+            changes = student | dict(zip(noise, values, strict=True))
+            name = ", ".join(map(_name, changes.items()))
+            family.append((sum(changes[key] == getattr(recipe, key) for key in noise), name))
+            settings.append(Setting(name, changes, baseline=clean))
+        primary.append(max(family, key=lambda pair: pair[0])[1])
+    return tuple(settings), tuple(primary)
+
+
+def _name(item: tuple[str, Any]) -> str:
+    key, value = item
+    if isinstance(value, tuple):
+        value = " to ".join(f"{part:g}" for part in value)
+    return (
+        f"{key.replace('_', ' ')} {value:g}"
+        if isinstance(value, float)
+        else f"{key.replace('_', ' ')} {value}"
+    )

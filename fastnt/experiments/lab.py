@@ -1,0 +1,235 @@
+"""Where points are trained: the data and the teachers of one study, opened once in each process."""
+
+import dataclasses
+import datetime
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnt.data.loaders import Kind
+from fastnt.data.prepare import prepare
+from fastnt.environment import describe_machine
+from fastnt.errors import UserError
+from fastnt.experiments.keeper import StudyKeeper
+from fastnt.experiments.store import Row, pack, to_json
+from fastnt.experiments.study import Point, Study
+from fastnt.training.compute import Compute, Precision, choose_compute
+from fastnt.training.ensemble import combine_logits
+from fastnt.training.logits import TeacherLogits, compute_logits, teacher_logits
+from fastnt.training.model import Model, load_model
+from fastnt.training.pipeline import Course, open_course, train_student
+from fastnt.training.progress import Progress
+from fastnt.training.targets import Teaching
+from fastnt.training.tensors import Damaged, load_tensors, save_tensors
+from fastnt.trust import NOTHING, Trust
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A study, and where it is computed and kept; it can be sent to another process."""
+
+    study: Study
+    folder: Path  # of the study
+    device: str = "cpu"
+    compile: bool | None = None
+    loader: Kind = "auto"
+    data_dir: Path | None = None  # where official files lie
+    quiet: bool = True
+    trust: Trust = NOTHING  # which code the study and its teachers' files may name
+
+    @property
+    def studies(self) -> Path:
+        """The folder of the database, which all studies beside this one share."""
+        return self.folder.parent
+
+    def in_progress(self, key: str) -> Path:
+        """Return the folder of the checkpoints and the lock of a training that has begun."""
+        return self.studies / "in-progress" / key[:32]
+
+    def compute(self) -> Compute:
+        """Return how to compute."""
+        chosen = choose_compute(
+            torch.device(self.device), amp=False, compile=self.compile, loader=self.loader
+        )
+        precision = Precision(PRECISIONS[self.study.precision])
+        return dataclasses.replace(chosen, precision=precision, threads=self.study.threads)
+
+
+class Lab:
+    """One process's data, teachers and students of a study."""
+
+    def __init__(self, place: Place, progress: Progress) -> None:
+        """Open the data; torch's threads become the study's.
+
+        Raises:
+            UserError: the data cannot be had, or nothing of them is left to train on.
+        """
+        self.place, self.study = place, place.study
+        compute = place.compute()
+        if compute.device.type == "cpu":
+            torch.set_num_threads(compute.threads)
+        recipe = self.study.recipe.resolved()
+        self.dataset = prepare(recipe.dataset, place.data_dir, progress=not place.quiet)
+        self.course = open_course(self.dataset, recipe, compute, progress)
+        self.teacher = functools.cache(self._load_teacher)  # by the name of its file
+        self.tables = functools.cache(self._tables)
+        self.test_logits = functools.cache(self._test_logits)
+        self.teaching = functools.cache(self._teaching)  # by the names of the teachers
+        self._untrained_digest = functools.cache(self._find_untrained_digest)
+
+    def teacher_path(self, name: str) -> Path:
+        """Return the file of a teacher in the study's folder."""
+        return self.place.folder / f"{name}.safetensors"
+
+    def key(self, point: Point) -> str:
+        """Return the key of a point: a digest of all that decides its result."""
+        course = self.course
+        digests = course.compute.describe() | {
+            "data": course.data.digest,
+            "teachers": [self.teacher_digest(name) for name in point.teachers],
+            "untrained_student": self._untrained_digest(
+                point.recipe.student_network, point.recipe.seed, point.recipe.batch_size
+            ),
+        }
+        return point.recipe.key("data", "student", "noise", digests=digests)
+
+    def teacher_digest(self, name: str) -> str:
+        """Return the digest of a teacher's weights and code."""
+        return self.teacher(name).digest()
+
+    def train(
+        self, point: Point, key: str, progress: Progress, stop_asked: Callable[[], bool]
+    ) -> Row:
+        """Train a point, or go on with it, and return its row of the table ``points``.
+
+        A training that fails gives a row with the sentence that says why.
+
+        Raises:
+            Stopped: it was asked to stop; its checkpoint stands.
+        """
+        keeper = StudyKeeper(self.place.in_progress(key), stop_asked)
+        row = self._describe(point, key)
+        course = dataclasses.replace(self.course, progress=progress)
+        try:
+            student = course.new_student(point.recipe)
+            teaching = self.teaching(point.teachers)
+            phase = "noisy" if point.recipe.draws_noise else "clean"
+            train_student(course, teaching, student, point.recipe, keeper, phase=phase)
+            row |= self._outcome("last", len(keeper.records), student, point)
+            if keeper.best_epoch < len(keeper.records):
+                student.load_state_dict(keeper.best)
+            row |= self._outcome("best", keeper.best_epoch, student, point)
+        except (UserError, torch.OutOfMemoryError) as error:
+            return row | {"error": " ".join(str(error).split())}
+        row["epochs"] = to_json([asdict(record) for record in keeper.records])
+        row["seconds"] = sum(record.seconds for record in keeper.records)
+        return row
+
+    def _describe(self, point: Point, key: str) -> Row:
+        """What a point is, beside what it will have found."""
+        return {
+            "key": key,
+            "recipe": to_json(asdict(point.recipe)),
+            "seed": point.seed,
+            "arithmetic": to_json(self.course.compute.describe()),
+            "data": self.course.data.digest,
+            "teachers": to_json([self.teacher_digest(name) for name in point.teachers]),
+            "machine": to_json(describe_machine()),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "error": None,
+        }
+
+    def _outcome(self, when: str, epoch: int, student: Model, point: Point) -> Row:
+        """Return what the student answers, its errors and its clean losses."""
+        data, combine = self.course.data, point.recipe.combine
+        tables = [self.tables(name) for name in point.teachers]
+        taught = combine_logits([self.test_logits(name) for name in point.teachers], combine)
+        test = compute_logits(student, data.test)
+        held_out = compute_logits(student, data.validation)
+        train = compute_logits(student, data.ordered, data.list_view)
+        predicted = test.argmax(1)
+        wrong = int((predicted != data.test_labels).sum())
+        losses = {
+            "train": clean_loss(train, combine_logits([t.train for t in tables], combine)),
+            "held_out": clean_loss(
+                held_out, combine_logits([t.validation for t in tables], combine)
+            ),
+            "test": clean_loss(test, taught),
+        }
+        values: Row = {
+            "epoch": epoch,
+            "held_out_error": _mean(held_out.argmax(1) != data.held_out_labels),
+            "test_error": wrong / len(predicted),
+            "test_wrong": wrong,
+            "agreement": _mean(predicted == taught.argmax(1)),
+            "predictions": pack(predicted.numpy()),
+        } | {f"{name}_loss": loss for name, loss in losses.items()}
+        return {f"{when}_{name}": value for name, value in values.items()}
+
+    def _find_untrained_digest(self, network: str, seed: int, batch_size: int) -> str:
+        recipe = dataclasses.replace(
+            self.study.recipe, student_network=network, seed=seed, batch_size=batch_size
+        )
+        return self.course.new_student(recipe).digest()
+
+    def _load_teacher(self, name: str) -> Model:
+        return load_model(self.teacher_path(name), trust=self.place.trust).to(
+            self.course.compute.device
+        )
+
+    def _tables(self, name: str) -> TeacherLogits:
+        return teacher_logits(self.teacher(name), self.course.data, self.course.progress)
+
+    def _teaching(self, names: tuple[str, ...]) -> Teaching:
+        return self.course.teach([self.teacher(name) for name in names])
+
+    def _test_logits(self, name: str) -> Tensor:
+        """The teacher's logits of the test images, stored beside it for the other processes."""
+        path = self.place.folder / "logits" / f"{name}.safetensors"
+        expected = {
+            "holds": "test logits",
+            "teacher": self.teacher_digest(name),
+            "data": self.dataset.source_sha256,
+        }
+        try:
+            found, tensors = load_tensors(path)
+            if found == expected:
+                return tensors["test"]
+        except Damaged:
+            pass
+        logits = compute_logits(self.teacher(name), self.course.data.test)
+        save_tensors(path, expected, {"test": logits})
+        return logits
+
+
+def clean_loss(logits: Tensor, targets: Tensor) -> float:
+    """Return half the squared distance of logits to targets (n, C), its mean over n (Eq. 1)."""
+    return 0.5 * (logits.double() - targets.double()).square().sum(1).mean().item()
+
+
+def _mean(flags: Tensor) -> float:
+    return flags.double().mean().item()
+
+
+def seconds_of(course: Course, points: Sequence[Point], images_per_second: float) -> float:
+    """Estimate how long the points take at a speed."""
+    rows = course.data.repeats * course.data.images
+    return sum(point.recipe.epochs * rows / images_per_second for point in points)
+
+
+def check_precision(name: str) -> Any:
+    """Refuse a precision that does not exist.
+
+    Raises:
+        UserError: naming those that do.
+    """
+    if name not in PRECISIONS:
+        raise UserError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}")
+    return name

@@ -1,0 +1,58 @@
+"""Size and speed of a study's networks: parameters, multiplies, bytes, measured latencies."""
+
+import statistics
+import time
+
+import torch
+
+from fastnt.environment import describe_machine
+from fastnt.experiments.lab import Lab
+from fastnt.experiments.store import Store, to_json
+from fastnt.training.model import Model
+
+_REPEATS = 20
+
+
+def measure_networks(lab: Lab, store: Store) -> None:
+    """Write a row for each network of the study that has none: the teachers' and the students'."""
+    course, classes = lab.course, len(lab.dataset.classes)
+    shape = to_json(list(lab.dataset.shape))
+    known = {row["network"] for row in store.rows("SELECT * FROM networks WHERE shape = ?", shape)}
+    models = {lab.teacher(name).notation: lab.teacher(name) for name in lab.study.teacher_recipes()}
+    for point in lab.study.points():
+        network = point.recipe.student_network
+        if network not in models and network not in known:
+            models[network] = course.new_student(point.recipe)
+    rows = []
+    for notation, model in models.items():
+        if notation not in known:
+            rows.append(
+                {
+                    "network": notation,
+                    "shape": shape,
+                    "classes": classes,
+                    "parameters": model.parameter_count,
+                    "multiplies": model.multiply_count,
+                    "bytes": sum(tensor.nbytes for tensor in model.state_dict().values()),
+                    "latency_1": latency(model, 1),
+                    "latency_256": latency(model, 256),
+                    "machine": to_json(describe_machine() | {"device": str(course.compute.device)}),
+                }
+            )
+    store.put_all("networks", rows)
+
+
+@torch.inference_mode()
+def latency(model: Model, batch: int) -> float:
+    """Return the median of the seconds that a forward pass over a batch of images takes."""
+    device = next(model.parameters()).device
+    images = torch.zeros((batch, *model.shape), dtype=torch.uint8, device=device)
+    model.eval()
+    seconds = []
+    for _ in range(_REPEATS + 2):
+        start = time.perf_counter()
+        model(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])

@@ -1,0 +1,166 @@
+"""A study from its definition to its last point: teachers, keys, trainings, networks."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from fastnt.errors import Interrupted, UserError
+from fastnt.experiments.engine import Engine
+from fastnt.experiments.keeper import Stopped
+from fastnt.experiments.lab import Lab, Place
+from fastnt.experiments.measure import measure_networks
+from fastnt.experiments.results import DATABASE, STUDY_FILE
+from fastnt.experiments.store import Row, Store, pack, to_json
+from fastnt.experiments.study import Point
+from fastnt.experiments.study_files import differences, merged, read_study, write_study
+from fastnt.experiments.tutors import provide_teachers
+from fastnt.experiments.watch import Watch, choose_watch
+from fastnt.experiments.workers import Here, Processes, Ray, Workers
+from fastnt.files import locked
+from fastnt.interruption import Interruption
+from fastnt.training.display import choose_progress
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is computed; none of it changes a result."""
+
+    jobs: int = 1  # processes; 0: as many as the cores allow
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None  # of the Ray cluster
+    budget: float | None = None  # seconds
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What ``run_study`` did."""
+
+    whole: bool  # all points are trained, or failed
+    trained: int  # by this process
+    points: int  # of the study
+    failed: list[Row]
+
+
+def run_study(place: Place, options: Options) -> Finding:
+    """Train what the study lacks.
+
+    Raises:
+        UserError: the folder holds another study, or something cannot be read or written.
+        Interrupted: a signal came; all that was in progress has its checkpoint.
+    """
+    command = f"go on with fastnt study {place.folder}"
+    with Interruption() as interruption:
+        try:
+            with interruption.deferred():
+                return _run(begin_study(place), options, lambda: interruption.arrived)
+        except (KeyboardInterrupt, Stopped):
+            raise Interrupted(command) from None
+
+
+def begin_study(place: Place) -> Place:
+    """Write study.toml, or find that the folder holds the same study with fewer seeds or settings.
+
+    Raises:
+        UserError: it holds another study, or the study names code that is not trusted.
+    """
+    path = place.folder / STUDY_FILE
+    study = place.study
+    with locked(place.folder / ".study.lock"):
+        if path.exists():
+            stored = read_study(path)
+            if found := differences(study, stored):
+                raise UserError(
+                    f"{place.folder} holds another study: {'; '.join(found)}; go on with that one "
+                    f"(fastnt study {place.folder}), or begin this under another --name"
+                )
+            study = merged(study, stored)
+        for name in study.named_code():
+            place.trust.check(name, path)
+        write_study(path, study)
+    return Place(**{**vars(place), "study": study})
+
+
+def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Finding:
+    store = Store(place.studies / DATABASE)
+    with choose_progress(quiet=options.quiet) as progress:
+        lab = Lab(place, progress)
+        provide_teachers(lab, store, stop_asked)
+        points = [(point, lab.key(point)) for point in place.study.points()]
+    _write_what_is_shared(lab, store, points)
+    missing = len({key for _, key in points}) - len(store.finished(key for _, key in points))
+    watch = choose_watch(len({key for _, key in points}), quiet=options.quiet)
+    workers = _workers(lab, options, missing, watch, stop_asked)
+    engine = Engine(place, store, workers, watch, stop_asked, options.budget)
+    try:
+        whole = engine.run(points)
+    finally:
+        workers.close()
+        watch.close()
+    if stop_asked():
+        done = len(store.finished(key for _, key in points))
+        raise Interrupted(
+            f"{done} of {watch.total} students are trained; go on with fastnt study {place.folder}"
+        )
+    if whole:
+        measure_networks(lab, store)
+    return Finding(whole, engine.trained, watch.total, engine.failed)
+
+
+def _workers(
+    lab: Lab, options: Options, missing: int, watch: Watch, stop_asked: Callable[[], bool]
+) -> Workers:
+    if options.engine == "ray" and missing:
+        return Ray(lab.place, options.address)
+    jobs = options.jobs
+    if jobs == 0:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        on_cpu = lab.course.compute.device.type == "cpu"
+        jobs = max(1, (cores or 1) // lab.study.threads) if on_cpu else 1
+    jobs = min(jobs, missing)
+    if jobs <= 1:
+        return Here(lab, watch.tell, stop_asked)
+    return Processes(lab.place, jobs, watch.tell)
+
+
+def _write_what_is_shared(lab: Lab, store: Store, points: list[tuple[Point, str]]) -> None:
+    """Write the data's row, and which point is which of the study.
+
+    Raises:
+        UserError: a point was another one when the study went on the last time.
+    """
+    study, data, dataset = lab.place.folder.name, lab.course.data, lab.dataset
+    known = {
+        (row["setting"], row["seed"]): row["key"]
+        for row in store.rows("SELECT * FROM study_points WHERE study = ?", study)
+    }
+    for point, key in points:
+        if known.get((point.setting, point.seed), key) != key:
+            raise UserError(
+                f"setting {point.setting!r}, seed {point.seed}, of {lab.place.folder} is not what it was "
+                "when the study went on the last time: its study.toml, its data, a teacher's file or the "
+                "network's code has changed; restore what changed, or begin the study under another "
+                "--name"
+            )
+    store.put_all(
+        "study_points",
+        [{"study": study, "setting": p.setting, "seed": p.seed, "key": key} for p, key in points],
+    )
+    store.put(
+        "data",
+        {
+            "digest": data.digest,
+            "name": dataset.name,
+            "official": dataset.official,
+            "source": dataset.source_sha256,
+            "classes": to_json(list(dataset.classes)),
+            "shape": to_json(list(dataset.shape)),
+            "train_images": data.images,
+            "held_out_labels": pack(data.held_out_labels.numpy()),
+            "test_labels": pack(data.test_labels.numpy()),
+        },
+    )
+    with suppress(OSError):
+        (lab.place.studies / "in-progress").rmdir()

@@ -1,0 +1,146 @@
+"""The database of points: one SQLite file for all studies of a folder.
+
+A point is written once, in one transaction, when its training has ended. Its key (see
+``Recipe.key``) says all that decides its result, so that a point that one study has serves all.
+"""
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnt.errors import UserError
+
+# Errors and agreements are fractions. Losses are the clean L2 loss (paper, Eq. 1), means over images.
+_OUTCOME = """
+    {0}_epoch INTEGER, {0}_held_out_error REAL, {0}_test_error REAL, {0}_test_wrong INTEGER,
+    {0}_agreement REAL, {0}_train_loss REAL, {0}_held_out_loss REAL, {0}_test_loss REAL,
+    {0}_predictions BLOB"""
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS points (
+    key TEXT PRIMARY KEY, recipe TEXT NOT NULL, seed INTEGER NOT NULL, arithmetic TEXT NOT NULL,
+    data TEXT NOT NULL, teachers TEXT NOT NULL, machine TEXT NOT NULL, date TEXT NOT NULL,
+    {_OUTCOME.format("last")}, {_OUTCOME.format("best")},
+    epochs TEXT, seconds REAL, error TEXT);
+CREATE TABLE IF NOT EXISTS study_points (
+    study TEXT, setting TEXT, seed INTEGER, key TEXT NOT NULL, PRIMARY KEY (study, setting, seed));
+CREATE TABLE IF NOT EXISTS data (
+    digest TEXT PRIMARY KEY, name TEXT NOT NULL, official INTEGER NOT NULL, source TEXT NOT NULL,
+    classes TEXT NOT NULL, shape TEXT NOT NULL, train_images INTEGER NOT NULL,
+    held_out_labels BLOB NOT NULL, test_labels BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS teachers (
+    digest TEXT, data TEXT, recipe TEXT NOT NULL, note TEXT NOT NULL, train_error REAL,
+    held_out_error REAL, test_error REAL, test_wrong INTEGER, predictions BLOB, logit_rms REAL,
+    epochs TEXT, PRIMARY KEY (digest, data));
+CREATE TABLE IF NOT EXISTS study_teachers (
+    study TEXT, name TEXT, digest TEXT NOT NULL, PRIMARY KEY (study, name));
+CREATE TABLE IF NOT EXISTS networks (
+    network TEXT, shape TEXT, classes INTEGER, parameters INTEGER, multiplies INTEGER,
+    bytes INTEGER, latency_1 REAL, latency_256 REAL, machine TEXT,
+    PRIMARY KEY (network, shape, classes));
+"""
+Row = dict[str, Any]
+
+
+class Store:
+    """One database; every method opens it anew, so that any number of processes may share it."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file where there is none.
+
+        Raises:
+            UserError: it is no database of studies, damaged, or cannot be written.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as database:
+            database.executescript(_SCHEMA)
+            (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(state)
+
+    def put(self, table: str, row: Mapping[str, Any]) -> None:
+        """Write a row over any of the same key, in one transaction.
+
+        Raises:
+            UserError: the disk is full or the file cannot be written.
+        """
+        self.put_all(table, [row])
+
+    def put_all(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows of the same columns over any of the same keys, in one transaction."""
+        rows = list(rows)
+        if not rows:
+            return
+        names = ", ".join(rows[0])
+        values = ", ".join(f":{name}" for name in rows[0])
+        with self._open() as database:
+            database.executemany(
+                f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({values})", rows
+            )
+
+    def rows(self, query: str, *values: Any) -> list[Row]:
+        """Return what a query finds, as dictionaries by column."""
+        with self._open() as database:
+            return [dict(row) for row in database.execute(query, values)]
+
+    def finished(self, keys: Iterable[str]) -> set[str]:
+        """Return those of the keys whose points were trained to their end without an error."""
+        done = {row["key"] for row in self.rows("SELECT key FROM points WHERE error IS NULL")}
+        return done.intersection(keys)
+
+    def copy_to(self, path: Path) -> None:
+        """Write a compact copy of the database, whole also while others write to this one."""
+        with self._open() as database, closing(sqlite3.connect(path)) as copy:
+            database.backup(copy)
+            copy.execute("VACUUM")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=120)) as database:
+                database.row_factory = sqlite3.Row
+                with database:  # commits, or takes all back
+                    yield database
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self.path} {_why(error)}") from error
+
+
+def _why(error: sqlite3.DatabaseError) -> str:
+    text = " ".join(str(error).split())
+    if "full" in text or "I/O" in text:
+        return f"cannot be written ({text}): free some space on the disk, and run the study again"
+    if "readonly" in text or "unable to open" in text:
+        return f"cannot be opened for writing ({text}); choose a folder you may write to (--studies-dir)"
+    if "locked" in text:
+        return (
+            "has been locked by another process for two minutes; end that process, or wait for it"
+        )
+    return (
+        f"is no sound database of studies ({text}); restore it from a copy, or move it away: the "
+        "points in it are then trained again"
+    )
+
+
+def pack(numbers: npt.NDArray[Any]) -> bytes:
+    """Compress non-negative integers: of the smallest of uint8, uint16 and uint32, little-endian."""
+    largest = int(numbers.max(initial=0))
+    kind = next(k for k in ("<u1", "<u2", "<u4") if largest <= np.iinfo(k).max)
+    return kind[1:].encode() + zlib.compress(numbers.astype(kind).tobytes(), 9)
+
+
+def unpack(blob: bytes) -> npt.NDArray[np.int64]:
+    """Return what ``pack`` compressed."""
+    kind = "<" + blob[:2].decode()
+    return np.frombuffer(zlib.decompress(blob[2:]), kind).astype(np.int64)
+
+
+def to_json(value: Any) -> str:
+    """JSON with sorted keys: equal values give equal text."""
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,159 @@
+"""A study: a base recipe, named changes to it, and the seeds with which each is trained."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastnt.config import ENTRIES, Recipe
+from fastnt.errors import UserError
+from fastnt.recipe_files import named_code, typed
+
+CLEAN: Mapping[str, Any] = {"alpha": 0.0, "sigma": 0.0, "teacher_alphas": ()}
+FIRST_PILOT_SEED = 1000  # above the base seed: pilot seeds never meet the study's own
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Changes to the base recipe, under a name."""
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)  # recipe keys and their values
+    baseline: str = ""  # the setting it is compared with; empty: the study's
+    teachers: tuple[str, ...] = ()  # whose logits are combined; empty: all of the study's
+    paper: float | None = None  # the test error that the paper prints, in percent
+
+
+@dataclass(frozen=True)
+class Point:
+    """One student's training."""
+
+    setting: str
+    seed: int
+    recipe: Recipe  # complete; its teacher is the names in ``teachers``
+    teachers: tuple[str, ...]  # as the study's folder names them
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked. ``points`` tells what has to be trained for it.
+
+    Seeds vary a student's weights, order, dropout and noise. All settings of a seed share the
+    initial weights, the order and the random words of mask and noise, so that they are paired.
+    """
+
+    name: str
+    title: str
+    recipe: Recipe  # the base
+    settings: tuple[Setting, ...]
+    baseline: str  # the setting that the others are compared with
+    primary: tuple[str, ...]  # the settings on which the verdict is spoken, fixed beforehand
+    swept: tuple[str, ...] = ()  # recipe keys along which the main figure is drawn
+    seeds: int = 5
+    tune: int = 0  # pilot seeds that choose the primary setting instead
+    vary_teacher: bool = False  # each seed has a teacher of its own
+    # Each teacher's changes to the base recipe, by name.
+    teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"teacher": {}})
+    precision: str = "float32"
+    threads: int = 1  # of torch, on a CPU; part of the arithmetic, so that it is fixed
+
+    def __post_init__(self) -> None:
+        """Check that the settings fit together.
+
+        Raises:
+            UserError: it names the setting.
+        """
+        names = [setting.name for setting in self.settings]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"two settings of {self.name} are called {name!r}; rename one")
+        for role, used in (
+            ("baseline", (self.baseline, *(s.baseline for s in self.settings if s.baseline))),
+            ("primary", self.primary),
+        ):
+            for name in used:
+                if name not in names:
+                    raise UserError(
+                        f"the {role} of {self.name} is {name!r}, which is no setting; "
+                        f"settings are {', '.join(names)}"
+                    )
+        for number, least in (("seeds", 1), ("threads", 1), ("tune", 0)):
+            if not least <= getattr(self, number) < FIRST_PILOT_SEED:
+                raise UserError(
+                    f"{number} of {self.name} is {getattr(self, number)}; it must be at least {least} "
+                    f"and below {FIRST_PILOT_SEED}"
+                )
+        for setting in self.settings:
+            self._check(setting)
+
+    def _check(self, setting: Setting) -> None:
+        for key in setting.changes:
+            if key in ENTRIES and not set(ENTRIES[key].parts) & {"student", "noise"}:
+                raise UserError(
+                    f"setting {setting.name!r} of {self.name} changes {key}, which belongs to the "
+                    f"{ENTRIES[key].parts[0]}; all settings share that: change the base recipe"
+                )
+        for name in setting.teachers:
+            if name not in self.teachers:
+                raise UserError(
+                    f"setting {setting.name!r} of {self.name} has the teacher {name!r}; the study's "
+                    f"are {', '.join(self.teachers)}"
+                )
+        self.point(setting, self.recipe.seed)
+
+    def setting(self, name: str) -> Setting:
+        """Return the setting of that name."""
+        return next(setting for setting in self.settings if setting.name == name)
+
+    def baseline_of(self, name: str) -> str:
+        """Return the name of the setting that ``name`` is compared with; it may be itself."""
+        return self.setting(name).baseline or self.baseline
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds of the verdict, then those of the pilot."""
+        first = self.recipe.seed
+        pilots = range(first + FIRST_PILOT_SEED, first + FIRST_PILOT_SEED + self.tune)
+        return [*range(first, first + self.seeds), *pilots]
+
+    def point(self, setting: Setting, seed: int) -> Point:
+        """Return the training of a setting with a seed.
+
+        Raises:
+            UserError: a change is of an unknown key or not allowed.
+        """
+        teachers = tuple(
+            self.teacher_file(name, seed) for name in setting.teachers or self.teachers
+        )
+        where = f"setting {setting.name!r}"
+        changes = {key: typed(key, value, where) for key, value in setting.changes.items()}
+        teacher = teachers if len(teachers) > 1 else teachers[0]
+        base = dataclasses.replace(self.recipe.resolved(), teacher=teacher, seed=seed)
+        return Point(setting.name, seed, dataclasses.replace(base, **changes), teachers)
+
+    def points(self) -> list[Point]:
+        """All trainings, seed by seed, so that a study stopped early has whole seeds."""
+        return [self.point(s, seed) for seed in self.all_seeds for s in self.settings]
+
+    def teacher_file(self, name: str, seed: int) -> str:
+        """Return what the file of a teacher is called, without its suffix, for a student's seed."""
+        return f"{name}-seed{seed}" if self.vary_teacher else name
+
+    def teacher_recipes(self) -> dict[str, Recipe]:
+        """Return the recipe with which each teacher is made, by its file's name."""
+        recipes = {}
+        for name, changes in self.teachers.items():
+            typed_changes = {key: typed(key, value, name) for key, value in changes.items()}
+            recipe = dataclasses.replace(self.recipe.resolved(), **typed_changes)
+            for seed in self.all_seeds:
+                shift = seed - self.recipe.seed if self.vary_teacher else 0
+                assert recipe.teacher_seed is not None
+                recipes[self.teacher_file(name, seed)] = dataclasses.replace(
+                    recipe, teacher_seed=recipe.teacher_seed + shift
+                )
+        return recipes
+
+    def named_code(self) -> list[str]:
+        """Return each ``module:factory`` that training this study calls."""
+        recipes = [*self.teacher_recipes().values(), *(point.recipe for point in self.points())]
+        return sorted({name for recipe in recipes for _, name in named_code(recipe)})

@@ -1,0 +1,170 @@
+"""Studies as TOML: ``study.toml`` in a study's folder, and files of the user's own in the same form.
+
+name = "mine"
+baseline = "clean"
+primary = ["noisy"]
+
+[recipe]                     # changes to the data set's recipe
+dataset = "mnist"
+
+[[settings]]
+name = "clean"
+changes = {alpha = 0.0, sigma = 0.0}
+
+[[settings]]
+name = "noisy"
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fastnt.config import FIELDS, Recipe
+from fastnt.errors import UserError
+from fastnt.experiments.study import Setting, Study
+from fastnt.files import write_text
+from fastnt.recipe_files import load_recipe
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "title": (str,),
+    "baseline": (str,),
+    "primary": (list,),
+    "swept": (list,),
+    "seeds": (int,),
+    "tune": (int,),
+    "vary_teacher": (bool,),
+    "precision": (str,),
+    "threads": (int,),
+    "recipe": (dict,),
+    "teachers": (dict,),
+    "settings": (list,),
+}
+_SETTING_KINDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "changes": (dict,),
+    "baseline": (str,),
+    "teachers": (list,),
+    "paper": (int, float),
+}
+
+
+def write_study(path: Path, study: Study) -> None:
+    """Write ``study`` to a .toml file, its recipe whole.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    values = _plain(dataclasses.asdict(study))
+    values["settings"] = [
+        {k: v for k, v in setting.items() if v not in ("", [], None)}
+        for setting in values["settings"]
+    ]
+    write_text(path, tomli_w.dumps(values))
+
+
+def read_study(path: Path) -> Study:
+    """Read a study of the user's own, or one that ``write_study`` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or something in it is unknown, missing or wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the study {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no study: {error}; mend the file") from error
+    return make_study(values, str(path))
+
+
+def make_study(values: Mapping[str, Any], origin: str) -> Study:
+    """Make a study of TOML values; ``origin`` is named where something is wrong.
+
+    Raises:
+        UserError: something is unknown, missing or wrong.
+    """
+    _check(values, _KINDS, origin, needed=("name", "baseline", "settings"))
+    # What code it names is looked at before anything is trained.
+    recipe = load_recipe(
+        None, None, values.get("recipe", {}), given_by=f"[recipe] of {origin}", trust=None
+    )
+    settings = []
+    for setting in values["settings"]:
+        if not isinstance(setting, dict):
+            raise UserError(f"settings in {origin} must be tables, such as [[settings]]")
+        _check(setting, _SETTING_KINDS, f"a setting of {origin}", needed=("name",))
+        settings.append(Setting(**setting | {"teachers": tuple(setting.get("teachers", ()))}))
+    rest = {k: v for k, v in values.items() if k not in ("recipe", "settings")}
+    for name in ("primary", "swept"):
+        rest[name] = tuple(values.get(name, ()))
+    rest.setdefault("title", values["name"])
+    return Study(**rest, recipe=recipe, settings=tuple(settings))
+
+
+def differences(asked: Study, stored: Study) -> list[str]:
+    """Say what of ``asked`` is another than in ``stored``; settings and seeds may have been added."""
+    free = {"recipe", "settings", "seeds", "title", "primary"}
+    found = [
+        f"{name} is {getattr(asked, name)!r}, not {getattr(stored, name)!r}"
+        for name in (field.name for field in dataclasses.fields(Study))
+        if name not in free and getattr(asked, name) != getattr(stored, name)
+    ]
+    found += [
+        f"{name} is {getattr(asked.recipe, name)!r}, not {getattr(stored.recipe, name)!r}"
+        for name in FIELDS
+        if getattr(asked.recipe, name) != getattr(stored.recipe, name)
+    ]
+    known = {setting.name: setting for setting in stored.settings}
+    for setting in asked.settings:
+        before = known.get(setting.name, setting)
+        if stored.point(setting, 0) != stored.point(before, 0):
+            found.append(f"setting {setting.name!r} has other changes")
+    return found
+
+
+def merged(asked: Study, stored: Study) -> Study:
+    """Return ``asked`` with the settings and seeds that ``stored`` has beside."""
+    names = {setting.name for setting in asked.settings}
+    more = tuple(setting for setting in stored.settings if setting.name not in names)
+    seeds = max(asked.seeds, stored.seeds)
+    return dataclasses.replace(
+        asked, settings=asked.settings + more, seeds=seeds, primary=stored.primary
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists; None, which TOML has not, left out."""
+    if isinstance(value, Recipe):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _check(
+    values: Mapping[str, Any],
+    kinds: Mapping[str, tuple[type, ...]],
+    origin: str,
+    needed: tuple[str, ...],
+) -> None:
+    for key, value in values.items():
+        if key not in kinds:
+            near = difflib.get_close_matches(key, kinds, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(kinds)}"
+            raise UserError(f"unknown key {key!r} in {origin}; {hint}")
+        if not isinstance(value, kinds[key]) or (
+            isinstance(value, bool) and bool not in kinds[key]
+        ):
+            kind = " or ".join(kind.__name__ for kind in kinds[key])
+            raise UserError(f"{key} in {origin} is {value!r}; it must be a {kind}")
+    for key in needed:
+        if not values.get(key):
+            raise UserError(f"{origin} has no {key}; add it")

@@ -1,0 +1,118 @@
+"""The teachers of a study: made or copied once into its folder, described in its database."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import asdict
+
+from fastnt.config import Recipe
+from fastnt.errors import UserError
+from fastnt.experiments.keeper import StudyKeeper
+from fastnt.experiments.lab import Lab
+from fastnt.experiments.store import Store, pack, to_json
+from fastnt.files import locked
+from fastnt.training.model import Model
+from fastnt.training.teachers import check_fits, find_teachers, make_given, read_given
+
+
+def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> None:
+    """See that each teacher of the study lies in its folder and stands in the database.
+
+    A teacher that lies there is used; it is never trained anew, since another machine would make
+    another one. Otherwise it is the given file, one trained before in the same way, or trained here.
+
+    Raises:
+        UserError: a given file is missing, damaged or of other data; the folder's file is missing or
+            another than when the study was begun; or a training diverged.
+        Stopped: it was asked to stop in a training, whose checkpoint stands.
+    """
+    known = {
+        row["name"]: row["digest"]
+        for row in store.rows("SELECT * FROM study_teachers WHERE study = ?", lab.place.folder.name)
+    }
+    for name, recipe in lab.study.teacher_recipes().items():
+        path = lab.teacher_path(name)
+        if name in known and not path.exists():
+            raise UserError(
+                f"{path} is missing, the teacher of students that are trained; restore it from a copy, "
+                "or begin the study under another --name"
+            )
+        records = None
+        with locked(lab.place.folder / f".{name}.lock"):
+            if not path.exists():
+                keeper = StudyKeeper(lab.place.folder / f"{name}-checkpoint", stop_asked)
+                model = _make(lab, recipe, keeper)
+                model.save(path)
+                records = [asdict(record) for record in keeper.records]
+                keeper.clear()
+        if known.get(name, lab.teacher_digest(name)) != lab.teacher_digest(name):
+            raise UserError(
+                f"{path} is another teacher than the one of the students that are trained; restore it "
+                "from a copy, or begin the study under another --name"
+            )
+        _describe(lab, store, name, recipe, records)
+
+
+def _make(lab: Lab, recipe: Recipe, keeper: StudyKeeper) -> Model:
+    course = dataclasses.replace(lab.course, recipe=recipe)
+    given = read_given(recipe.teachers, lab.place.trust)
+    for network, origin in zip(given, recipe.teachers, strict=True):
+        if isinstance(network, Model):
+            check_fits(network, lab.dataset, origin)
+    if len(given) > 1:
+        raise UserError("a study names each of its teachers by itself; give one file a name")
+    (teacher,) = find_teachers(course, make_given(course, given), keeper)
+    check_unseen(teacher, lab, recipe.teacher)
+    return teacher
+
+
+def check_unseen(teacher: Model, lab: Lab, origin: object) -> str:
+    """Refuse a teacher that was trained on images which are to judge the students.
+
+    Returns:
+        What the page says of it: nothing where the teacher saw none of them.
+
+    Raises:
+        UserError: it saw held-out or test images; the message counts them.
+    """
+    if teacher.seen is None:
+        return "The teacher's file does not say on which images it was trained."
+    overlap = lab.course.data.overlap(teacher.seen)
+    if overlap is None:
+        return "The teacher was trained on images of other source files, which cannot be compared."
+    if any(overlap):
+        held_out, test = overlap
+        raise UserError(
+            f"the teacher {origin} was trained on {held_out:,} of the held-out and {test:,} of the test "
+            f"images of {lab.dataset.name}, which would judge its students; give another teacher, or "
+            "hold the same images out as it did (validation, train_samples)"
+        )
+    return ""
+
+
+def _describe(
+    lab: Lab, store: Store, name: str, recipe: Recipe, records: list[dict[str, object]] | None
+) -> None:
+    """Write what the teacher answers into the database, unless it stands there."""
+    digest, data = lab.teacher_digest(name), lab.course.data
+    study = lab.place.folder.name
+    store.put("study_teachers", {"study": study, "name": name, "digest": digest})
+    known = "SELECT digest FROM teachers WHERE digest = ? AND data = ?"
+    if store.rows(known, digest, data.digest):
+        return
+    tables, test = lab.tables(name), lab.test_logits(name).argmax(1)
+    wrong = int((test != data.test_labels).sum())
+    held_out = tables.validation.argmax(1) != data.held_out_labels
+    row = {
+        "digest": digest,
+        "data": data.digest,
+        "recipe": to_json(asdict(recipe)),
+        "note": check_unseen(lab.teacher(name), lab, name),
+        "train_error": (tables.train.argmax(1) != data.train_labels).double().mean().item(),
+        "held_out_error": held_out.double().mean().item(),
+        "test_error": wrong / len(test),
+        "test_wrong": wrong,
+        "predictions": pack(test.numpy()),
+        "logit_rms": tables.train.double().square().mean().sqrt().item(),
+        "epochs": to_json(records) if records else None,
+    }
+    store.put("teachers", row)

@@ -1,0 +1,57 @@
+"""A study's verdict in sentences that a referee would accept."""
+
+from fastnt.experiments.analysis import Analysis, SettingResult, sees
+from fastnt.experiments.results import StudyResults
+from fastnt.statistics import Interval
+
+
+def verdicts(results: StudyResults, analysis: Analysis) -> list[str]:
+    """Return one sentence a primary comparison."""
+    sentences = [_verdict(results, setting) for setting in analysis.primary]
+    return sentences or ["No verdict yet: the settings of the verdict have no seeds in common."]
+
+
+def _verdict(results: StudyResults, result: SettingResult) -> str:
+    comparison, study = result.comparison, results.study
+    if comparison is None:
+        return f"{result.name} is its own baseline."
+    name = results.data["name"]
+    whose = "for these teachers" if study.vary_teacher else "for this teacher"
+    seeds = f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}"
+    baseline = result.test_error - comparison.difference
+    figures = (
+        f"test error {100 * result.test_error:.2f} % against {100 * baseline:.2f} %, "
+        f"{comparison.difference_in_images:+.1f} of {comparison.images:,} images, {seeds}"
+    )
+    if comparison.paired is None:
+        return (
+            f"No verdict from one seed: {name}, {result.name} against {result.baseline}: {figures}."
+        )
+    interval = comparison.crossed or comparison.paired.interval
+    kind = "" if comparison.crossed else ", for these test images"
+    smallest = sees(result)
+    seen = (
+        ""
+        if smallest is None
+        else f"; differences from {100 * smallest:.2f} points on would be seen"
+    )
+    family = ""
+    if result.p_holm_primary is not None and len(study.primary) > 1:
+        family = f", Holm's p {result.p_holm_primary:.3g} over {len(study.primary)} verdicts"
+    word = {
+        "better": "is better than",
+        "worse": "is worse than",
+        "better on these test images": "is better on these test images than",
+        "worse on these test images": "is worse on these test images than",
+        "no difference seen": "shows no difference from",
+    }[comparison.verdict]
+    return (
+        f"On {name} {result.name} {word} {result.baseline} {whose}: {figures}; difference "
+        f"{100 * comparison.difference:+.2f} points, 95 % interval {in_points(interval)}{kind}"
+        f"{family}{seen}."
+    )
+
+
+def in_points(interval: Interval) -> str:
+    """``-0.20 to +0.05``: an interval of a difference in percentage points."""
+    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"

@@ -1,0 +1,217 @@
+"""Who trains points: this process, a pool of processes, or tasks on a Ray cluster."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
+from typing import Any, Protocol
+
+from fastnt.environment import keep_freed_memory
+from fastnt.errors import UserError
+from fastnt.experiments.keeper import Stopped
+from fastnt.experiments.lab import Lab, Place
+from fastnt.experiments.store import Row
+from fastnt.experiments.study import Point
+from fastnt.training.display import Silent
+from fastnt.training.progress import EpochRecord
+
+# What a worker tells of a training: its key, and the epochs done, a fraction.
+Tell = Callable[[str, float], None]
+
+
+class Workers(Protocol):
+    """Trains ``count`` points at a time."""
+
+    count: int
+
+    def submit(self, point: Point, key: str) -> Future[Row | None]:
+        """Train a point; the future is its row, or None where it was stopped."""
+
+    def stop(self) -> None:
+        """Ask all trainings to stop; each saves its checkpoint."""
+
+    def close(self) -> None:
+        """Let the workers go."""
+
+
+class Here:
+    """Trains in this process, one point after the other."""
+
+    count = 1
+
+    def __init__(self, lab: Lab, tell: Tell, stop_asked: Callable[[], bool]) -> None:
+        self._lab, self._tell, self._asked = lab, tell, stop_asked
+        self._stopped = False
+
+    def submit(self, point: Point, key: str) -> Future[Row | None]:
+        """Train the point before it returns."""
+        future: Future[Row | None] = Future()
+        future.set_result(train_point(self._lab, point, key, self._tell, self._stop_asked))
+        return future
+
+    def stop(self) -> None:
+        """Stop before the next point."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _stop_asked(self) -> bool:
+        return self._stopped or self._asked()
+
+
+class Processes:
+    """A pool of processes on this machine, each with the study's threads."""
+
+    def __init__(self, place: Place, count: int, tell: Tell) -> None:
+        self.count = count
+        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
+        self._news, self._stop = context.Queue(), context.Event()
+        self._pool = ProcessPoolExecutor(
+            count, context, initializer=_begin, initargs=(place, self._news, self._stop)
+        )
+        self._listener = threading.Thread(target=self._listen, args=(tell,), daemon=True)
+        self._listener.start()
+
+    def submit(self, point: Point, key: str) -> Future[Row | None]:
+        """Send the point to a free process."""
+        return self._pool.submit(_train, point, key)
+
+    def stop(self) -> None:
+        """Ask all processes to stop."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._stop.set()
+        self._pool.shutdown()
+        self._news.put(None)
+        self._listener.join()
+
+    def _listen(self, tell: Tell) -> None:
+        while (news := self._news.get()) is not None:
+            tell(*news)
+
+
+class Ray:
+    """Tasks on a Ray cluster, each retried where its worker is lost.
+
+    All machines need the studies' folder and the cache folder at the same paths.
+    """
+
+    def __init__(self, place: Place, address: str | None) -> None:
+        """Join the cluster at ``address``; None makes one of this machine.
+
+        Raises:
+            UserError: Ray is not installed, or there is no cluster.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError(
+                "--engine ray needs the package ray; install it: python -m pip install 'fastnt[ray]'"
+            ) from error
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
+        except Exception as error:
+            raise UserError(
+                f"there is no Ray cluster at {address} ({error}); start one: ray start --head"
+            ) from error
+        self._ray, self._place = ray, ray.put(place)
+        gpus = 1 if place.device == "cuda" else 0
+        resources = ray.cluster_resources()
+        each = resources.get("GPU", 0) if gpus else resources["CPU"] / place.study.threads
+        self.count = max(1, int(each))
+        self._task = ray.remote(
+            num_cpus=place.study.threads, num_gpus=gpus, max_retries=-1, retry_exceptions=False
+        )(_train_anywhere)
+        self._tasks: list[Any] = []
+
+    def submit(self, point: Point, key: str) -> Future[Row | None]:
+        """Make a task of the point."""
+        task = self._task.remote(self._place, point, key)
+        self._tasks.append(task)
+        future: Future[Row | None] = task.future()
+        return future
+
+    def stop(self) -> None:
+        """Interrupt the tasks, which save their checkpoints."""
+        for task in self._tasks:
+            self._ray.cancel(task)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._ray.shutdown()
+
+
+def train_point(
+    lab: Lab, point: Point, key: str, tell: Tell, stop_asked: Callable[[], bool]
+) -> Row | None:
+    """Train a point; None where it was stopped."""
+    watched = _Fractions(key, tell)
+    try:
+        return lab.train(point, key, watched, stop_asked)
+    except Stopped:
+        return None
+
+
+class _Fractions(Silent):
+    """Tells which part of a training's epochs is done, after each of them."""
+
+    def __init__(self, key: str, tell: Tell) -> None:
+        self._key, self._tell, self._epochs = key, tell, 1
+
+    def begin(self, phase: str, epochs: int, images: int) -> None:
+        self._epochs = epochs
+
+    def end_epoch(self, record: EpochRecord) -> None:
+        self._tell(self._key, record.epoch / self._epochs)
+
+
+_lab: Lab
+_news: Any
+_stop: Any
+
+
+def _begin(place: Place, news: Any, stop: Any) -> None:
+    """Make a process of the pool ready: signals are the parent's, with whom it dies."""
+    global _lab, _news, _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    keep_freed_memory()
+    _lab, _news, _stop = Lab(place, Silent()), news, stop
+
+
+def _die_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _train(point: Point, key: str) -> Row | None:
+    return train_point(_lab, point, key, lambda *news: _news.put(news), _stop.is_set)
+
+
+_kept: tuple[Place, Lab] | None = None
+
+
+def _lab_of(place: Place) -> Lab:
+    """Open the place, or find it open from the task before."""
+    global _kept
+    if _kept is None or _kept[0] != place:
+        keep_freed_memory()
+        _kept = place, Lab(place, Silent())
+    return _kept[1]
+
+
+def _train_anywhere(place: Place, point: Point, key: str) -> Row | None:
+    """Train a point in a process that Ray keeps for the next; an interrupt stops it."""
+    asked = threading.Event()
+    with suppress(ValueError):  # a handler can be set in a main thread alone
+        signal.signal(signal.SIGINT, lambda number, frame: asked.set())
+    return train_point(_lab_of(place), point, key, lambda *news: None, asked.is_set)

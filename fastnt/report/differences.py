@@ -1,0 +1,61 @@
+"""What tells runs apart: every key of the recipe, and of the arithmetic, in which they differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastnt.config import FIELDS
+from fastnt.report.runs import SavedRun
+from fastnt.report.style import noise_text
+
+_NOISE = ("alpha", "sigma", "teacher_alphas")  # said of every run
+
+
+def differences(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:
+    """Return for each run the keys and values in which it differs from others of its data set.
+
+    Runs of different data sets differ in nearly every key. A key that a run lacks has its default;
+    of the arithmetic, keys count that every run has. Alpha and sigma are left to ``noise_label``.
+    """
+    return [
+        {
+            key: value
+            for key, value in values(run).items()
+            if key not in _NOISE
+            and any(values(other).get(key, value) != value for other in _of_dataset(runs, run))
+        }
+        for run in runs
+    ]
+
+
+def values(run: SavedRun) -> dict[str, Any]:
+    """Return a run's recipe, completed with defaults, and what else decides its bits, ready for JSON."""
+    defaults = {name: field.default for name, field in FIELDS.items()}
+    recipe = {key: list(v) if isinstance(v, tuple) else v for key, v in defaults.items()}
+    return recipe | run.recipe | run.compute
+
+
+def noise_label(run: SavedRun) -> str:
+    """Say a run's noise: ``α 0.5, σ 0.6``."""
+    alpha = run.recipe.get("teacher_alphas") or run.recipe.get("alpha", float("nan"))
+    return noise_text(alpha, run.recipe.get("sigma", float("nan")))
+
+
+def differences_text(differs: dict[str, Any]) -> str:
+    """Say what ``differences`` found of a run: ``seed 1, student_network FC16-FC10``."""
+    return ", ".join(f"{key} {_text(key, value)}" for key, value in differs.items())
+
+
+def _of_dataset(runs: Sequence[SavedRun], run: SavedRun) -> list[SavedRun]:
+    return [other for other in runs if other.recipe.get("dataset") == run.recipe.get("dataset")]
+
+
+def _text(key: str, value: Any) -> str:
+    if key == "teacher":
+        names = value if isinstance(value, list) else [value]
+        return " + ".join("/".join(Path(name).parts[-2:]) for name in names) or "trained"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value in (None, "") else str(value)

@@ -1,0 +1,90 @@
+"""What errors mean, in words: with intervals, and by tests, instead of bare percentages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastnt.statistics import Comparison, Interval, wilson
+
+LEVEL = 0.05  # of McNemar's p, from which on two networks are called not distinguishable
+
+
+def error_interval(found: Mapping[str, Any]) -> Interval | None:
+    """Return Wilson's 95 % interval of a network's test error, a fraction; None without counts.
+
+    ``found`` is the network's part of a summary.
+    """
+    wrong, images = found.get("test_wrong"), found.get("test_images")
+    return None if wrong is None or not images else wilson(wrong, images)
+
+
+def error_text(found: Mapping[str, Any]) -> str:
+    """Say a network's test error, with its interval: ``8.61 % (6.1 to 12.0)``."""
+    interval = error_interval(found)
+    return f"{100 * found['test_error']:.2f} %" + (f" ({percents(interval)})" if interval else "")
+
+
+def percents(interval: Interval | None, to: str = " to ") -> str:
+    """``6.1 to 12.0``, and ``0.85 to 1.28`` where the ends are near; nothing for None."""
+    if interval is None:
+        return ""
+    digits = 1 if interval.high - interval.low >= 0.01 else 2
+    return f"{100 * interval.low:.{digits}f}{to}{100 * interval.high:.{digits}f}"
+
+
+def counts_text(
+    names: tuple[str, str], wrong: tuple[int, int], images: int, p: float, tests: int = 1
+) -> str:
+    """Say what two networks' errors on the same images mean.
+
+    ``35 against 31 of 360 wrong: these two networks are not distinguishable (McNemar p = 0.45)``
+
+    Args:
+        names: of the networks.
+        wrong: of their answers, how many.
+        images: of the test set.
+        p: McNemar's, adjusted by Holm where there are several ``tests``.
+        tests: how many pairs are compared.
+    """
+    meaning = "these two networks are not distinguishable"
+    if p < LEVEL:
+        meaning = f"on these images {names[wrong[0] > wrong[1]]} is better"
+    p_text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    holm = f", by Holm over {tests}" if tests > 1 else ""
+    return (
+        f"{wrong[0]:,} against {wrong[1]:,} of {images:,} wrong: {meaning} (McNemar {p_text}{holm})"
+    )
+
+
+def difference_text(summary: Mapping[str, Any]) -> str | None:
+    """Say what the difference between a run's two students means; None where none was counted."""
+    clean, noisy, p = summary["clean"], summary["noisy"], summary.get("mcnemar_p")
+    if p is None or "test_wrong" not in clean or "test_wrong" not in noisy:
+        return None
+    text = counts_text(
+        ("the clean teacher's student", "the noisy teacher's student"),
+        (clean["test_wrong"], noisy["test_wrong"]),
+        clean["test_images"],
+        p,
+    )
+    improvement = summary.get("relative_improvement")
+    gain = "" if improvement is None else f"; relative improvement {100 * improvement:+.1f} %"
+    return f"Clean against noisy teacher: {text}{gain}"
+
+
+def seeds_text(found: Comparison, *, one_teacher: bool) -> str:
+    """Say what several seeds show of noisy against clean teachers: verdict, difference, intervals."""
+    intervals = []
+    if found.paired is not None:
+        intervals.append(f"{_points(found.paired.interval)} for these images")
+    if found.crossed is not None:
+        intervals.append(f"{_points(found.crossed)} for others too")
+    teachers = "one teacher" if one_teacher else "a teacher each"
+    return (
+        f"{found.seeds} seeds of {teachers}, noisy against clean: {found.verdict}; error "
+        f"{100 * found.difference:+.2f} points, {found.difference_in_images:+.1f} of {found.images:,} "
+        f"images (95 %: {', '.join(intervals)})"
+    )
+
+
+def _points(interval: Interval) -> str:
+    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"

@@ -1,0 +1,85 @@
+"""Code that a file names: called only when the user typed its name in this call, or trusts the file.
+
+Weights and recipes are data. Some of them name the code that makes their network, ``module:factory``,
+and whoever wrote the file chose that name. The user trusts it with ``--trust-code``, in Python with
+``trust_code=True``. Even then it must name something that makes networks.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fastnt.errors import UserError
+from fastnt.factory import find, is_factory
+
+# Functions of these do other things than make a user's network: delete files, run programs.
+_FORBIDDEN = {"fastnt", "torch", "functorch", "torchgen", "builtins", *sys.stdlib_module_names}
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Which ``module:factory`` in files may be imported and called."""
+
+    code: bool = False  # those of every file: ``--trust-code``
+    typed: frozenset[str] = frozenset()  # those that the user typed in this call
+
+    @classmethod
+    def of(cls, trust_code: bool, typed: Iterable[object]) -> "Trust":
+        """Return the trust of a call in which the user gave these values, or lists of them."""
+        values = [v for given in typed for v in (given if isinstance(given, list) else [given])]
+        return cls(trust_code, frozenset(v for v in values if isinstance(v, str) and is_factory(v)))
+
+    def allows(self, text: str) -> bool:
+        """Tell whether a file may name ``module:factory``."""
+        try:
+            self.check(text, "it")
+        except UserError:
+            return False
+        return True
+
+    def check(self, text: str, file: object) -> None:
+        """Refuse ``module:factory``, which ``file`` names, unless the user trusts it.
+
+        Raises:
+            UserError: it is not trusted; or it is, but is no top-level function or class of networks
+                of a module outside fastnt, torch and Python's library, or cannot be imported.
+        """
+        if text in self.typed:
+            return
+        module, _, attribute = text.partition(":")
+        if not self.code:
+            raise UserError(
+                f"{file} names code: it would import {module} and call {attribute} ({text}); if you "
+                "trust whoever made the file, allow it with --trust-code, in Python trust_code=True"
+            )
+        if _top(module) in _FORBIDDEN:
+            raise _refusal(text, file, f"is in {_top(module)}")
+        if "." in attribute:
+            raise _refusal(text, file, "is not at its module's top level")
+        named = find(text)
+        if not (inspect.isfunction(named) or _makes_networks(named)):
+            raise _refusal(text, file, "is neither a function nor a class of networks")
+        if _top(named.__module__) in _FORBIDDEN:
+            raise _refusal(text, file, f"comes from {_top(named.__module__)}")
+
+
+NOTHING = Trust()  # no file names code that may be called
+
+
+def _makes_networks(named: Any) -> bool:
+    return isinstance(named, type) and issubclass(named, nn.Module)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _refusal(text: str, file: object, why: str) -> UserError:
+    return UserError(
+        f"{file} names {text}, which {why}; a file may name a top-level function or nn.Module class "
+        "of a module outside fastnt, torch and Python's own library: name such a one"
+    )

@@ -1,0 +1,331 @@
+"""A study is trained once, whoever trains it, however often it is stopped, and whatever it shares."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastnt.errors import Interrupted, UserError
+from fastnt.experiments import lab as lab_module
+from fastnt.experiments.lab import Lab, Place
+from fastnt.experiments.results import load_study
+from fastnt.experiments.run import Finding
+from fastnt.experiments.study import CLEAN, Setting, Study
+from fastnt.experiments.study_files import read_study
+from fastnt.training.checkpoint import Checkpoints
+from fastnt.training.display import Silent
+from fastnt.training.evaluation import evaluate, label_loss
+from fastnt.training.model import load_model
+from fastnt.training.pipeline import InMemory, train_student
+from fastnt.training.step import TrainStep
+
+Conduct = Callable[..., Finding]
+Points = Callable[..., dict[str, dict[str, Any]]]
+MakeStudy = Callable[..., Study]
+
+
+def test_a_point_is_the_student_that_the_pipeline_trains(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    assert conduct() == Finding(True, 6, 6, [])
+    results = load_study(studies / "small")
+    lab = Lab(Place(results.study, studies / "small"), Silent())
+    for point in results.study.points()[:3]:
+        (record,) = results.of(point.setting, [point.seed])
+        student = lab.course.new_student(point.recipe)
+        teaching = lab.course.teach([load_model(studies / "small" / "teacher.safetensors")])
+        epochs = train_student(lab.course, teaching, student, point.recipe, InMemory())
+        error = evaluate(student, lab.course.data.test, label_loss).error
+        assert record["last_test_error"] == error
+        assert record["last_test_wrong"] == round(error * 360)
+        held_out = [epoch.validation_error for epoch in epochs]
+        np.testing.assert_array_equal(record["epochs"]["validation_error"], held_out)
+        assert record["best_epoch"] == int(np.argmin(held_out)) + 1
+        assert record["best_held_out_error"] == min(held_out)
+        assert record["last_held_out_loss"] == pytest.approx(epochs[-1].validation_loss, rel=1e-5)
+        wrong = record["last_predictions"] != results.data["test_labels"]
+        assert wrong.mean() == error
+
+
+def test_the_best_epoch_is_that_of_the_lowest_held_out_error(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    # A rate at which the student gets worse again.
+    conduct(small_study({"lr": 0.1, "epochs": 6, "lr_decay": 1.0}))
+    records = load_study(studies / "small").records
+    early = [record for record in records if record["best_epoch"] < 6]
+    assert early
+    for record in early:
+        assert record["best_held_out_error"] <= record["last_held_out_error"]
+        assert record["best_held_out_error"] == record["epochs"]["validation_error"].min()
+
+
+def test_processes_give_the_same_points(conduct: Conduct, points: Points, tmp_path: Path):
+    conduct(jobs=2)
+    two = points()
+    shutil.move(tmp_path / "studies", tmp_path / "two")
+    conduct(jobs=1)
+    assert points() == two
+
+
+def test_what_another_study_trained_is_not_trained_again(
+    conduct: Conduct, points: Points, small_study: MakeStudy
+):
+    conduct()
+    before = points()
+    assert conduct().trained == 0
+    settings = (Setting("noiseless", {"alpha": 0.0}), Setting("strong", {"sigma": 0.6}))
+    other = small_study(settings=settings, baseline="noiseless", primary=("strong",), seeds=3)
+    assert conduct(other, folder="other") == Finding(True, 2, 6, [])  # the third seed's
+    assert conduct(small_study(seeds=3)).trained == 1  # sigma 0.3 of the third seed
+    assert before.items() <= points().items()
+
+
+def test_two_settings_that_are_one_training_are_trained_once(
+    conduct: Conduct, small_study: MakeStudy
+):
+    settings = (Setting("clean", CLEAN), Setting("no sigma", {"sigma": 0.0, "noise": "shared"}))
+    assert conduct(small_study(settings=settings, primary=(), seeds=1)) == Finding(True, 1, 1, [])
+
+
+def test_a_stopped_point_goes_on_with_the_same_bits(
+    conduct: Conduct,
+    points: Points,
+    studies: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    conduct()
+    whole = points()
+    shutil.move(studies, tmp_path / "whole")
+    steps = 0
+    take = TrainStep.__call__
+
+    def stop_after_7(self: TrainStep, *arguments: Any) -> None:
+        nonlocal steps
+        take(self, *arguments)
+        steps += 1
+        if steps % 7 == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TrainStep, "__call__", stop_after_7)
+    stopped = ""
+    for stops in range(100):  # noqa: B007
+        try:
+            assert conduct().whole
+        except Interrupted as stop:
+            stopped = str(stop)
+        else:
+            break
+    assert stops > 5
+    assert "go on with fastnt study" in stopped
+    assert points() == whole
+    assert list((studies / "in-progress").glob("*")) == []
+
+
+def test_a_damaged_checkpoint_costs_its_training_alone(
+    conduct: Conduct, points: Points, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    conduct()
+    whole = points()
+    shutil.rmtree(studies)
+    monkeypatch.setattr(Checkpoints, "due", True)
+    with pytest.raises(Interrupted), monkeypatch.context() as patch:
+        patch.setattr(lab_module, "train_student", _die_after(train_student))
+        conduct()
+    monkeypatch.undo()
+    checkpoint = max((studies / "in-progress").glob("*/*.safetensors"))
+    content = bytearray(checkpoint.read_bytes())
+    content[-1] ^= 1
+    checkpoint.write_bytes(content)
+    monkeypatch.setenv("FASTNT_CACHE", str(tmp_path / "cache"))
+    assert conduct().whole
+    assert points() == whole
+
+
+def _die_after(train: Callable[..., Any]) -> Callable[..., Any]:
+    def dies(*arguments: Any, **options: Any) -> None:
+        train(*arguments, **options)
+        raise KeyboardInterrupt
+
+    return dies
+
+
+def test_a_budget_stops_and_the_next_goes_on(conduct: Conduct, points: Points):
+    assert conduct(budget=0.0) == Finding(False, 0, 6, [])
+    assert conduct() == Finding(True, 6, 6, [])
+
+
+def test_a_training_that_diverges_is_a_row_and_stops_no_other(
+    conduct: Conduct, points: Points, studies: Path, small_study: MakeStudy
+):
+    settings = (Setting("clean", CLEAN), Setting("wild", {"lr": 1e30}), Setting("noisy"))
+    wild = small_study(settings=settings, primary=("noisy",), seeds=1)
+    finding = conduct(wild)
+    assert (finding.whole, finding.trained) == (True, 2)
+    (row,) = finding.failed
+    assert "diverged" in row["error"]
+    results = load_study(studies / "small")
+    assert [record["setting"] for record in results.records] == ["clean", "noisy"]
+    assert [row["setting"] for row in results.failed] == ["wild"]
+    assert len(conduct(wild).failed) == 1  # it is tried again
+
+
+def test_another_study_in_the_folder_is_refused_and_nothing_changes(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    conduct()
+    before = (studies / "small" / "study.toml").read_bytes()
+    with pytest.raises(UserError, match="holds another study: epochs is 2, not 3"):
+        conduct(small_study({"epochs": 2}))
+    assert (studies / "small" / "study.toml").read_bytes() == before
+
+
+def test_a_study_file_that_was_edited_is_refused_by_the_point(conduct: Conduct, studies: Path):
+    conduct()
+    path = studies / "small" / "study.toml"
+    path.write_text(path.read_text().replace("sigma = 0.3", "sigma = 0.4"))
+    with pytest.raises(UserError, match=r"setting 'sigma 0\.3', seed 0, .* study\.toml"):
+        conduct(read_study(path))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: path.unlink(), "is missing, the teacher of students that are trained"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is no network that fastnt saved"),
+    ],
+)
+def test_a_teacher_that_is_gone_is_not_replaced(
+    conduct: Conduct, studies: Path, harm: Callable[[Path], None], message: str
+):
+    conduct()
+    harm(studies / "small" / "teacher.safetensors")
+    with pytest.raises(UserError, match=message):
+        conduct()
+
+
+def test_another_teacher_in_its_place_is_refused(conduct: Conduct, studies: Path):
+    conduct()
+    path = studies / "small" / "teacher.safetensors"
+    teacher = load_model(path)
+    with torch.no_grad():
+        next(teacher.parameters())[0] += 1
+    teacher.save(path)
+    with pytest.raises(UserError, match="is another teacher than the one"):
+        conduct()
+
+
+def test_a_teacher_that_saw_the_judging_images_is_refused_with_their_number(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    conduct(small_study({"train_samples": 0, "validation": 100}, seeds=1))
+    file = str(studies / "small" / "teacher.safetensors")
+    given = small_study({"validation": 150}, teachers={"teacher": {"teacher": file}})
+    with pytest.raises(UserError, match="trained on 50 of the held-out and 0 of the test images"):
+        conduct(given, folder="given")
+    assert not (studies / "given" / "teacher.safetensors").exists()
+    test_images = load_model(Path(file))
+    assert test_images.seen is not None
+    test_images.seen.flags[-7:] = True
+    test_images.save(file)
+    again = small_study({"validation": 100}, teachers={"teacher": {"teacher": file}})
+    with pytest.raises(UserError, match="0 of the held-out and 7 of the test images"):
+        conduct(again, folder="again")
+
+
+def test_a_teacher_of_unknown_images_is_used_and_said_to_be(
+    conduct: Conduct, studies: Path, small_study: MakeStudy, tmp_path: Path
+):
+    conduct(small_study(seeds=1))
+    teacher = load_model(studies / "small" / "teacher.safetensors")
+    teacher.seen = None
+    teacher.save(tmp_path / "mine.safetensors")
+    teachers = {"teacher": {"teacher": str(tmp_path / "mine.safetensors")}}
+    conduct(small_study(teachers=teachers, seeds=1), folder="given")
+    (row,) = load_study(studies / "given").teachers.values()
+    assert row["digest"] == teacher.digest()
+
+
+def test_each_seed_has_its_own_teacher_where_they_vary(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    conduct(small_study(vary_teacher=True))
+    results = load_study(studies / "small")
+    assert set(results.teachers) == {"teacher-seed0", "teacher-seed1"}
+    assert len({tuple(record["teachers"]) for record in results.records}) == 2
+
+
+def test_several_teachers_teach_as_the_settings_say(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    both = ("teacher", "second")
+    settings = (
+        Setting("one", CLEAN, teachers=("teacher",)),
+        Setting("both", {**CLEAN, "combine": "geometric"}, teachers=both),
+        Setting("noisy", {"teacher_alphas": (0.0, 0.5)}, teachers=both),
+    )
+    teachers = {"teacher": {}, "second": {"teacher_seed": 1}}
+    study = small_study(
+        settings=settings, baseline="one", primary=("both",), seeds=1, teachers=teachers
+    )
+    assert conduct(study).trained == 3
+    records = load_study(studies / "small").records
+    assert [len(record["teachers"]) for record in records] == [1, 2, 2]
+    assert len({record["last_test_loss"] for record in records}) == 3
+
+
+def test_the_teacher_is_described_by_what_it_answers(conduct: Conduct, studies: Path):
+    conduct()
+    results = load_study(studies / "small")
+    (row,) = results.teachers.values()
+    model = load_model(studies / "small" / "teacher.safetensors")
+    data = Lab(Place(results.study, studies / "small"), Silent()).course.data
+    assert row["test_error"] == evaluate(model, data.test, label_loss).error
+    assert row["held_out_error"] == evaluate(model, data.validation, label_loss).error
+    assert (row["predictions"] != results.data["test_labels"]).sum() == row["test_wrong"]
+    assert results.networks[model.notation]["multiplies"] == model.multiply_count
+
+
+def test_the_key_of_a_point_names_content_and_no_place(
+    conduct: Conduct, points: Points, studies: Path, tmp_path: Path
+):
+    conduct()
+    keys = set(points())
+    shutil.move(studies, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "cache")
+    study = load_study(tmp_path / "elsewhere" / "small").study
+    lab = Lab(Place(study, tmp_path / "elsewhere" / "small"), Silent())
+    assert {lab.key(point) for point in study.points()} == keys
+
+
+def test_what_makes_a_key_stays_as_it_is(small_study: MakeStudy, tmp_path: Path):
+    """Points that were stored years ago are found again: none of these may change unseen."""
+    lab = Lab(Place(small_study(), tmp_path / "small"), Silent())
+    assert lab.course.data.digest == KNOWN["data"]
+    assert lab.course.new_student(lab.study.recipe).digest() == KNOWN["untrained_student"]
+    assert lab.course.compute.describe() == {
+        "device": "cpu",
+        "precision": "float32",
+        "compile": False,
+        "deterministic": False,
+        "ranks": 1,
+        "threads": 1,
+    }
+    point = lab.study.points()[1]
+    digests = lab.course.compute.describe() | KNOWN | {"teachers": ["a teacher"]}
+    key = point.recipe.key("data", "student", "noise", digests=digests)
+    assert key == KNOWN_KEY
+
+
+KNOWN = {
+    "data": "3c580b154da81704d455ae76ece27155d2ae446e8eb33b80447af3076704a4d6",
+    "untrained_student": "116d85b798903abc518d68ac9f565ed8d865c0ec6c66fd7239d3b9f2c8862cc8",
+}
+KNOWN_KEY = "d97a36220a0bb893e565afa03ec2ef38ed46b43f71b55b62e132998cfa0ed1c0"
