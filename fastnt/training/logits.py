@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnt.cache import try_to_store
 from fastnt.data.loaders import Loader, free_memory
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
@@ -67,7 +68,9 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
     }
     _refuse_nonfinite(tables)
     if probed:
-        save_tensors(path, expected, tables | probed)
+        try_to_store(
+            "the teacher's logits are", lambda: save_tensors(path, expected, tables | probed)
+        )
     elif not teacher.is_object:
         warn(f"{teacher.notation} computes something else each time: its logits are not kept")
     return TeacherLogits(tables["train"], tables["validation"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fastnt.cache import try_to_store
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError, warn
@@ -112,7 +113,7 @@ def _find_or_train(course: Course, keeper: Keeper) -> Model:
     train(course, teacher, label_objective, label_loss, schedule, keeper)
     if ranks.is_rank_0:
         if teacher.probe():
-            teacher.save(path)
+            try_to_store("the teacher is", lambda: teacher.save(path))
         else:
             warn(f"{teacher.notation} computes something else each time: the teacher is not kept")
     return teacher
