@@ -27,6 +27,7 @@ _CSS = {
 WIDTH = 4.8  # inches: on a telephone the text of a figure is as large as that of a footnote
 
 _STYLE: dict[str, Any] = {
+    "text.parse_math": False,  # a name may hold a dollar
     "svg.fonttype": "none",
     "font.size": 8.5,
     "axes.titlesize": 8.5,
@@ -102,7 +103,7 @@ def _inline(svg: str, name: str, title: str) -> str:
     assert view is not None
     label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     head = f'<svg {view[0]} role="img" aria-label="{label}">'
-    svg = re.sub(r"<svg[^>]*>", head, svg, count=1)
+    svg = re.sub(r"<svg[^>]*>", lambda found: head, svg, count=1)  # a title may hold a backslash
     svg = re.sub(r"\s*<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'xlink:href="#|href="#', f'href="#{name}-', svg)
