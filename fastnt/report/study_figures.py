@@ -58,13 +58,14 @@ def _lines(
     wide = min(values) > 0 and max(values) >= 20 * min(values)
     step = min((b - a for a, b in pairwise(sorted(set(values)))), default=1.0)
     heights: list[float] = []
+    ends: list[float] = []
     for number, one in enumerate(series):
         colour = SERIES[number % len(SERIES)]
         shift = 0.0 if wide else 0.14 * step * (number - (len(series) - 1) / 2)
         if one.baseline is not None and one.baseline.name not in {
             s.baseline.name for s in series[:number] if s.baseline
         }:
-            heights += _band(axes, one.baseline, BLUE if len(series) == 1 else colour, series)
+            ends += _band(axes, one.baseline, BLUE if len(series) == 1 else colour, series)
         x = np.array([value for value, _ in one.points]) + shift
         found = [setting for _, setting in one.points]
         for at, setting in zip(x, found, strict=True):
@@ -72,11 +73,9 @@ def _lines(
             heights += errors
             aside = at / 1.06 if wide else at - 0.1 * step
             axes.plot([aside] * len(errors), errors, "o", color=colour, alpha=0.4, ms=3, mew=0)
-        heights += _means(
-            axes, x, found, colour, one.name or ("noisy" if one.baselines else "mean")
-        )
+        ends += _means(axes, x, found, colour, one.name or ("noisy" if one.baselines else "mean"))
         if one.baselines:
-            heights += _means(axes, x, one.baselines, BLUE, "baseline")
+            ends += _means(axes, x, one.baselines, BLUE, "baseline")
             for at, setting in zip(x, one.baselines, strict=True):
                 errors = errors_of(results, setting, analysis)
                 heights += errors
@@ -95,7 +94,7 @@ def _lines(
     axes.set_xlabel(name)
     axes.set_ylabel("test error, %")
     axes.grid(axis="y")
-    draw_teacher(axes, results, heights, vertical=False)
+    draw_teacher(axes, results, heights, ends, vertical=False)
     draw_legend(axes)
 
 

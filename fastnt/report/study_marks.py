@@ -24,9 +24,17 @@ def errors_of(results: StudyResults, setting: SettingResult, analysis: Analysis)
     return [100 * record[name] for record in results.of(setting.name, setting.seeds)]
 
 
-def draw_teacher(axes: Any, results: StudyResults, values: list[float], *, vertical: bool) -> None:
-    """Draw the teachers' mean test error as a line, or say where it lies if that is far away."""
+def draw_teacher(
+    axes: Any, results: StudyResults, values: list[float], ends: list[float], *, vertical: bool
+) -> None:
+    """Draw the teachers' mean test error as a line, or say where it lies if that is far away.
+
+    It sets the axis too: all ``values`` are seen, and of the intervals' ``ends`` those that lie no
+    further away than the values reach: two seeds may have an interval beyond all errors.
+    """
     low, high = min(values), max(values)
+    reach = (high - low) or max(ends) - min(ends)
+    low, high = min(low, max(min(ends), low - reach, 0.0)), max(high, min(max(ends), high + reach))
     room = 0.06 * ((high - low) or 1.0)
     line, span = (axes.axvline, axes.set_xlim) if vertical else (axes.axhline, axes.set_ylim)
     errors = [100 * row["test_error"] for row in results.teachers.values()]

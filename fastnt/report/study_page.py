@@ -169,20 +169,21 @@ def _seed_counts(analysis: Analysis) -> str:
 
 
 def _size_notes(results: StudyResults) -> list[str]:
-    machines = dict.fromkeys(row["machine"] for row in results.networks.values())
     rows = networks_table(results).rows
+    machines = [json.loads(results.networks[row["network"]]["machine"]) for row in rows]
     own = [row for row in rows if row["role"] == "student" and row["smaller"] is not None]
     larger = [row["network"] for row in own if row["smaller"] <= 1]
     notes = []
     if larger:
         notes.append(
-            f"No fewer parameters than the teacher: {', '.join(larger)}. What shrinks is the number of "
-            "multiplies, not the storage."
+            f"No fewer parameters than the teacher: {', '.join(larger)}. These students save "
+            "multiplies at most, and no storage."
         )
-    return notes + [
+    latencies = (
         f"Latencies: medians of 20 forward passes on {m['processor']}, {m['device']}, torch {m['torch']}."
-        for m in map(json.loads, machines)
-    ]
+        for m in machines
+    )
+    return [*notes, *dict.fromkeys(latencies)]
 
 
 def _failed_table(results: StudyResults) -> Table | None:

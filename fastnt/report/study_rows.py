@@ -29,13 +29,14 @@ def forest_figure(analysis: Analysis) -> Picture | None:
 
 def draw_rows(axes: Any, results: StudyResults, analysis: Analysis) -> None:
     """Draw each setting's errors in a row of its own, blue without noise, orange with it."""
-    settings, values = analysis.settings, list[float]()
+    settings, values, ends = analysis.settings, list[float](), list[float]()
     for row, setting in enumerate(settings):
         records = results.of(setting.name, setting.seeds)
         colour = ORANGE if _is_noisy(records[0]["recipe"]) else BLUE
         errors = errors_of(results, setting, analysis)
         mean, half = 100 * setting.test_error, 100 * half_width(setting.deviation, len(errors))
-        values += [*errors, mean - half, mean + half]
+        values += errors
+        ends += [mean - half, mean + half]
         axes.plot(errors, [row + 0.22] * len(errors), "o", color=colour, alpha=0.4, ms=3, mew=0)
         axes.errorbar(mean, row, xerr=half, color=colour, marker="o", ms=4.5, elinewidth=1.3)
         if setting.paper is not None and is_papers_data(results):
@@ -49,7 +50,7 @@ def draw_rows(axes: Any, results: StudyResults, analysis: Analysis) -> None:
         axes.axvline(mean, color=BLUE, lw=1.2, ls=(0, (5, 2)), label=baseline.name)
     _name_rows(axes, settings)
     axes.set_xlabel("test error, %")
-    draw_teacher(axes, results, values, vertical=True)
+    draw_teacher(axes, results, values, ends, vertical=True)
 
 
 def _forest(axes: Any, settings: Sequence[SettingResult]) -> None:
