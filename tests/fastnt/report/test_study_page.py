@@ -217,7 +217,7 @@ def test_an_interval_of_two_seeds_does_not_hide_the_errors(conduct: Callable[...
     folder = conduct(ODD["two seeds"], "two-seeds")
     text = write_study_page(folder).read_text()
     figure = text.split('id="figure-main"')[1].split("</figure>")[0]
-    ticks = [float(t) for t in re.findall(r">(−?[\d.]+)</text>", figure.replace("−", "-"))]
+    ticks = [float(t) for t in re.findall(r">(-?[\d.]+)</text>", figure.replace("\u2212", "-"))]
     assert ticks
     assert 0 <= min(ticks) <= max(ticks) <= 150
 
