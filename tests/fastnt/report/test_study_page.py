@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 import fastnt
 from fastnt.cli import main
@@ -18,6 +19,7 @@ from fastnt.experiments.named import STUDIES
 from fastnt.experiments.run import Options, run_study
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import load_recipe
+from fastnt.report.study_marks import draw_teacher
 from fastnt.report.study_page import write_study_page
 
 SMALL: dict[str, Any] = {"epochs": 2, "teacher_epochs": 1, "train_samples": 200}
@@ -213,13 +215,14 @@ def test_the_list_names_every_study_in_80_columns(
     assert table1.split()[:3] == ["table1", "mnist", "55"]
 
 
-def test_an_interval_of_two_seeds_does_not_hide_the_errors(conduct: Callable[..., Path]):
-    folder = conduct(ODD["two seeds"], "two-seeds")
-    text = write_study_page(folder).read_text()
-    figure = text.split('id="figure-main"')[1].split("</figure>")[0]
-    ticks = [float(t) for t in re.findall(r">(-?[\d.]+)</text>", figure.replace("\u2212", "-"))]
-    assert ticks
-    assert 0 <= min(ticks) <= max(ticks) <= 150
+def test_intervals_far_beyond_the_errors_leave_the_axis(whole: Path):
+    axes = Figure().subplots()
+    teacher = 100 * next(iter(fastnt.load_study(whole).teachers.values()))["test_error"]
+    errors = [teacher + 1, teacher + 3]
+    draw_teacher(axes, fastnt.load_study(whole), errors, [-400.0, 900.0], vertical=False)
+    low, high = axes.get_ylim()
+    assert teacher - 2 < low < teacher
+    assert teacher + 3 < high < teacher + 6
 
 
 def test_a_students_clean_setting_is_its_own_baseline():
