@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
-from fastnt.report.study_figures import half_width
+from fastnt.report.study_marks import half_width
 from fastnt.report.study_tables import teacher_network
 from fastnt.report.svg import BLUE, GREY, ORANGE, Picture, draw
 

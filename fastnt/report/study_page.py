@@ -12,7 +12,8 @@ from fastnt.files import write_text
 from fastnt.report.mistakes import best_setting, confusion_figures, disagreements, images_of
 from fastnt.report.provenance import departures, provenance, recipe_table
 from fastnt.report.study_curves import curve_figures, size_figure, teacher_figures
-from fastnt.report.study_figures import forest_figure, main_figure
+from fastnt.report.study_figures import main_figure
+from fastnt.report.study_rows import forest_figure
 from fastnt.report.study_tables import (
     networks_table,
     noise_table,
