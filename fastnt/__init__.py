@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastnt.criterion import NoisyL2Loss
-    from fastnt.loss import noisy_l2_loss, noisy_l2_value_and_grad
+    from fastnt.loss import noisy_l2_loss, noisy_l2_value_and_grad, noisy_logits
     from fastnt.runs.networks import load_student
     from fastnt.training.distill import distill
     from fastnt.training.export import export
@@ -20,6 +20,7 @@ _HOMES = {
     "load_student": "fastnt.runs.networks",
     "noisy_l2_loss": "fastnt.loss",
     "noisy_l2_value_and_grad": "fastnt.loss",
+    "noisy_logits": "fastnt.loss",
 }
 __all__ = [
     "NoisyL2Loss",
@@ -29,6 +30,7 @@ __all__ = [
     "load_student",
     "noisy_l2_loss",
     "noisy_l2_value_and_grad",
+    "noisy_logits",
 ]
 
 
