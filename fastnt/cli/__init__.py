@@ -13,6 +13,7 @@ from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
 from fastnt.cli.export import export
 from fastnt.cli.networks import networks
+from fastnt.cli.predict import predict
 from fastnt.cli.prepare import prepare
 from fastnt.cli.recipe import recipe
 from fastnt.cli.report import report
@@ -33,6 +34,7 @@ _COMMANDS = (
     recipe,
     networks,
     evaluate,
+    predict,
     report,
     export,
     bench,

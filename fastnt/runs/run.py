@@ -210,7 +210,8 @@ class Run:
         size = self.plan.recipe.image_size
         dataset = prepare(name, self.data_dir, image_size=size, progress=progress)
         if self.compute.ranks.is_rank_0:
-            self.folder.write_environment(environment | {"source_sha256": dataset.source_sha256})
+            found = {"source_sha256": dataset.source_sha256, "classes": dataset.classes}
+            self.folder.write_environment(environment | found)
         return dataset
 
 
