@@ -1,14 +1,37 @@
 """The cache folder as a whole: what fastnt keeps there, and how it is emptied."""
 
+import errno
 import shutil
+import sys
+from collections.abc import Callable
 
 from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
 
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # The patterns of all that fastnt keeps in its cache folder. `clean` removes these and nothing else,
 # since FASTNT_CACHE may name a folder that holds files of the user's too.
 KEPT = ("data/*-????????????", *(f"downloads/{name}" for name in SOURCES), "logits/*", "teachers/*")
+
+
+def try_to_store(what: str, store: Callable[[], None]) -> bool:
+    """Call ``store``; where the cache may only be read say on stderr that ``what`` is not kept.
+
+    Returns whether it was stored.
+
+    Raises:
+        UserError: it failed for another reason.
+    """
+    try:
+        store()
+    except UserError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in _READ_ONLY:
+            raise
+        print(f"fastnt: {what} not kept for later runs: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def clean() -> int:

@@ -4,9 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,9 @@ def cache_dir() -> Path:
 
 _UMASK = os.umask(0o022)  # it can be asked for only by setting it
 os.umask(_UMASK)
+# What file systems answer that know no fsync, or no locks.
+_UNKNOWN = (errno.EINVAL, errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+_STALE = 3600.0  # seconds: nobody writes a file for so long without touching it
 
 
 @contextmanager
@@ -42,15 +49,17 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, shared=True)
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+            dir=target.parent, prefix=f".{target.name}.{_here()}-{os.getpid()}.", suffix=".part"
         )
         os.close(handle)
         temporary = Path(name)
         yield temporary
         with temporary.open("r+b") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_UMASK)
+            _flush(written.fileno())
+        with suppress(PermissionError):  # some file systems have one mode for all files
+            temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(target)
         _flush_folder(target.parent)
     except OSError as error:
@@ -60,16 +69,22 @@ def atomic_path(target: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _flush(handle: int) -> None:
+    """Make what was written last through a loss of power, where the file system can."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+
+
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power, where the system can open folders."""
+    """Make a rename last, where the system can open folders."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
-            raise
+        _flush(handle)
     finally:
         os.close(handle)
 
@@ -78,6 +93,8 @@ def _flush_folder(folder: Path) -> None:
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock file ``path``; the system lets go of it when the process dies.
 
+    Where the file system knows no locks, a file with the number of its process stands for one.
+
     Args:
         path: the file, removed again at the end, and so are the folders made for it that are empty.
         busy: what to refuse with when another process holds it; None waits for that one.
@@ -85,7 +102,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     Raises:
         UserError: ``busy``, or the file cannot be made.
     """
-    lock = filelock.FileLock(path)
+    lock: filelock.BaseFileLock = filelock.FileLock(path, fallback_to_soft=False)
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         for patience in reversed(range(100)):
@@ -96,6 +113,10 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
             except FileNotFoundError:  # whoever held it removed the folder; or it cannot be made
                 if not patience:
                     raise
+            except OSError as error:
+                if error.errno not in _UNKNOWN or isinstance(lock, filelock.SoftFileLock):
+                    raise
+                lock = filelock.SoftFileLock(path.with_name(f"{path.name}.process"))
     except filelock.Timeout as error:
         raise UserError(busy or str(error)) from error
     except OSError as error:
@@ -111,22 +132,57 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
                 folder.rmdir()
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left; nobody else may be writing there."""
+def sweep(folder: Path, *, shared: bool = False) -> None:
+    """Remove the temporary files that killed processes left.
+
+    In a folder that is ``shared`` others may be writing. There only those go whose process has ended
+    on this machine, and those that nobody has touched for an hour. Otherwise all go.
+    """
     for path in folder.glob(".*.part"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else swept it, or it is somebody else's
+            if not shared or _has_ended(path) or path.lstat().st_mtime < time.time() - _STALE:
+                path.unlink()
+
+
+def _has_ended(path: Path) -> bool:
+    """Tell whether the process that made a temporary file ran here and has ended."""
+    maker = re.search(r"\.([0-9a-f]{8})-(\d+)\.[^.]*\.part$", path.name)
+    if maker is None or maker[1] != _here() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(maker[2]), 0)  # asks only
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's
+        pass
+    return False
+
+
+@lru_cache
+def _here() -> str:
+    """Return what stands for this machine, or the container on it: numbers of processes are its own."""
+    space = Path("/proc/self/ns/pid")
+    number = space.stat().st_ino if space.exists() else 0
+    return hashlib.sha256(f"{platform.node()} {number}".encode()).hexdigest()[:8]
 
 
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: it is none, or is nested too deeply.
+        ValueError: it is none, is nested too deeply, or names a key of an object twice.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("it names a key twice")
+    return value
 
 
 def read_json(path: Path) -> Any:

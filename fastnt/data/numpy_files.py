@@ -2,7 +2,6 @@
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,12 @@ def open_npy(path: Path) -> NDArray[Any]:
         UserError: it is no whole .npy file, or holds Python objects.
         OSError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
             _header(file)
-        return np.lib.format.open_memmap(path, mode="r")
-    except OSError:
-        raise
-    except Exception as error:  # numpy raises whatever a damaged byte leads it into
-        raise _broken(str(path), error) from error
+            return np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # numpy raises whatever a damaged byte leads it into
+            raise _broken(str(path), error) from error
 
 
 def npz_names(path: Path) -> list[str]:
@@ -43,13 +40,12 @@ def npz_names(path: Path) -> list[str]:
         UserError: it is no .npz file.
         OSError: it cannot be read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    except OSError:
-        raise
-    except Exception as error:  # zipfile raises whatever a damaged byte leads it into
-        raise _broken(str(path), error, "np.savez") from error
+    with path.open("rb") as whole:
+        try:
+            with zipfile.ZipFile(whole) as archive:
+                return [name.removesuffix(".npy") for name in archive.namelist()]
+        except Exception as error:  # zipfile raises whatever a damaged byte leads it into
+            raise _broken(str(path), error, "np.savez") from error
 
 
 def read_npz(path: Path, name: str) -> NDArray[Any]:
@@ -61,10 +57,12 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
     """
     if name not in npz_names(path):
         raise UserError(f"{path} lacks the array {name}; save it with the others")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entry = archive.getinfo(f"{name}.npy")
-            with archive.open(entry) as file:
+    with path.open("rb") as whole:
+        try:
+            with (
+                zipfile.ZipFile(whole) as archive,
+                archive.open(entry := archive.getinfo(f"{name}.npy")) as file,
+            ):
                 shape, fortran, dtype = _header(file)
                 size = math.prod(shape) * dtype.itemsize
                 if size > min(entry.compress_size, path.stat().st_size) * DEFLATE:
@@ -74,10 +72,8 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
                     data += piece
                 if len(data) < size or file.read(1):
                     raise ValueError(f"its size does not fit its shape {shape}")
-    except OSError:
-        raise
-    except (Exception, zlib.error) as error:
-        raise _broken(f"{path}: {name}", error, "np.savez") from error
+        except Exception as error:
+            raise _broken(f"{path}: {name}", error, "np.savez") from error
     return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
 
 

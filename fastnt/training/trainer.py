@@ -11,6 +11,7 @@ from fastnt.data.loaders import Loader
 from fastnt.data.rows import Batch
 from fastnt.errors import UserError
 from fastnt.training.evaluation import Evaluation
+from fastnt.training.probe import OtherNetwork, differs
 from fastnt.training.profile import StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
@@ -114,7 +115,7 @@ class Trainer:
             raise self._diverged(f"batch {finite + 1}: its loss is")
 
     def state(self) -> dict[str, Tensor]:
-        """Return the step's state after checking that it is finite.
+        """Return the step's state after checking that it is finite, and what the network computes.
 
         Weights are checked too, since the loss of the last step does not show its own update.
 
@@ -126,7 +127,8 @@ class Trainer:
         weights = (value for name, value in state.items() if name.startswith("model."))
         if not all(bool(value.isfinite().all()) for value in weights):
             raise self._diverged(f"batch {self.batch}: its weights are")
-        return state
+        probed: dict[str, Tensor] = self.step.model.probe(train=True)
+        return state | probed
 
     def _diverged(self, what: str) -> UserError:
         schedule = self.schedule
@@ -140,8 +142,20 @@ class Trainer:
         )
 
     def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:
-        """Stand where the training stood whose step had this state."""
+        """Stand where the training stood whose step had this state.
+
+        Raises:
+            KeyError: something is missing.
+            RuntimeError: a shape does not fit.
+            OtherNetwork: the network does not compute any more what it did then.
+        """
         self.step.load_state(state)
+        if differs(state, self.step.model.probe(train=True)):
+            raise OtherNetwork(
+                f"the {self.schedule.phase} network ({self.step.model.notation}) does not compute any "
+                "more what it did when its checkpoint was saved: its code, or what that uses, has "
+                "changed; restore it, or begin a new run without --resume"
+            )
         self.epoch, self.batch, self.seconds = epoch, batch, seconds
 
     def _images_done(self) -> int:

@@ -3,13 +3,15 @@
 import errno
 import hashlib
 import os
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from fastnt.errors import UserError
-from fastnt.files import atomic_path, cache_dir, locked, sha256_file, write_json, write_text
+from fastnt.files import atomic_path, cache_dir, locked, sha256_file, sweep, write_json, write_text
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -60,11 +62,84 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="umask")
-def test_files_obey_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_obey_the_umask(tmp_path: Path) -> None:
     for umask in (0o022, 0o077):
-        monkeypatch.setattr("fastnt.files._UMASK", umask)
+        path = tmp_path / f"{umask:o}"
+        code = (
+            f"import os; os.umask({umask}); from pathlib import Path; from fastnt.files import "
+            f"write_text; write_text(Path({str(path)!r}), 'text')"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_flush_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_text(tmp_path / "a", "text")
+    assert (tmp_path / "a").read_text() == "text"
+
+
+def test_a_disk_that_fails_to_flush_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match=r"cannot write .*Input/output error"):
         write_text(tmp_path / "a", "text")
-        assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    import fcntl
+
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "a" / ".lock"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            with locked(path), pytest.raises(UserError, match="busy"), locked(path, "busy"):
+                pass
+            assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
+    old, new, other = (tmp_path / name for name in (".a.x.part", ".b.y.part", "c.part"))
+    for path in (old, new, other):
+        path.touch()
+    os.utime(old, (0, 0))
+    code = (
+        "import sys, os, signal; from pathlib import Path; from fastnt.files import atomic_path\n"
+        f"with atomic_path(Path({str(tmp_path / 'd')!r})):\n"
+        "    print(flush=True); sys.stdin.read(1); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        writer.stdout.readline()  # it writes
+        write_text(tmp_path / "a", "text")
+        assert [path.name for path in tmp_path.glob(".d.*.part")]
+        writer.stdin.write(b".")
+    write_text(tmp_path / "a", "text")  # it was killed
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.y.part", "a", "c.part"]
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c.part"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")

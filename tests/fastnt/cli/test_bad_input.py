@@ -1,10 +1,14 @@
 """Bad input: exit code 2, one sentence on stderr, no traceback, and nothing half-written."""
 
+import errno
 import gzip
+import os
 import resource
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import torch
 from scipy.io import savemat
 
 from fastnt.cli import main
+from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.training.model import Model
 
@@ -114,6 +119,36 @@ def test_a_full_disk_while_preparing(
     sentence = refused(*_prepare("mnist", mnist_folder))
     assert "cannot write" in sentence
     assert "FASTNT_CACHE" in sentence
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_cache_that_may_only_be_read_serves(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    """Root may write everywhere, so the system's answer is given by hand."""
+    monkeypatch.chdir(tmp_path)
+    prepare("digits", progress=False)
+    make = tempfile.mkstemp
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        if str(options["dir"]).startswith(str(cache)):
+            raise OSError(number, os.strerror(number))
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--run", "a", "--quiet", "--epochs", "1", "--teacher-epochs", "1"])
+    assert exit_.value.code == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    for line, what in zip(said, ("the teacher is", "the teacher's logits are"), strict=True):
+        assert line.startswith(f"fastnt: {what} not kept for later runs: cannot write {cache}")
+    assert Path("runs/a/summary.json").is_file()
+    assert not list(cache.rglob("*.safetensors"))
 
 
 def test_a_full_disk_while_training_leaves_whole_files_only(
