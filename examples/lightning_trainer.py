@@ -1,7 +1,7 @@
 """fastnt's loss in a LightningModule; lift `Distiller` from here.
 
     pip install lightning
-    python examples/lightning_module.py
+    python examples/lightning_trainer.py
 
 It ends with checks: accumulation equals one batch, a resumed training ends in the same bits, and
 `test` measures the clean loss.
