@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
 
+class Diverged(UserError):
+    """A training whose loss or weights are not finite any more: its recipe is at fault, nothing else."""
+
+
 class Interrupted(BaseException):
     """A run was stopped by SIGINT or SIGTERM; the sentence says how to go on with it.
 

@@ -54,7 +54,7 @@ def choose_study(
         grid = parse_over(asked["over"] or [])
         if what is None:
             make = own_grid if grid else STUDIES["table3"]
-            seeds = seeds or (5 if grid else 3)
+            seeds = (5 if grid else 3) if seeds is None else seeds
         elif what in STUDIES:
             make = STUDIES[what]
         else:

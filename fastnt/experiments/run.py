@@ -87,6 +87,7 @@ def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Find
     store = Store(place.studies / DATABASE)
     with choose_progress(quiet=options.quiet) as progress:
         lab = Lab(place, progress)
+        lab.check_students()
         provide_teachers(lab, store, stop_asked)
         points = [(point, lab.key(point)) for point in place.study.points()]
     _write_what_is_shared(lab, store, points)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastnt.data.loaders import Loader
 from fastnt.data.rows import Batch
-from fastnt.errors import UserError
+from fastnt.errors import Diverged
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.probe import OtherNetwork, differs
 from fastnt.training.profile import StepProfile
@@ -54,7 +54,7 @@ class Trainer:
         submitted; what it sees in ``epoch``, ``batch`` and ``seconds`` is where training stands.
 
         Raises:
-            UserError: the loss is not finite any more.
+            Diverged: the loss is not finite any more.
         """
         self._progress.begin(self.schedule.phase, self.schedule.epochs, self._loader.rows)
         self._progress.advance(self._images_done())
@@ -108,7 +108,7 @@ class Trainer:
         """Wait for the device and refuse to go on from a loss that is not finite.
 
         Raises:
-            UserError: it names the phase, the epoch and the batch.
+            Diverged: it names the phase, the epoch and the batch.
         """
         finite = int(self.step.finite.item())
         if finite < self.batch:
@@ -120,7 +120,7 @@ class Trainer:
         Weights are checked too, since the loss of the last step does not show its own update.
 
         Raises:
-            UserError: a loss or a weight is not finite.
+            Diverged: a loss or a weight is not finite.
         """
         self.check_finite()
         state = self.step.state()
@@ -130,12 +130,12 @@ class Trainer:
         probed: dict[str, Tensor] = self.step.model.probe(train=True)
         return state | probed
 
-    def _diverged(self, what: str) -> UserError:
+    def _diverged(self, what: str) -> Diverged:
         schedule = self.schedule
         taught = schedule.phase != "teacher"
         option = "--lr" if taught else "--set teacher_lr="
         noise = ", or less noise (--sigma)" if taught else ""
-        return UserError(
+        return Diverged(
             f"the training of {schedule.phase} diverged in epoch {self.epoch + 1}, {what} not finite; "
             f"begin a new run with a lower learning rate ({option}), here it was "
             f"{schedule.lr * schedule.lr_decay**self.epoch:g}{noise}"
