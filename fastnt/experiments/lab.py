@@ -79,6 +79,8 @@ class Lab:
         self.tables = functools.cache(self._tables)
         self.test_logits = functools.cache(self._test_logits)
         self.teaching = functools.cache(self._teaching)  # by the names of the teachers
+        # Of the user's own students: notation and outputs for fixed images, by the digest in their key.
+        self.probes: dict[str, tuple[str, dict[str, Tensor]]] = {}
         self._untrained_digest = functools.cache(self._find_untrained_digest)
 
     def check_students(self) -> None:
@@ -186,7 +188,11 @@ class Lab:
         recipe = dataclasses.replace(
             self.study.recipe, student_network=network, seed=seed, batch_size=batch_size
         )
-        return self.course.new_student(recipe).digest()
+        student = self.course.new_student(recipe)
+        digest = student.digest()
+        if student.is_own:
+            self.probes[digest] = student.notation, student.probe(train=True)
+        return digest
 
     def _load_teacher(self, name: str) -> Model:
         return load_model(self.teacher_path(name), trust=self.place.trust).to(

@@ -1,10 +1,13 @@
 """A study from its definition to its last point: teachers, keys, trainings, networks."""
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
 
 from fastnt.errors import Interrupted, UserError
 from fastnt.experiments.engine import Engine
@@ -21,6 +24,7 @@ from fastnt.experiments.workers import Here, Processes, Ray, Workers
 from fastnt.files import locked
 from fastnt.interruption import Interruption
 from fastnt.training.display import choose_progress
+from fastnt.training.probe import differs
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Find
         lab.check_students()
         provide_teachers(lab, store, stop_asked)
         points = [(point, lab.key(point)) for point in place.study.points()]
+    _check_probes(lab, store)
     _write_what_is_shared(lab, store, points)
     missing = len({key for _, key in points}) - len(store.finished(key for _, key in points))
     watch = choose_watch(len({key for _, key in points}), quiet=options.quiet)
@@ -126,6 +131,30 @@ def _workers(
     if jobs <= 1:
         return Here(lab, watch.tell, stop_asked)
     return Processes(lab.place, jobs, watch.tell)
+
+
+def _check_probes(lab: Lab, store: Store) -> None:
+    """Refuse a student of the user's own that computes something else than when it was stored.
+
+    What a network computes can depend on more than the weights and the code that make its key.
+
+    Raises:
+        UserError: naming the network.
+    """
+    for digest, (network, outputs) in lab.probes.items():
+        known = store.rows("SELECT * FROM probes WHERE untrained_student = ?", digest)
+        if known:
+            before = {n: torch.tensor(v) for n, v in json.loads(known[0]["outputs"]).items()}
+            if differs(before, outputs):
+                raise UserError(
+                    f"{network} computes something else than when its students were trained: its code, "
+                    "or a value that it reads, has changed; restore it, or begin with another "
+                    "--studies-dir"
+                )
+        elif outputs:
+            texts = to_json({name: output.tolist() for name, output in outputs.items()})
+            row = {"untrained_student": digest, "network": network, "outputs": texts}
+            store.put("probes", row)
 
 
 def _write_what_is_shared(lab: Lab, store: Store, points: list[tuple[Point, str]]) -> None:

@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS teachers (
     epochs TEXT, PRIMARY KEY (digest, data));
 CREATE TABLE IF NOT EXISTS study_teachers (
     study TEXT, name TEXT, digest TEXT NOT NULL, PRIMARY KEY (study, name));
+CREATE TABLE IF NOT EXISTS probes (
+    untrained_student TEXT PRIMARY KEY, network TEXT NOT NULL, outputs TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS networks (
     network TEXT, shape TEXT, classes INTEGER, parameters INTEGER, multiplies INTEGER,
     bytes INTEGER, latency_1 REAL, latency_256 REAL, machine TEXT,

@@ -12,6 +12,7 @@ from fastnt.experiments.run import Finding, Options, run_study
 from fastnt.experiments.store import Store
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import load_recipe
+from fastnt.trust import NOTHING, Trust
 
 SMALL: dict[str, Any] = {"epochs": 3, "teacher_epochs": 1, "train_samples": 200}
 PASSING = ("seconds", "date", "machine", "epochs")  # may differ between two trainings of a point
@@ -52,8 +53,14 @@ def studies(tmp_path: Path) -> Path:
 def conduct(studies: Path) -> Callable[..., Finding]:
     """Run a study, the small one by default, in a folder of ``studies``."""
 
-    def run(study: Study | None = None, *, folder: str = "small", **options: Any) -> Finding:
-        place = Place(study or _small_study(), studies / folder)
+    def run(
+        study: Study | None = None,
+        *,
+        folder: str = "small",
+        trust: Trust = NOTHING,
+        **options: Any,
+    ) -> Finding:
+        place = Place(study or _small_study(), studies / folder, trust=trust)
         return run_study(place, Options(quiet=True, **options))
 
     return run

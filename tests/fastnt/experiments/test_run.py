@@ -24,6 +24,7 @@ from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import load_model
 from fastnt.training.pipeline import InMemory, train_student
 from fastnt.training.step import TrainStep
+from fastnt.trust import Trust
 
 Conduct = Callable[..., Finding]
 Points = Callable[..., dict[str, dict[str, Any]]]
@@ -291,6 +292,28 @@ def test_the_teacher_is_described_by_what_it_answers(conduct: Conduct, studies: 
     assert row["held_out_error"] == evaluate(model, data.validation, label_loss).error
     assert (row["predictions"] != results.data["test_labels"]).sum() == row["test_wrong"]
     assert results.networks[model.notation]["multiplies"] == model.multiply_count
+
+
+def test_a_changed_constant_of_ones_own_student_is_noticed(
+    conduct: Conduct, small_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "constant_net.py").write_text(
+        "from torch import nn\nSCALE = 1.0\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n        self.fc = nn.Linear(64, num_classes)\n"
+        "    def forward(self, x):\n        return SCALE * self.fc(x.flatten(1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = small_study({"student_network": "constant_net:Net"}, seeds=1)
+    trust = Trust(typed=frozenset(["constant_net:Net"]))
+    assert conduct(own, trust=trust).trained == 3
+    assert conduct(own, trust=trust).trained == 0
+    import constant_net  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(constant_net, "SCALE", 100.0)
+    with pytest.raises(UserError, match="constant_net:Net computes something else"):
+        conduct(own, trust=trust)
 
 
 def test_the_key_of_a_point_names_content_and_no_place(
