@@ -178,7 +178,10 @@ def test_progress_tells_of_each_epoch(capfd: pytest.CaptureFixture[str]) -> None
         ({"data": (_arrays()[0], np.array([None] * 150))}, "labels are no array of numbers"),
         ({"data": _arrays()[0]}, "data is no pair"),
         ({"data": "mnst"}, "did you mean mnist"),
-        ({"test": (_arrays()[0][:, 1:], _arrays()[1])}, r"^test_images.npy holds test images of shape"),
+        (
+            {"test": (_arrays()[0][:, 1:], _arrays()[1])},
+            r"^test_images.npy holds test images of shape",
+        ),
         ({"data": "digits", "test": _arrays()}, "test goes with images and labels"),
         ({"student": Scaled(classes=4)}, r"Scaled> gave .*shape \(2, 4\)"),
         ({"teacher": Scaled(classes=4)}, r"Scaled> gave .*shape \(2, 4\)"),
