@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastnt.criterion import NoisyL2Loss
+    from fastnt.experiments.results import load_study
     from fastnt.loss import noisy_l2_loss, noisy_l2_value_and_grad
     from fastnt.runs.networks import load_student
     from fastnt.training.distill import distill
@@ -18,6 +19,7 @@ _HOMES = {
     "distill": "fastnt.training.distill",
     "export": "fastnt.training.export",
     "load_student": "fastnt.runs.networks",
+    "load_study": "fastnt.experiments.results",
     "noisy_l2_loss": "fastnt.loss",
     "noisy_l2_value_and_grad": "fastnt.loss",
 }
@@ -27,6 +29,7 @@ __all__ = [
     "distill",
     "export",
     "load_student",
+    "load_study",
     "noisy_l2_loss",
     "noisy_l2_value_and_grad",
 ]

@@ -178,10 +178,9 @@ def _check_index(index: Tensor, samples: int, device: torch.device) -> None:
     if index.device != device:
         raise ValueError(f"index must be on the student's {device}, got {index.device}")
     if _readable(index) and index.numel():
-        words, holds = _COUNTER
         for row in index.aminmax():
-            if not holds(row.item()):
-                raise ValueError(f"index must hold rows {words}, got {row.item()}")
+            if not 0 <= row.item() < 1 << 32:
+                raise ValueError(f"index must hold rows {_COUNTER[0]}, got {row.item()}")
 
 
 def _sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
@@ -190,9 +189,10 @@ def _sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
     if len(sigma) != 2:
         raise ValueError(f"sigma must be a number or a pair (low, high), got {sigma!r}")
     low, high = sigma
-    comparable = all(not isinstance(x, Tensor) or _readable(x) for x in (low, high))
-    if comparable and bool(torch.as_tensor(low > high).any()):
-        raise ValueError(f"sigma must be a pair (low, high) with low <= high, got {sigma!r}")
+    if all(not isinstance(x, Tensor) or _readable(x) for x in (low, high)):
+        above = low > high  # of numbers no tensor: torch.compile makes none of symbolic numbers
+        if above.any() if isinstance(above, Tensor) else above:
+            raise ValueError(f"sigma must be a pair (low, high) with low <= high, got {sigma!r}")
     return low, high
 
 

@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fastnt.cli.asked_study import is_begun
+from fastnt.cli.study_table import show_study
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, or of one study.", metavar="RUN...|STUDY"),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -28,7 +33,15 @@ def report(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Compare runs, finished or not: a table, and the curves of their students in one picture."""
+    """Compare runs, finished or not: a table, and the curves of their students in one picture.
+
+    Of a study's folder it writes the page, and prints the verdict.
+    """
+    if any(is_begun(str(folder)) for folder in runs):
+        if len(runs) > 1 or output is not None:
+            raise UserError("a study is reported by itself; give its folder alone")
+        show_study(runs[0], json_=json_)
+        return
     from fastnt.report.comparison import draw_runs
     from fastnt.report.differences import differences, differences_text, noise_label
     from fastnt.report.findings import findings

@@ -1,17 +1,15 @@
 """``fastnt study``: many students of one teacher, and what their differences mean."""
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from fastnt.cli.options import TrustCode, assignments
+from fastnt.cli.asked_study import choose_study, is_begun, typed_words
+from fastnt.cli.options import TrustCode
+from fastnt.cli.study_table import show_plan, show_study
 from fastnt.errors import UserError
-
-if TYPE_CHECKING:
-    from fastnt.experiments.study import Study
 
 _WHAT, _WHERE = "What to train", "Where and how to compute"
 
@@ -155,20 +153,17 @@ def study(
     from fastnt.trust import Trust
 
     if list_:
-        for title, make in STUDIES.items():
-            typer.echo(f"{title:14} {(make.__doc__ or '').splitlines()[0]}")
+        for known, make in STUDIES.items():
+            typer.echo(f"{known:14} {(make.__doc__ or '').splitlines()[0]}")
         return
     asked: dict[str, Any] = {"config": config, "over": over, "teacher": teacher, "student": student}
     asked |= {"epochs": epochs, "set": set_, "dataset": dataset, "name": name, "tune": tune or None}
     asked |= {"vary-teacher": vary_teacher or None}
-    folder, chosen = _choose(what, asked, studies_dir, seeds)
-    if what is None or not _is_begun(what):
+    folder, chosen = choose_study(what, asked, studies_dir, seeds)
+    if what is None or not is_begun(what):
         chosen = dataclasses.replace(chosen, precision=precision, threads=threads)
     if dry_run:
-        points = chosen.points()
-        typer.echo(f"{chosen.title}\n{len(points)} students of {len(chosen.settings)} settings:")
-        for setting in chosen.settings:
-            typer.echo(f"  {setting.name}")
+        show_plan(folder, chosen)
         return
     place = Place(
         chosen,
@@ -176,85 +171,16 @@ def study(
         device=str(choose_device(device)),
         data_dir=data_dir,
         quiet=quiet or json_,
-        trust=Trust.of(trust_code, _typed(asked)),
+        trust=Trust.of(trust_code, typed_words(asked)),
     )
     keep_freed_memory()
     options = Options(
         jobs=_jobs(jobs), engine=engine, address=address, budget=budget, quiet=quiet or json_
     )
     finding = run_study(place, options)
-    typer.echo(json.dumps(dataclasses.asdict(finding), default=str))
-
-
-def _choose(
-    what: str | None, asked: dict[str, Any], studies_dir: Path, seeds: int | None
-) -> "tuple[Path, Study]":
-    """Return the folder and the study that the arguments mean."""
-    from fastnt.experiments.grid import parse_over
-    from fastnt.experiments.named import STUDIES, own_grid
-    from fastnt.experiments.results import STUDY_FILE
-    from fastnt.experiments.study_files import read_study
-    from fastnt.factory import is_own_teacher
-    from fastnt.recipe_files import load_recipe
-
-    given = [f"--{name}" for name, value in asked.items() if value is not None]
-    if what is not None and _is_begun(what):
-        if given:
-            raise UserError(
-                f"{what} is a study that was begun, whose {STUDY_FILE} says what is trained; leave "
-                f"{', '.join(given)} out, or begin another study"
-            )
-        stored = read_study(Path(what) / STUDY_FILE)
-        return Path(what), dataclasses.replace(stored, seeds=max(seeds or 0, stored.seeds))
-    if what is not None and what.endswith(".toml"):
-        if given and given != ["--name"]:
-            raise UserError(f"{what} says what is trained; leave {', '.join(given)} out")
-        chosen = read_study(Path(what))
-    else:
-        flags = {"student_network": asked["student"], "epochs": asked["epochs"]}
-        typed = {key: value for key, value in flags.items() if value is not None}
-        overrides = assignments(asked["set"] or [], typed) | typed
-        # Code that the config names is looked at with all that the study names.
-        recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
-        grid = parse_over(asked["over"] or [])
-        if what is None:
-            make = own_grid if grid else STUDIES["table3"]
-            seeds = seeds or (5 if grid else 3)
-        elif what in STUDIES:
-            make = STUDIES[what]
-        else:
-            raise UserError(
-                f"no study {what!r}: neither one of {', '.join(STUDIES)}, nor a .toml file, nor the "
-                f"folder of a study that was begun"
-            )
-        chosen = make(recipe, grid)
-        if asked["teacher"]:
-            path = asked["teacher"]
-            path = path if is_own_teacher(path) else str(Path(path).absolute())
-            first = next(iter(chosen.teachers))
-            teachers = {**chosen.teachers, first: {"teacher": path}}
-            chosen = dataclasses.replace(chosen, teachers=teachers)
-        chosen = dataclasses.replace(
-            chosen,
-            tune=asked["tune"] or 0,
-            vary_teacher=bool(asked["vary-teacher"]),
-        )
-    if seeds is not None:
-        chosen = dataclasses.replace(chosen, seeds=seeds)
-    name = asked["name"] or f"{chosen.name}-{chosen.recipe.dataset_name}"
-    return studies_dir / name, chosen
-
-
-def _typed(asked: dict[str, Any]) -> list[str]:
-    """The words of the command line that may name code."""
-    values = [asked["student"], asked["teacher"], *assignments(asked["set"] or []).values()]
-    for text in asked["over"] or []:
-        values += text.partition("=")[2].split(",")
-    return [value for value in values if value]
-
-
-def _is_begun(what: str) -> bool:
-    return (Path(what) / "study.toml").is_file()
+    show_study(folder, json_=json_, quiet=quiet)
+    if not finding.whole:
+        typer.echo(f"The budget is spent; go on with fastnt study {folder}", err=True)
 
 
 def _jobs(text: str) -> int:

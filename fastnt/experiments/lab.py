@@ -3,10 +3,9 @@
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from fastnt.data.loaders import Kind
 from fastnt.data.prepare import prepare
 from fastnt.environment import describe_machine
-from fastnt.errors import UserError
+from fastnt.errors import Diverged
 from fastnt.experiments.keeper import StudyKeeper
 from fastnt.experiments.store import Row, pack, to_json
 from fastnt.experiments.study import Point, Study
@@ -22,13 +21,11 @@ from fastnt.training.compute import Compute, Precision, choose_compute
 from fastnt.training.ensemble import combine_logits
 from fastnt.training.logits import TeacherLogits, compute_logits, teacher_logits
 from fastnt.training.model import Model, load_model
-from fastnt.training.pipeline import Course, open_course, train_student
+from fastnt.training.pipeline import open_course, train_student
 from fastnt.training.progress import Progress
 from fastnt.training.targets import Teaching
 from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 from fastnt.trust import NOTHING, Trust
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Place:
         chosen = choose_compute(
             torch.device(self.device), amp=False, compile=self.compile, loader=self.loader
         )
-        precision = Precision(PRECISIONS[self.study.precision])
+        precision = Precision(getattr(torch, self.study.precision))
         return dataclasses.replace(chosen, precision=precision, threads=self.study.threads)
 
 
@@ -83,6 +80,16 @@ class Lab:
         self.test_logits = functools.cache(self._test_logits)
         self.teaching = functools.cache(self._teaching)  # by the names of the teachers
         self._untrained_digest = functools.cache(self._find_untrained_digest)
+
+    def check_students(self) -> None:
+        """Build each student's network once, before a teacher is trained for it.
+
+        Raises:
+            UserError: a network does not fit the images or the classes.
+        """
+        recipes = {p.recipe.student_network: p.recipe for p in self.study.points()}
+        for recipe in recipes.values():
+            self.course.new_student(recipe)
 
     def teacher_path(self, name: str) -> Path:
         """Return the file of a teacher in the study's folder."""
@@ -109,9 +116,11 @@ class Lab:
     ) -> Row:
         """Train a point, or go on with it, and return its row of the table ``points``.
 
-        A training that fails gives a row with the sentence that says why.
+        A training that diverges, or for which the device has too little memory, gives a row with
+        the sentence that says why.
 
         Raises:
+            UserError: a checkpoint cannot be written.
             Stopped: it was asked to stop; its checkpoint stands.
         """
         keeper = StudyKeeper(self.place.in_progress(key), stop_asked)
@@ -126,7 +135,7 @@ class Lab:
             if keeper.best_epoch < len(keeper.records):
                 student.load_state_dict(keeper.best)
             row |= self._outcome("best", keeper.best_epoch, student, point)
-        except (UserError, torch.OutOfMemoryError) as error:
+        except (Diverged, torch.OutOfMemoryError) as error:
             return row | {"error": " ".join(str(error).split())}
         row["epochs"] = to_json([asdict(record) for record in keeper.records])
         row["seconds"] = sum(record.seconds for record in keeper.records)
@@ -216,20 +225,3 @@ def clean_loss(logits: Tensor, targets: Tensor) -> float:
 
 def _mean(flags: Tensor) -> float:
     return flags.double().mean().item()
-
-
-def seconds_of(course: Course, points: Sequence[Point], images_per_second: float) -> float:
-    """Estimate how long the points take at a speed."""
-    rows = course.data.repeats * course.data.images
-    return sum(point.recipe.epochs * rows / images_per_second for point in points)
-
-
-def check_precision(name: str) -> Any:
-    """Refuse a precision that does not exist.
-
-    Raises:
-        UserError: naming those that do.
-    """
-    if name not in PRECISIONS:
-        raise UserError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}")
-    return name

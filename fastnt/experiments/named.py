@@ -31,6 +31,7 @@ Make = Callable[[Recipe, Grid], Study]
 
 def sigma_table(name: str, table: str, alpha: float, paper: Sequence[float]) -> Make:
     """Return the study of a table over sigma; the printed errors stand beside its own."""
+    title = f"Sigma swept at alpha {alpha:g} ({table})"
 
     def make(recipe: Recipe, grid: Grid) -> Study:
         recipe = dataclasses.replace(recipe, alpha=alpha)
@@ -38,10 +39,9 @@ def sigma_table(name: str, table: str, alpha: float, paper: Sequence[float]) -> 
         printed = {"clean": paper[0]} | {
             f"sigma {sigma:g}": error for sigma, error in zip(SIGMAS, paper[1:], strict=True)
         }
-        return _grid_study(
-            name, f"Sigma swept at alpha {alpha:g} ({table})", recipe, swept, printed
-        )
+        return _grid_study(name, title, recipe, swept, printed)
 
+    make.__doc__ = f"{title}."
     return make
 
 
@@ -75,6 +75,7 @@ def table5(recipe: Recipe, grid: Grid) -> Study:
 
 def table6(name: str) -> Make:
     """Return the study of three students of other sizes (Table 6 and Figure 3)."""
+    title = "Students of three sizes (Table 6 and Figure 3; the paper prints the best sigma's)"
 
     def make(recipe: Recipe, grid: Grid) -> Study:
         networks = tuple(grid.get("student_network", ()))
@@ -102,10 +103,10 @@ def table6(name: str) -> Make:
                 changes = {"sigma": sigma, "student_network": network}
                 settings.append(Setting(f"{network}, sigma {sigma:g}", changes, baseline=clean))
             primary.append(f"{network}, sigma {own:g}")
-        title = "Students of three sizes (Table 6 and Figure 3; the paper prints the best sigma's)"
         swept = ("student_network", "sigma")
         return Study(name, title, recipe, tuple(settings), settings[0].name, tuple(primary), swept)
 
+    make.__doc__ = f"{title}."
     return make
 
 

@@ -87,6 +87,7 @@ def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Find
     store = Store(place.studies / DATABASE)
     with choose_progress(quiet=options.quiet) as progress:
         lab = Lab(place, progress)
+        lab.check_students()
         provide_teachers(lab, store, stop_asked)
         points = [(point, lab.key(point)) for point in place.study.points()]
     _write_what_is_shared(lab, store, points)
@@ -99,6 +100,8 @@ def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Find
     finally:
         workers.close()
         watch.close()
+        with suppress(OSError):  # where another process, or a stopped training, has something in it
+            (place.studies / "in-progress").rmdir()
     if stop_asked():
         done = len(store.finished(key for _, key in points))
         raise Interrupted(
@@ -162,5 +165,3 @@ def _write_what_is_shared(lab: Lab, store: Store, points: list[tuple[Point, str]
             "test_labels": pack(data.test_labels.numpy()),
         },
     )
-    with suppress(OSError):
-        (lab.place.studies / "in-progress").rmdir()

@@ -10,6 +10,7 @@ from fastnt.errors import UserError
 from fastnt.recipe_files import named_code, typed
 
 CLEAN: Mapping[str, Any] = {"alpha": 0.0, "sigma": 0.0, "teacher_alphas": ()}
+PRECISIONS = ("float32", "bfloat16", "float16")
 FIRST_PILOT_SEED = 1000  # above the base seed: pilot seeds never meet the study's own
 
 
@@ -83,6 +84,11 @@ class Study:
                     f"{number} of {self.name} is {getattr(self, number)}; it must be at least {least} "
                     f"and below {FIRST_PILOT_SEED}"
                 )
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"precision of {self.name} is {self.precision!r}; it must be one of "
+                f"{', '.join(PRECISIONS)}"
+            )
         for setting in self.settings:
             self._check(setting)
 

@@ -122,7 +122,7 @@ class Ray:
             ) from error
         self._ray, self._place = ray, ray.put(place)
         gpus = 1 if place.device == "cuda" else 0
-        resources = ray.cluster_resources()
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         each = resources.get("GPU", 0) if gpus else resources["CPU"] / place.study.threads
         self.count = max(1, int(each))
         self._task = ray.remote(
@@ -134,8 +134,19 @@ class Ray:
         """Make a task of the point."""
         task = self._task.remote(self._place, point, key)
         self._tasks.append(task)
-        future: Future[Row | None] = task.future()
-        return future
+        result: Future[Row | None] = Future()
+
+        def end(done: Future[Row | None]) -> None:
+            error = done.exception()
+            if error is None:
+                result.set_result(done.result())
+            elif isinstance(error, self._ray.exceptions.TaskCancelledError):
+                result.set_result(None)
+            else:
+                result.set_exception(error)
+
+        task.future().add_done_callback(end)
+        return result
 
     def stop(self) -> None:
         """Interrupt the tasks, which save their checkpoints."""

@@ -21,6 +21,7 @@ from fastnt.recipe_files import load_recipe
 from fastnt.runs.metrics import Metrics
 from fastnt.runs.predictions import Predictions, load_predictions
 from fastnt.runs.summary import check_summary, check_timings
+from fastnt.sealed import seal, unseal
 from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.model import Model
 
@@ -173,7 +174,7 @@ class RunFolder:
 
     def write_timings(self, timings: dict[str, float]) -> None:
         """Write timings.json: seconds of each part and images/s of each training, by name."""
-        write_json(self._timings, timings)
+        write_json(self._timings, seal(timings))
 
     def timings(self) -> dict[str, float]:
         """Read timings.json.
@@ -181,11 +182,11 @@ class RunFolder:
         Raises:
             UserError: it is missing or damaged.
         """
-        return check_timings(read_json(self._timings), self._timings)
+        return check_timings(_read_sealed(self._timings), self._timings)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json, which finishes the run."""
-        write_json(self._summary, summary)
+        write_json(self._summary, seal(summary))
 
     def summary(self) -> dict[str, Any]:
         """Read summary.json.
@@ -193,7 +194,7 @@ class RunFolder:
         Raises:
             UserError: it is missing or damaged.
         """
-        return check_summary(read_json(self._summary), self._summary)
+        return check_summary(_read_sealed(self._summary), self._summary)
 
     @property
     def _environment(self) -> Path:
@@ -210,3 +211,12 @@ class RunFolder:
     @property
     def _summary(self) -> Path:
         return self.path / "summary.json"
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    try:
+        return unseal(read_json(path))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged: {error}; restore it from a copy, or train the run again"
+        ) from error

@@ -1,4 +1,7 @@
-"""metrics.jsonl: a line an epoch, which grows while a run goes on."""
+"""metrics.jsonl: a line an epoch, which grows while a run goes on.
+
+Each line holds a SHA-256 of itself and of the hash in the line before.
+"""
 
 import dataclasses
 import json
@@ -10,6 +13,7 @@ from typing import Any
 
 from fastnt.errors import UserError
 from fastnt.files import parse_json, write_error, write_text
+from fastnt.sealed import HASH, seal, unseal
 from fastnt.training.progress import EpochRecord
 
 
@@ -27,9 +31,10 @@ class Metrics:
         """
         try:
             size = self.path.stat().st_size if self.path.exists() else 0
+            line = seal(dataclasses.asdict(record), self._last_hash())
             try:
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write(_line(record))
+                    file.write(_text(line))
             except OSError:
                 with suppress(OSError):
                     os.truncate(self.path, size)
@@ -39,8 +44,12 @@ class Metrics:
 
     def write(self, records: Sequence[EpochRecord]) -> None:
         """Make the file hold these epochs and no others."""
+        text, before = "", ""
+        for record in records:
+            line = seal(dataclasses.asdict(record), before)
+            text, before = text + _text(line), line[HASH]
         if records:
-            write_text(self.path, "".join(map(_line, records)))
+            write_text(self.path, text)
         else:
             self.path.unlink(missing_ok=True)
 
@@ -56,34 +65,48 @@ class Metrics:
             return []
         *lines, last = self.path.read_bytes().split(b"\n")  # the last is empty, or was cut short
         records: dict[tuple[str, int], EpochRecord] = {}
+        before = ""
         for number, line in enumerate([*lines, last] if _is_whole(last) else lines, start=1):
             try:
-                record = _record(line)
+                record, before = _record(line, before)
             except (ValueError, TypeError, LookupError, OverflowError) as error:
                 raise UserError(
-                    f"line {number} of {self.path} is not an epoch's record; train the run again"
+                    f"line {number} of {self.path} is not an epoch's record, or was changed ({error}); "
+                    "restore the file from a copy, or train the run again"
                 ) from error
             records[record.phase, record.epoch] = record
         return list(records.values())
 
+    def _last_hash(self) -> str:
+        """Return the hash in the last line; empty where there is none."""
+        if not self.path.exists():
+            return ""
+        *_, last = self.path.read_bytes().splitlines() or [b"{}"]
+        try:
+            return str(parse_json(last).get(HASH, ""))
+        except (ValueError, AttributeError):  # damaged, as whoever reads the file will say
+            return ""
 
-def _line(record: EpochRecord) -> str:
-    return json.dumps(dataclasses.asdict(record)) + "\n"
+
+def _text(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a line without its newline is a record nonetheless."""
+    """Whether a line without its newline is an object nonetheless."""
     try:
-        _record(line)
-    except (ValueError, TypeError, LookupError, OverflowError):
+        return isinstance(parse_json(line), dict)
+    except ValueError:
         return False
-    return True
 
 
-def _record(line: bytes) -> EpochRecord:
-    value: Any = parse_json(line)
+def _record(line: bytes, before: str) -> tuple[EpochRecord, str]:
+    """Return what a line holds, and its hash; ``before`` is that of the line before."""
+    sealed = parse_json(line)
+    value = unseal(sealed, before)
     fields = {field.name: value[field.name] for field in dataclasses.fields(EpochRecord)}
     if not isinstance(fields["phase"], str) or not isinstance(fields["epoch"], int):
         raise TypeError
     numbers = {name: float(n) for name, n in fields.items() if name not in ("phase", "epoch")}
-    return EpochRecord(phase=fields["phase"], epoch=fields["epoch"], **numbers)
+    record = EpochRecord(phase=fields["phase"], epoch=fields["epoch"], **numbers)
+    return record, sealed[HASH]

@@ -12,9 +12,10 @@ from fastnt.cache import try_to_store
 from fastnt.data.loaders import Loader, free_memory
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
-from fastnt.errors import UserError
+from fastnt.errors import UserError, warn
 from fastnt.files import cache_dir
 from fastnt.training.model import Model
+from fastnt.training.probe import differs
 from fastnt.training.progress import Progress
 from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 from fastnt.training.training_data import TrainingData
@@ -36,8 +37,8 @@ class TeacherLogits:
 def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> TeacherLogits:
     """Find the stored logits of ``teacher`` for a training list, or make and store them.
 
-    Those of a module that was handed over as an object are made each time: what it computes may
-    depend on more than its weights and its code.
+    They are made anew when the teacher does not compute any more what it did, and each time where two
+    passes differ or the teacher was handed over as an object.
 
     Raises:
         UserError: the stored table belongs to another teacher or is damaged, or the teacher gives
@@ -54,18 +55,24 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
         "list": data.digest,
         "shape": [data.ordered.rows, data.validation.rows, teacher.classes],
     }
-    if teacher.is_object or not path.exists():
-        progress.begin("logits", 1, data.ordered.rows + data.validation.rows)
-        tables = {
-            "train": compute_logits(teacher, data.ordered, data.list_view, progress.advance),
-            "validation": compute_logits(teacher, data.validation, advance=progress.advance),
-        }
-        _refuse_nonfinite(tables)
-        if teacher.is_object or not try_to_store(
-            "the teacher's logits are", lambda: save_tensors(path, expected, tables)
-        ):
-            return TeacherLogits(**tables)
-    tables = _read(path, expected)
+    probed = {} if teacher.is_object else teacher.probe()
+    if probed and path.exists():
+        tables = _read(path, expected)
+        if not differs(tables, probed):
+            return TeacherLogits(tables["train"], tables["validation"])
+        warn(f"{teacher.notation} computes other logits than those stored; they are made anew")
+    progress.begin("logits", 1, data.ordered.rows + data.validation.rows)
+    tables = {
+        "train": compute_logits(teacher, data.ordered, data.list_view, progress.advance),
+        "validation": compute_logits(teacher, data.validation, advance=progress.advance),
+    }
+    _refuse_nonfinite(tables)
+    if probed:
+        try_to_store(
+            "the teacher's logits are", lambda: save_tensors(path, expected, tables | probed)
+        )
+    elif not teacher.is_object:
+        warn(f"{teacher.notation} computes something else each time: its logits are not kept")
     return TeacherLogits(tables["train"], tables["validation"])
 
 

@@ -18,6 +18,7 @@ from fastnt.data.seen import Seen, read_seen
 from fastnt.errors import UserError
 from fastnt.factory import check_network, check_training, in_short, is_factory, source_code
 from fastnt.networks import build_network, count_multiplies, count_parameters
+from fastnt.training.probe import PROBES, OtherNetwork, differs, probe
 from fastnt.training.tensors import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
 from fastnt.trust import NOTHING, Trust
 
@@ -118,6 +119,10 @@ class Model(nn.Module):
         code = source_code(self.network) if self.is_own else ""
         return sha256_tensors(self.describe() | {"code": code}, host_copies(self.state_dict()))
 
+    def probe(self, *, train: bool = False) -> dict[str, Tensor]:
+        """Return what the model computes: see ``fastnt.training.probe``."""
+        return probe(self, self.shape, train=train)
+
     def save(self, path: str | Path) -> None:
         """Write the model to ``path`` as safetensors, atomically; ``fastnt.load_student`` reads it.
 
@@ -127,7 +132,7 @@ class Model(nn.Module):
         description = self.describe()
         if self.seen is not None:
             description["seen"] = self.seen.describe()
-        save_tensors(Path(path), description, host_copies(self.state_dict()))
+        save_tensors(Path(path), description, host_copies(self.state_dict()) | self.probe())
 
 
 def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTHING) -> Model:
@@ -142,6 +147,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
     Raises:
         UserError: the file is missing, is not safetensors, holds no fastnt model, names code that is
             not trusted, or its network cannot be made.
+        OtherNetwork: the network does not compute any more what it did when it was saved.
     """
     if not path.is_file():
         raise UserError(f"no model file at {path}; give the .safetensors file of a trained network")
@@ -160,7 +166,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
         height, width, channels = description["shape"]
         preprocess = Preprocess(description["preprocess"], (height, width, channels))
         model = _build(path, description, preprocess, network, trust)
-        model.load_state_dict(state)
+        model.load_state_dict({k: v for k, v in state.items() if k not in PROBES})
         model.seen = read_seen(description.get("seen"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -168,7 +174,13 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
             "train or save it again"
         ) from error
     # Strided as it was trained: other strides may take other kernels, with other bits.
-    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if differs(state, model.probe()):
+        raise OtherNetwork(
+            f"{model.notation} does not compute any more what it did when {path} was saved: its code, or "
+            "what that uses, has changed; restore it, or train again"
+        )
+    return model
 
 
 def describe_object(network: nn.Module) -> str:

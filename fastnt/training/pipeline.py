@@ -9,7 +9,6 @@
 A student's recipe may differ from the course's in its student and noise parts.
 """
 
-import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import nn
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess
+from fastnt.errors import warn
 from fastnt.training.compute import Compute
 from fastnt.training.evaluation import SampleLoss, clean_l2_loss, evaluate
 from fastnt.training.model import Model
@@ -106,8 +106,8 @@ def open_course(dataset: Dataset, recipe: Recipe, compute: Compute, progress: Pr
     """
     data = TrainingData(dataset, recipe, compute)
     if data.unseen_classes and compute.ranks.is_rank_0:
-        logging.getLogger("fastnt").warning(
-            f"fastnt: warning: no training image of {dataset.name} is of class "
+        warn(
+            f"no training image of {dataset.name} is of class "
             f"{', '.join(data.unseen_classes)}: a student knows of it by its teacher alone; add images, "
             "raise train_samples, or count labels from 0 without gaps"
         )

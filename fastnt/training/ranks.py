@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastnt.environment import choose_device
-from fastnt.errors import Interrupted, UserError
+from fastnt.errors import Interrupted, UserError, warn
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
@@ -189,7 +188,7 @@ def _device_of_rank(device: torch.device, local_rank: int) -> torch.device:
 
 @functools.cache
 def _warn_of_batch_norm() -> None:
-    logging.getLogger("fastnt").warning(
-        "fastnt: warning: each rank normalises by the statistics of its own part of the batch "
+    warn(
+        "each rank normalises by the statistics of its own part of the batch "
         "(BatchNorm), and the first rank's are kept: results depend on the number of ranks"
     )

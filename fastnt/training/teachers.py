@@ -10,13 +10,14 @@ from torch import nn
 from fastnt.cache import try_to_store
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
-from fastnt.errors import UserError
+from fastnt.errors import UserError, warn
 from fastnt.factory import is_own_teacher
 from fastnt.files import cache_dir
 from fastnt.training.evaluation import label_loss
 from fastnt.training.model import Model, load_model
 from fastnt.training.objectives import label_objective
 from fastnt.training.pipeline import Course, Keeper, train
+from fastnt.training.probe import OtherNetwork
 from fastnt.training.trainer import Schedule
 from fastnt.trust import NOTHING, Trust
 
@@ -100,24 +101,44 @@ def _find_or_train(course: Course, keeper: Keeper) -> Model:
     recipe, ranks = course.recipe, course.compute.ranks
     torch.manual_seed(_seed(recipe))
     teacher = Model(recipe.teacher_network, course.preprocess, course.data.classes)
-    stored = _path(course, teacher)
+    path = _path(course, teacher)
     # A run that was stopped in its teacher's training ends it, so that its records are whole.
-    if ranks.broadcast_value(stored.exists() and not keeper.began("teacher")):
-        if not ranks.is_rank_0:  # takes rank 0's weights
-            return teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-        try:
-            return load_model(stored, teacher.network)  # no code that the file names is called
-        except UserError as error:
-            raise UserError(
-                f"the stored teacher {stored} is damaged; delete it, and it is trained again"
-            ) from error
+    stored = _stored(path, teacher) if ranks.is_rank_0 and not keeper.began("teacher") else None
+    if ranks.broadcast_value(stored is not None):
+        # Other ranks take rank 0's weights.
+        return stored or teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     schedule = _schedule(recipe)
     teacher.check_training(course.data.smallest_part(schedule.batch_size))
     teacher.to(course.compute.device)
     train(course, teacher, label_objective, label_loss, schedule, keeper)
     if ranks.is_rank_0:
-        try_to_store("the teacher is", lambda: teacher.save(stored))
+        if teacher.probe():
+            try_to_store("the teacher is", lambda: teacher.save(path))
+        else:
+            warn(f"{teacher.notation} computes something else each time: the teacher is not kept")
     return teacher
+
+
+def _stored(path: Path, untrained: Model) -> Model | None:
+    """Load the stored teacher if there is one and its network computes what it did.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        # No code that the file names is called: the weights go into what this run's recipe makes.
+        return load_model(path, copy.deepcopy(untrained.network))
+    except OtherNetwork:
+        warn(
+            f"{untrained.notation} is another network than when its teacher was stored: trained anew"
+        )
+        return None
+    except UserError as error:
+        raise UserError(
+            f"the stored teacher {path} is damaged; delete it, and it is trained again"
+        ) from error
 
 
 def _seed(recipe: Recipe) -> int:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fastnt.data.loaders import Loader
 from fastnt.data.rows import Batch
-from fastnt.errors import UserError
+from fastnt.errors import Diverged
 from fastnt.training.evaluation import Evaluation
+from fastnt.training.probe import OtherNetwork, differs
 from fastnt.training.profile import StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
@@ -53,7 +54,7 @@ class Trainer:
         submitted; what it sees in ``epoch``, ``batch`` and ``seconds`` is where training stands.
 
         Raises:
-            UserError: the loss is not finite any more.
+            Diverged: the loss is not finite any more.
         """
         self._progress.begin(self.schedule.phase, self.schedule.epochs, self._loader.rows)
         self._progress.advance(self._images_done())
@@ -107,41 +108,54 @@ class Trainer:
         """Wait for the device and refuse to go on from a loss that is not finite.
 
         Raises:
-            UserError: it names the phase, the epoch and the batch.
+            Diverged: it names the phase, the epoch and the batch.
         """
         finite = int(self.step.finite.item())
         if finite < self.batch:
             raise self._diverged(f"batch {finite + 1}: its loss is")
 
     def state(self) -> dict[str, Tensor]:
-        """Return the step's state after checking that it is finite.
+        """Return the step's state after checking that it is finite, and what the network computes.
 
         Weights are checked too, since the loss of the last step does not show its own update.
 
         Raises:
-            UserError: a loss or a weight is not finite.
+            Diverged: a loss or a weight is not finite.
         """
         self.check_finite()
         state = self.step.state()
         weights = (value for name, value in state.items() if name.startswith("model."))
         if not all(bool(value.isfinite().all()) for value in weights):
             raise self._diverged(f"batch {self.batch}: its weights are")
-        return state
+        probed: dict[str, Tensor] = self.step.model.probe(train=True)
+        return state | probed
 
-    def _diverged(self, what: str) -> UserError:
+    def _diverged(self, what: str) -> Diverged:
         schedule = self.schedule
         taught = schedule.phase != "teacher"
         option = "--lr" if taught else "--set teacher_lr="
         noise = ", or less noise (--sigma)" if taught else ""
-        return UserError(
+        return Diverged(
             f"the training of {schedule.phase} diverged in epoch {self.epoch + 1}, {what} not finite; "
             f"begin a new run with a lower learning rate ({option}), here it was "
             f"{schedule.lr * schedule.lr_decay**self.epoch:g}{noise}"
         )
 
     def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:
-        """Stand where the training stood whose step had this state."""
+        """Stand where the training stood whose step had this state.
+
+        Raises:
+            KeyError: something is missing.
+            RuntimeError: a shape does not fit.
+            OtherNetwork: the network does not compute any more what it did then.
+        """
         self.step.load_state(state)
+        if differs(state, self.step.model.probe(train=True)):
+            raise OtherNetwork(
+                f"the {self.schedule.phase} network ({self.step.model.notation}) does not compute any "
+                "more what it did when its checkpoint was saved: its code, or what that uses, has "
+                "changed; restore it, or begin a new run without --resume"
+            )
         self.epoch, self.batch, self.seconds = epoch, batch, seconds
 
     def _images_done(self) -> int:

@@ -177,3 +177,10 @@ def test_recipes_hold_only_known_keys() -> None:
     for dataset in (*DATASETS, "folder"):
         text = resources.files("fastnt").joinpath("recipes", f"{dataset}.toml").read_text("utf-8")
         assert set(tomllib.loads(text)) <= known
+
+
+def test_a_key_that_json_holds_twice_is_refused(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"dataset": "mnist", "epochs": 1, "epochs": 7}')
+    with pytest.raises(UserError, match="is not a recipe: it names a key twice"):
+        load_recipe(None, config)

@@ -357,6 +357,16 @@ def test_compiled_module_counts_steps_and_sees_new_values():
     assert counter.frame_count == 1
 
 
+def test_compiled_with_symbolic_numbers():
+    student, teacher = logits(8, 10)
+    noise = {"alpha": 0.5, "sigma": (0.3, 0.6), "seed": 3}
+    dynamic = torch.compile(lambda x, **given: noisy_l2_loss(x, teacher, **given), dynamic=True)
+    for change in ({}, {"sigma": (0.1, 0.9)}, {"seed": 4}):
+        given = noise | change
+        expected = noisy_l2_loss(student, teacher, **given)
+        torch.testing.assert_close(dynamic(student, **given), expected)
+
+
 def test_compiled_noise_without_a_seed_is_fresh():
     student, teacher = logits(32, 10)
     compiled, counter = counted(NoisyL2Loss(0.5, 0.6))

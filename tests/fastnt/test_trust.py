@@ -177,6 +177,55 @@ def _resume_with_a_student(**trust: bool) -> None:
     _resume_with_a_network("clean", **trust)
 
 
+SMALL_RECIPE = "epochs = 1\nteacher_epochs = 1\ntrain_samples = 100\n"
+STUDY = ("--seeds", "1", "--jobs", "1", "--quiet")
+
+
+def _study_file(where: str, key: str, name: str = "sent:make") -> Path:
+    """A study of two settings that names code in one of its tables."""
+    tables = {"recipe": SMALL_RECIPE, "changes": "", "teachers": ""}
+    tables[where] += f'{key} = "{name}"\n'
+    teachers = f"[teachers.one]\n{tables['teachers']}" if tables["teachers"] else ""
+    path = Path("sent.toml")
+    path.write_text(
+        f"name = 'sent'\nbaseline = 'clean'\n[recipe]\n{tables['recipe']}{teachers}"
+        "[[settings]]\nname = 'clean'\n[settings.changes]\nalpha = 0\n"
+        f"[[settings]]\nname = 'other'\n[settings.changes]\nsigma = 0.3\n{tables['changes']}"
+    )
+    return path
+
+
+def _study_recipe(**trust: bool) -> None:
+    _main("study", _study_file("recipe", "student_network"), *STUDY, *_flags(**trust))
+
+
+def _study_setting(**trust: bool) -> None:
+    _main("study", _study_file("changes", "student_network"), *STUDY, *_flags(**trust))
+
+
+def _study_teacher(**trust: bool) -> None:
+    _main("study", _study_file("teachers", "teacher"), *STUDY, *_flags(**trust))
+
+
+def _study_teacher_file(**trust: bool) -> None:
+    teacher = _forged(Path("a.safetensors").absolute())
+    _main("study", _study_file("teachers", "teacher", str(teacher)), *STUDY, *_flags(**trust))
+
+
+def _study_config(**trust: bool) -> None:
+    config = _config(student_network="sent:make")
+    small = ("--epochs", "1", "--set", "teacher_epochs=1", "--set", "train_samples=100")
+    over = ("--over", "sigma=0,0.3")
+    _main("study", "--config", config, *small, *over, *STUDY, *_flags(**trust))
+
+
+def _study_that_was_begun(**trust: bool) -> None:
+    folder = Path("studies/sent")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_study_file("recipe", "student_network"), folder / "study.toml")
+    _main("study", folder, *STUDY, *_flags(**trust))
+
+
 def _resume(**trust: bool) -> None:
     _forged_run(finished=False)
     _main("train", "--quiet", "--resume", "--run", "a", *_flags(**trust))
@@ -197,6 +246,12 @@ ENTRANCES: list[Callable[..., None]] = [
     _resume,
     _resume_with_a_teacher,
     _resume_with_a_student,
+    _study_recipe,
+    _study_setting,
+    _study_teacher,
+    _study_teacher_file,
+    _study_config,
+    _study_that_was_begun,
 ]
 
 
@@ -213,7 +268,8 @@ def test_no_entrance_calls_what_a_file_names(
     assert "it would import sent and call make (sent:make)" in sentence
     assert "--trust-code" in sentence
     assert not EFFECT.exists()
-    shutil.rmtree("runs", ignore_errors=True)
+    for folder in ("runs", "studies"):
+        shutil.rmtree(folder, ignore_errors=True)
     entrance(trust_code=True)  # the same way
     assert EFFECT.exists()
 

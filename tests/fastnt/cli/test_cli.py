@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def test_train_ends_with_a_table_and_a_folder(capsys: pytest.CaptureFixture[str]
 def test_json_prints_the_summary_alone(capsys: pytest.CaptureFixture[str]) -> None:
     _run("train", "--json", "--run", "a", *TINY)
     output = capsys.readouterr()
-    assert json.loads(output.out) == json.loads(Path("runs/a/summary.json").read_text())
+    assert json.loads(output.out) == RunFolder(Path("runs/a")).summary()
     assert output.err == ""
 
 
@@ -152,9 +151,9 @@ def test_an_interrupted_training_is_saved_and_exits_with_130(
         "go on with fastnt train --resume --run a",
         last,
     )
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    saved = RunFolder(tmp_path / "runs" / "a").checkpoints.newest()
+    folder = RunFolder(tmp_path / "runs" / "a")
+    saved = folder.checkpoints.newest()
     assert saved is not None
-    assert [asdict(record) for record in saved.records] == records
+    assert list(saved.records) == folder.metrics.read()
     assert not list(tmp_path.rglob("*.part"))
     assert not list(tmp_path.rglob(".lock"))

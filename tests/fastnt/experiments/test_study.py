@@ -74,6 +74,7 @@ def test_pilot_seeds_are_none_of_the_verdicts():
         ({"settings": (Setting("clean", {"sigmma": 1.0}),)}, "did you mean sigma"),
         ({"settings": (Setting("clean", {"sigma": -1.0}),)}, "sigma is -1.0"),
         ({"settings": (Setting("clean", teachers=("x",)),)}, "has the teacher 'x'"),
+        ({"precision": "half"}, "precision of mine is 'half'"),
         ({"seeds": 0}, "seeds of mine is 0"),
         ({"seeds": 1000}, "seeds of mine is 1000"),
     ],

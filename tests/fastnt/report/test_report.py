@@ -17,22 +17,17 @@ from fastnt.report.differences import differences, differences_text
 from fastnt.report.findings import findings
 from fastnt.report.runs import read_runs, rows
 from fastnt.report.style import noise_text, run_look
+from fastnt.runs.folder import RunFolder
+from fastnt.runs.metrics import Metrics
 from fastnt.runs.predictions import Predictions
+from fastnt.training.progress import EpochRecord
 
 MakeRun = Callable[..., Path]
 
 
-def _record(phase: str, epoch: int, error: float = 0.5, **values: float) -> dict[str, Any]:
-    return {
-        "phase": phase,
-        "epoch": epoch,
-        "lr": 1e-3,
-        "train_loss": 2.0 / epoch,
-        "validation_loss": 1.0 / epoch,
-        "validation_error": error / epoch,
-        "seconds": 2.0,
-        "images_per_second": 100.0,
-    } | values
+def _record(phase: str, epoch: int, error: float = 0.5, **values: float) -> EpochRecord:
+    record = EpochRecord(phase, epoch, 1e-3, 2.0 / epoch, 1.0 / epoch, error / epoch, 2.0, 100.0)
+    return dataclasses.replace(record, **values)  # type: ignore[arg-type]
 
 
 def _network(wrong: int) -> dict[str, float]:
@@ -80,15 +75,14 @@ def make_run(tmp_path: Path) -> MakeRun:
         (folder / "config.json").write_text(json.dumps(dataclasses.asdict(recipe)))
         phases = ("teacher", "clean", "noisy")
         records = [_record(phase, epoch) for phase in phases for epoch in (1, 2)]
-        lines = [json.dumps(record) for record in records[: 6 if finished else 3]]
-        (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+        Metrics(folder / "metrics.jsonl").write(records[: 6 if finished else 3])
         (folder / "teacher.safetensors").touch()
         if finished:
             summary: dict[str, Any] = {"dataset": dataset, "official": True, "seed": recipe.seed}
             summary |= {phase: _network(35) for phase in phases}
             summary["noisy"] = _network(28) | {"alpha": 0.5, "sigma": sigma}
             summary |= {"relative_improvement": 0.2, "mcnemar_p": 0.45}
-            (folder / "summary.json").write_text(json.dumps(summary))
+            RunFolder(folder).write_summary(summary)
         return folder
 
     return make
@@ -123,8 +117,7 @@ def test_a_finished_run_has_a_row_a_network(make_run: MakeRun) -> None:
 def test_the_speed_is_that_of_all_epochs_together(make_run: MakeRun) -> None:
     folder = make_run("a")
     quick = _record("noisy", 2, seconds=1.0, images_per_second=400.0)
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(quick) + "\n")
+    Metrics(folder / "metrics.jsonl").append(quick)
     (run,) = read_runs([folder])
     # 200 images in 2 s, then, recorded again by a run that was resumed, 400 in 1 s.
     assert rows(run)[2].images_per_second == pytest.approx(600 / 3)
@@ -133,7 +126,7 @@ def test_the_speed_is_that_of_all_epochs_together(make_run: MakeRun) -> None:
 def test_an_unfinished_run_is_reported_up_to_its_last_whole_epoch(make_run: MakeRun) -> None:
     folder = make_run("a", finished=False)
     whole = (folder / "metrics.jsonl").read_text()
-    (folder / "metrics.jsonl").write_text(whole + json.dumps(_record("clean", 2))[:-9])
+    (folder / "metrics.jsonl").write_text(whole + whole.splitlines()[-1][:-9])
     (run,) = read_runs([folder])
     teacher, clean, noisy = rows(run)
     assert (teacher.status, teacher.epoch, teacher.test_error) == ("trained", 2, None)
@@ -320,12 +313,12 @@ def test_other_recipes_are_compared_with_the_first_by_holm(make_run: MakeRun) ->
 
 def test_a_run_of_an_earlier_release_has_no_counts_and_no_sentence(make_run: MakeRun) -> None:
     folder = make_run("a")
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = RunFolder(folder).summary()
     for network in ("teacher", "clean", "noisy"):
         for key in ("test_wrong", "test_images", "held_out_error"):
             del summary[network][key]
     del summary["mcnemar_p"]
-    (folder / "summary.json").write_text(json.dumps(summary))
+    RunFolder(folder).write_summary(summary)
     runs = read_runs([folder])
     assert findings(runs) == []
     assert [row.test_interval for row in rows(runs[0])] == [None] * 3

@@ -15,10 +15,6 @@ def _epoch(phase: str, epoch: int) -> EpochRecord:
     return EpochRecord(phase, epoch, 1e-3, 2.0 / epoch, 1.0 / epoch, 0.5 / epoch, 2.0, 100.0)
 
 
-def _record(phase: str, epoch: int) -> dict[str, object]:
-    return dataclasses.asdict(_epoch(phase, epoch))
-
-
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     metrics, records = Metrics(tmp_path / "metrics.jsonl"), [_epoch("clean", e) for e in (1, 2, 3)]
     assert metrics.read() == []
@@ -41,22 +37,54 @@ def test_of_an_epoch_recorded_twice_the_later_counts(tmp_path: Path) -> None:
     assert metrics.read() == [again, _epoch("a", 2)]
 
 
+@pytest.fixture
+def three(tmp_path: Path) -> Metrics:
+    """Three epochs of a student, one after the other."""
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    for epoch in (1, 2, 3):
+        metrics.append(_epoch("clean", epoch))
+    return metrics
+
+
 @pytest.mark.parametrize("cut", [0, 1, 40])
-def test_a_last_line_counts_only_when_it_is_whole(tmp_path: Path, cut: int) -> None:
-    text = "".join(json.dumps(_record("clean", epoch)) + "\n" for epoch in (1, 2, 3))
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(text[: len(text) - 1 - cut])
-    assert [record.epoch for record in Metrics(path).read()] == ([1, 2] if cut else [1, 2, 3])
+def test_a_last_line_counts_only_when_it_is_whole(three: Metrics, cut: int) -> None:
+    text = three.path.read_text()
+    three.path.write_text(text[: len(text) - 1 - cut])
+    assert [record.epoch for record in three.read()] == ([1, 2] if cut else [1, 2, 3])
 
 
-HUGE = json.dumps(_record("clean", 1) | {"lr": 10**400})
+HUGE = json.dumps(dataclasses.asdict(_epoch("clean", 1)) | {"lr": 10**400, "sha256": "0"})
 
 
 @pytest.mark.parametrize(
     "line", ["{", "[]", "{}", '{"phase": "clean", "epoch": "one"}', "[" * 100_000, HUGE]
 )
-def test_a_damaged_line_within_is_named(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(f"{json.dumps(_record('clean', 1))}\n{line}\n")
+def test_a_damaged_line_within_is_named(three: Metrics, line: str) -> None:
+    first, _, last = three.path.read_text().splitlines()
+    three.path.write_text(f"{first}\n{line}\n{last}\n")
     with pytest.raises(UserError, match=r"line 2 of .*metrics.jsonl is not an epoch's record"):
-        Metrics(path).read()
+        three.read()
+
+
+def test_a_flipped_bit_is_found_or_says_nothing_else(three: Metrics) -> None:
+    whole, records = three.path.read_bytes(), three.read()
+    silent = 0
+    for place in range(len(whole) - 1):  # behind the last newline a line may be cut short
+        for bit in range(8):
+            flipped = bytes([whole[place] ^ (1 << bit)])
+            three.path.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+            try:
+                silent += three.read() == records
+            except UserError:
+                continue
+            else:
+                assert three.read() == records
+    assert silent < 50  # such as 1e-05 and 1E-05
+
+
+def test_lines_that_were_left_out_or_exchanged_are_found(three: Metrics) -> None:
+    first, second, third = three.path.read_text().splitlines(keepends=True)
+    for text in (second + third, first + third, second + first + third, first * 2):
+        three.path.write_text(text)
+        with pytest.raises(UserError, match="was changed"):
+            three.read()

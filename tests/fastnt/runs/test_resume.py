@@ -26,6 +26,7 @@ from fastnt.runs.folder import RunFolder
 from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
 from fastnt.runs.run import Run
+from fastnt.sealed import seal
 from fastnt.training import checkpoint as checkpoint_module
 from fastnt.training.compute import Compute, choose_compute
 from fastnt.training.display import Silent
@@ -35,7 +36,7 @@ from fastnt.training.step import TrainStep
 
 CPU = torch.device("cpu")
 PHASES = ("teacher", "clean", "noisy")
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "sha256")  # and the hash, which is over them too
 
 
 class Killed(BaseException):
@@ -611,39 +612,66 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert RunFolder(tmp_path / "a").checkpoints.newest() is None
 
 
-def _summary(values: dict[str, Any] | None = None, **counts: Any) -> str:
+def _summary(values: dict[str, Any] | None = None, **counts: Any) -> dict[str, Any]:
     network = {"test_error": 0.1, "parameters": 1, "multiplies": 2} | counts
     found = {"dataset": "digits", "official": True, "seed": 0} | dict.fromkeys(PHASES, network)
-    return json.dumps(found | (values or {}))
+    return found | (values or {})
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "words"),
+    ("name", "content", "words"),
     [
-        ("summary.json", "{}", "lacks dataset, official, seed, teacher, clean, noisy"),
-        ("summary.json", "[1]", "lacks a JSON object"),
-        ("summary.json", _summary(test_wrong=3, test_images=2), "lacks teacher, clean, noisy"),
-        ("summary.json", _summary(test_wrong="3", test_images=9), "lacks teacher, clean, noisy"),
+        ("summary.json", seal({}), "lacks dataset, official, seed, teacher, clean, noisy"),
+        ("summary.json", [1], "has no SHA-256"),
+        ("summary.json", _summary(), "has no SHA-256"),
+        ("summary.json", seal(_summary()) | {"seed": 1}, "s SHA-256 is another"),
         (
             "summary.json",
-            _summary({"relative_improvement": "much"}),
+            seal(_summary(test_wrong=3, test_images=2)),
+            "lacks teacher, clean, noisy",
+        ),
+        ("summary.json", seal(_summary(test_wrong="3", test_images=9)), "lacks teacher, clean, no"),
+        ("timings.json", [1], "has no SHA-256"),
+        ("timings.json", {"a": 1.0}, "has no SHA-256"),
+        ("timings.json", seal({"a": "b"}), "holds no seconds by name"),
+        (
+            "summary.json",
+            seal(_summary({"relative_improvement": "much"})),
             "lacks a number as relative",
         ),
-        ("timings.json", "[1]", "holds no seconds by name"),
-        ("timings.json", '{"a": "b"}', "holds no seconds by name"),
     ],
 )
 def test_a_damaged_summary_is_one_sentence(
-    tmp_path: Path, name: str, text: str, words: str
+    tmp_path: Path, name: str, content: Any, words: str
 ) -> None:
-    (tmp_path / "summary.json").write_text(_summary())
-    (tmp_path / "timings.json").write_text('{"clean_seconds": 1.5}')
     folder = RunFolder(tmp_path)
-    assert folder.timings() == {"clean_seconds": 1.5}
-    (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=rf"{name} is damaged: it {words}"):
+    folder.write_summary(_summary())
+    folder.write_timings({"clean_seconds": 1.5})
+    assert (folder.summary(), folder.timings()) == (_summary(), {"clean_seconds": 1.5})
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{name} is damaged: it ?{words}"):
         folder.summary()
         folder.timings()
+
+
+@pytest.mark.parametrize("name", ["summary.json", "timings.json"])
+def test_a_flipped_bit_of_a_result_is_found_or_says_nothing_else(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path)
+    summary, timings = _summary(), {"clean_seconds": 1.5, "noisy_images_per_second": 1e-7}
+    folder.write_summary(summary)
+    folder.write_timings(timings)
+    path = tmp_path / name
+    whole = path.read_bytes()
+    found = 0
+    for place in range(len(whole)):
+        for bit in range(8):
+            flipped = bytes([whole[place] ^ (1 << bit)])
+            path.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+            try:
+                assert (folder.summary(), folder.timings()) == (summary, timings)
+            except UserError:
+                found += 1
+    assert found > 8 * len(whole) * 0.98  # but for 1e-07 and 1E-07, or a last newline
 
 
 def test_a_signal_does_not_save_a_state_that_diverged(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _run(folder: Path, recipe: Recipe, name: str = "a") -> tuple[dict[str, Any],
 def test_the_folder_holds_what_the_run_made(tmp_path: Path) -> None:
     summary, folder = _run(tmp_path, _recipe(seed=11))
     assert {path.name for path in folder.iterdir()} == FILES
-    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert RunFolder(folder).summary() == summary
     assert load_recipe(None, folder / "config.json") == _recipe(seed=11)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(r["phase"], r["epoch"]) for r in records] == [

@@ -7,7 +7,7 @@ import torch
 
 import fastnt
 from fastnt.kernels.augment import augment
-from fastnt.kernels.noisy_l2.eager import draw_xi, selected_rows
+from fastnt.kernels.noisy_l2.eager import draw_sigma, draw_xi, selected_rows
 from fastnt.kernels.philox.eager import philox4x32
 
 SEEDS = [12345, 0, -3, 2**62 + 11, -(2**63)]
@@ -34,6 +34,45 @@ def test_words_are_the_same(dynamic):
             compiled(*given), philox4x32(5, *given[:2], 1, given[2]), strict=True
         ):
             assert torch.equal(word, expected)
+
+
+def test_masks_and_sigmas_are_the_same(dynamic):
+    @torch.compile(dynamic=dynamic)
+    def compiled(alpha, seed, step, rows):
+        mask = selected_rows(alpha, seed, step, rows, teacher_id=2)
+        return mask, draw_sigma(alpha / 2, alpha, seed, step)
+
+    alphas = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
+    rows = torch.arange(61) * 70_000_001
+    for step in STEPS:
+        given = torch.tensor(SEEDS), torch.full((5,), step)
+        mask, sigma = compiled(alphas, *given, rows)
+        assert torch.equal(mask, selected_rows(alphas, *given, rows, teacher_id=2))
+        torch.testing.assert_close(sigma, draw_sigma(alphas / 2, alphas, *given))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_compiled_training_step_has_the_same_noise(dynamic, dtype):
+    """A user's own step: the module counts, autograd takes the gradient; batches may vary in size."""
+    ours, theirs = (fastnt.NoisyL2Loss(0.5, (0.3, 0.6), seed=12345, impl="eager") for _ in range(2))
+
+    @torch.compile(dynamic=dynamic)
+    def compiled(student, teacher, rows):
+        return ours(student, teacher, rows)
+
+    for step in range(50):
+        count = 33 if dynamic and step % 10 == 0 else 64
+        teacher = torch.randn(count, 10, dtype=dtype)
+        rows = torch.randint(0, 2**32, (count,))
+        grads = []
+        for criterion in (compiled, theirs):
+            student = torch.zeros(count, 10, dtype=dtype, requires_grad=True)
+            criterion(student, teacher, rows).backward()
+            grads.append(student.grad)
+        selected = [(grad * count != -teacher).any(1) for grad in grads]
+        assert torch.equal(selected[0], selected[1])
+        torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

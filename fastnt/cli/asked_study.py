@@ -1,0 +1,93 @@
+"""Which study the words of the command line mean, and in which folder."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastnt.cli.options import assignments
+from fastnt.errors import UserError
+
+if TYPE_CHECKING:
+    from fastnt.experiments.study import Study
+
+
+def choose_study(
+    what: str | None, asked: dict[str, Any], studies_dir: Path, seeds: int | None
+) -> "tuple[Path, Study]":
+    """Return the folder and the study that the arguments mean.
+
+    Args:
+        what: a study's name, a .toml file, the folder of a study, or None.
+        asked: the options of the command that say what is trained, by name; None where not given.
+        studies_dir: where new studies' folders go.
+        seeds: so many, where given.
+
+    Raises:
+        UserError: there is no such study, or an option does not go with it.
+    """
+    from fastnt.experiments.grid import parse_over
+    from fastnt.experiments.named import STUDIES, own_grid
+    from fastnt.experiments.results import STUDY_FILE
+    from fastnt.experiments.study_files import read_study
+    from fastnt.factory import is_own_teacher
+    from fastnt.recipe_files import load_recipe
+
+    given = [f"--{name}" for name, value in asked.items() if value is not None]
+    if what is not None and is_begun(what):
+        if given:
+            raise UserError(
+                f"{what} is a study that was begun, whose {STUDY_FILE} says what is trained; leave "
+                f"{', '.join(given)} out, or begin another study"
+            )
+        stored = read_study(Path(what) / STUDY_FILE)
+        return Path(what), dataclasses.replace(stored, seeds=max(seeds or 0, stored.seeds))
+    if what is not None and what.endswith(".toml"):
+        if given and given != ["--name"]:
+            raise UserError(f"{what} says what is trained; leave {', '.join(given)} out")
+        chosen = read_study(Path(what))
+    else:
+        flags = {"student_network": asked["student"], "epochs": asked["epochs"]}
+        typed = {key: value for key, value in flags.items() if value is not None}
+        overrides = assignments(asked["set"] or [], typed) | typed
+        # Code that the config names is looked at with all that the study names.
+        recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
+        grid = parse_over(asked["over"] or [])
+        if what is None:
+            make = own_grid if grid else STUDIES["table3"]
+            seeds = (5 if grid else 3) if seeds is None else seeds
+        elif what in STUDIES:
+            make = STUDIES[what]
+        else:
+            raise UserError(
+                f"no study {what!r}: neither one of {', '.join(STUDIES)}, nor a .toml file, nor the "
+                f"folder of a study that was begun"
+            )
+        chosen = make(recipe, grid)
+        if asked["teacher"]:
+            path = asked["teacher"]
+            path = path if is_own_teacher(path) else str(Path(path).absolute())
+            first = next(iter(chosen.teachers))
+            teachers = {**chosen.teachers, first: {"teacher": path}}
+            chosen = dataclasses.replace(chosen, teachers=teachers)
+        chosen = dataclasses.replace(
+            chosen,
+            tune=asked["tune"] or 0,
+            vary_teacher=bool(asked["vary-teacher"]),
+        )
+    if seeds is not None:
+        chosen = dataclasses.replace(chosen, seeds=seeds)
+    name = asked["name"] or f"{chosen.name}-{chosen.recipe.dataset_name}"
+    return studies_dir / name, chosen
+
+
+def typed_words(asked: dict[str, Any]) -> list[str]:
+    """The words of the command line that may name code."""
+    values = [asked["student"], asked["teacher"], *assignments(asked["set"] or []).values()]
+    for text in asked["over"] or []:
+        values += text.partition("=")[2].split(",")
+    return [value for value in values if value]
+
+
+def is_begun(what: str) -> bool:
+    """Tell whether ``what`` is the folder of a study that was begun."""
+    return (Path(what) / "study.toml").is_file()

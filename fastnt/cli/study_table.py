@@ -1,0 +1,104 @@
+"""What ``fastnt study`` and ``fastnt report`` show of a study: plan, verdict, table, page."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from fastnt.experiments.analysis import Analysis
+    from fastnt.experiments.study import Study
+
+
+def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> None:
+    """Write the study's page and print verdict and table, or all of it as JSON.
+
+    Raises:
+        UserError: the folder holds no study, or no student of it is trained yet.
+    """
+    from fastnt.experiments.analysis import analyse
+    from fastnt.experiments.results import load_study
+    from fastnt.experiments.verdict import verdicts
+    from fastnt.report.study_page import write_study_page
+
+    results = load_study(folder)
+    analysis = analyse(results)
+    page = write_study_page(folder)
+    sentences = verdicts(results, analysis)
+    if json_:
+        typer.echo(json.dumps(_as_json(results.failed, analysis, sentences, page), indent=2))
+        return
+    console = Console(highlight=False)
+    if not quiet:
+        console.print(_table(analysis))
+    for row in results.failed:
+        line = f"seed {row['seed']}, {row['setting']} failed: {row['error']}"
+        console.print(line, markup=False, soft_wrap=True)
+    for sentence in sentences:
+        console.print(sentence, markup=False, soft_wrap=True)
+    console.print(f"The page is {page}", markup=False, soft_wrap=True)
+
+
+def show_plan(folder: Path, study: "Study") -> None:
+    """Print what the study trains, and what earlier points tell of its length and its power."""
+    from fastnt.experiments.plan import plan_study
+
+    plan = plan_study(folder, study)
+    console = Console(highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    say(f"{study.title}: {plan.points} students in {folder}")
+    for setting in study.settings:
+        say(f"  {setting.name}")
+    say(f"{study.seeds} seeds of {len(study.settings)} settings, {plan.epochs:,} epochs in all")
+    if plan.hours is not None:
+        say(f"about {plan.hours:.1f} hours of one process, at the speed of earlier students here")
+    if plan.smallest is None:
+        say("smallest difference that it could see: not known before 3 seeds of the same data")
+    else:
+        say(f"differences from {100 * plan.smallest:.2f} points on would be seen (80 % power)")
+
+
+def _table(analysis: "Analysis") -> Table:
+    """A row a setting; it fits 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("setting", overflow="fold")
+    for heading in ("held-out\n%", "test\n%", "n", "difference\npoints", "95 %\ninterval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for s in analysis.settings:
+        cells = [f"{100 * s.held_out_error:.2f}", f"{100 * s.test_error:.2f}", str(len(s.seeds))]
+        if s.comparison is not None:
+            cells += [f"{100 * s.comparison.difference:+.2f}", _interval(s), s.comparison.verdict]
+        style = "bold" if s.primary else ""
+        table.add_row(_plain(s.name), *cells, style=style)
+    return table
+
+
+def _interval(setting: Any) -> str:
+    comparison = setting.comparison
+    interval = comparison.crossed or (comparison.paired and comparison.paired.interval)
+    return "" if not interval else f"{100 * interval.low:+.2f} {100 * interval.high:+.2f}"
+
+
+def _plain(text: str) -> str:
+    """What a user named is no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _as_json(failed: Any, analysis: "Analysis", sentences: list[str], page: Path) -> dict[str, Any]:
+    return {
+        "verdict": sentences,
+        "settings": [dataclasses.asdict(setting) for setting in analysis.settings],
+        "failed": [{k: row[k] for k in ("setting", "seed", "error")} for row in failed],
+        "page": str(page),
+    }

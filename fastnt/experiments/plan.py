@@ -1,0 +1,65 @@
+"""What a study will take and could see, from the points that stand in the database already."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastnt.experiments.results import DATABASE
+from fastnt.experiments.store import Row, Store
+from fastnt.experiments.study import Study
+from fastnt.statistics import smallest_effect
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study asks for."""
+
+    points: int
+    epochs: int  # of all points together
+    hours: float | None  # of one process; None where no student of the same kind was trained
+    smallest: float | None  # difference that it could see, a fraction; None where not known
+
+
+def plan_study(folder: Path, study: Study) -> Plan:
+    """Reckon a study from the points of the same data set and student beside ``folder``."""
+    points = study.points()
+    epochs = sum(point.recipe.epochs for point in points)
+    path = folder.parent / DATABASE
+    rows = Store(path).rows("SELECT * FROM points WHERE error IS NULL") if path.exists() else []
+    kin = [(row, recipe) for row in rows if _is_kin(recipe := json.loads(row["recipe"]), study)]
+    seconds = [row["seconds"] / recipe["epochs"] for row, recipe in kin]
+    hours = float(np.median(seconds)) * epochs / 3600 if seconds else None
+    deviation = _deviation([row for row, _ in kin])
+    seen = None
+    if deviation is not None and study.seeds > 1:
+        seen = smallest_effect(deviation, study.seeds)
+    return Plan(len(points), epochs, hours, seen)
+
+
+def _is_kin(recipe: Row, study: Study) -> bool:
+    base = study.recipe
+    return (recipe["dataset"], recipe["student_network"], recipe["train_samples"]) == (
+        base.dataset,
+        base.student_network,
+        base.train_samples,
+    )
+
+
+def _deviation(rows: list[Row]) -> float | None:
+    """The median deviation over seeds of the difference between noisy and clean, from 3 seeds on."""
+    errors: dict[str, dict[int, float]] = {}
+    for row in rows:
+        recipe = json.loads(row["recipe"])
+        recipe = {name: value for name, value in recipe.items() if name not in ("seed", "teacher")}
+        key = json.dumps([recipe, row["teachers"]], sort_keys=True)
+        errors.setdefault(key, {})[row["seed"]] = row["best_test_error"]
+    settings = list(errors.values())
+    deviations = []
+    for i, one in enumerate(settings):
+        for other in settings[:i]:
+            both = sorted(one.keys() & other.keys())
+            if len(both) >= 3:
+                deviations.append(np.std([one[s] - other[s] for s in both], ddof=1))
+    return float(np.median(deviations)) if deviations else None

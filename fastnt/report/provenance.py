@@ -1,0 +1,166 @@
+"""Where a study's numbers come from: machines, code, data, and how it differs from the paper."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastnt.config import FIELDS, Recipe
+from fastnt.experiments.named import PAPER_DATA
+from fastnt.experiments.results import StudyResults
+from fastnt.report.table_files import Column, Table
+
+# What sections 4 and 5 of the paper state; about the other keys of a recipe it is silent.
+_ALL: dict[str, Any] = {"batch_size": 64, "objective": "noisy_l2"}
+STATED: Mapping[str, Mapping[str, Any]] = {
+    "mnist": _ALL
+    | {
+        "dataset": "mnist",
+        "teacher_network": "mnist-teacher",
+        "student_network": "mnist-student",
+        "preprocess": "none",
+        "mirror": False,
+        "validation": 10000,
+        "alpha": 0.15,
+    },
+    "svhn": _ALL
+    | {
+        "dataset": "svhn",
+        "teacher_network": "nin",
+        "student_network": "svhn-student",
+        "preprocess": "lcn",
+        "mirror": False,
+        "validation_per_class": (400, 200),
+        "alpha": 0.15,
+    },
+    "cifar10": _ALL
+    | {
+        "dataset": "cifar10",
+        "teacher_network": "nin",
+        "student_network": "cifar10-student",
+        "preprocess": "pixel_mean",
+        "mirror": True,
+        "alpha": 0.5,
+    },
+}
+# Every training has a value for these, and the paper gives none.
+SILENT = (
+    *("epochs", "lr", "lr_decay", "seed", "validation", "noise", "frozen"),
+    *("teacher_epochs", "teacher_lr", "teacher_lr_decay", "teacher_seed", "teacher_batch_size"),
+)
+
+
+def recipe_table(results: StudyResults) -> Table:
+    """Every key that differs from the paper, or that the paper does not state."""
+    study = results.study
+    stated, recipe = _stated(results), study.recipe.resolved()
+    swept = {key for setting in study.settings for key in setting.changes}
+    rows = []
+    for key in FIELDS:
+        value, default = getattr(recipe, key), getattr(Recipe(), key)
+        if key in stated:
+            if _equal(value, stated[key]):
+                continue
+        elif key not in SILENT and value == default and key not in swept - _NO_NOISE:
+            continue
+        rows.append(
+            {
+                "key": key,
+                "value": _text(value),
+                "paper": _text(stated[key]) if key in stated else "not stated",
+                "swept": "changes with the setting" if key in swept else None,
+            }
+        )
+    columns = (
+        Column("key", "recipe key", text=True),
+        Column("value", "this study", text=True),
+        Column("paper", "the paper", text=True),
+        Column("swept", "", text=True),
+    )
+    title = "What differs from the paper, or is not stated there"
+    return Table("recipe", title, columns, tuple(rows))
+
+
+_NO_NOISE = {"teacher_alphas"}  # emptied by every clean setting
+
+
+def _stated(results: StudyResults) -> Mapping[str, Any]:
+    """What the paper states of the experiment that this study repeats."""
+    name = PAPER_DATA.get(results.study.name, results.study.recipe.dataset)
+    return STATED.get(name, STATED["cifar10"])
+
+
+def departures(results: StudyResults) -> str:
+    """Say in one sentence what of the recipe is not the paper's."""
+    stated, recipe = _stated(results), results.study.recipe
+    swept = {key for setting in results.study.settings for key in setting.changes}
+    found = [
+        f"{key} is {_text(getattr(recipe, key))} (paper: {_text(value)})"
+        for key, value in stated.items()
+        if not _equal(getattr(recipe, key), value) and key not in swept
+    ]
+    if recipe.train_samples:
+        found.append(f"only {recipe.train_samples:,} training images are used")
+    ours = f"the paper does not state epochs (here {recipe.epochs}) or learning rates"
+    if not found:
+        return f"The recipe is the paper's where the paper states it; {ours}."
+    return f"Not as in the paper: {'; '.join(found)}. And {ours}."
+
+
+def provenance(results: StudyResults) -> list[tuple[str, str]]:
+    """Return pairs of a name and a line, of what a result is signed with."""
+    study, data = results.study, results.data
+    records = [*results.records, *results.failed]
+    dates = sorted(record["date"] for record in records)
+    machines = _machines(results)
+    trained = len({record["key"] for record in results.records})
+    lines = [
+        (
+            "Command",
+            f"fastnt study {results.folder.name} (study.toml there says all that was asked)",
+        ),
+        ("Trainings", f"{trained} of {len(study.points())}; the first began {dates[0]}"),
+        ("Last training", f"begun {dates[-1]}"),
+        *machines,
+        (
+            "Arithmetic",
+            f"{study.precision}, {study.threads} thread{'s' * (study.threads > 1)} a training",
+        ),
+        ("Seeds", ", ".join(map(str, study.all_seeds))),
+        (
+            "Data",
+            f"{data['name']}{'' if data['official'] else ' (not the official files)'}: "
+            f"{data['train_images']:,} training, {len(data['held_out_labels']):,} held-out, "
+            f"{len(data['test_labels']):,} test images; SHA-256 of the source {data['source']}",
+        ),
+    ]
+    lines += [(f"Weights of {name}", row["digest"]) for name, row in results.teachers.items()]
+    return lines
+
+
+def _machines(results: StudyResults) -> list[tuple[str, str]]:
+    """One line a machine and state of the code that trained a part of the study."""
+    counts: dict[str, int] = {}
+    for record in results.records:
+        m = record["machine"]
+        commit = m["commit"]
+        tree = "no source tree"
+        if commit:
+            changed = commit.endswith("+")
+            tree = f"commit {commit.rstrip('+')}, the tree {'changed' if changed else 'clean'}"
+        text = (
+            f"{m['processor']}, {m['cores']} cores, {m['capability']}; torch {m['torch']}, "
+            f"fastnt {m['fastnt']}, {tree}"
+        )
+        counts[text] = counts.get(text, 0) + 1
+    return [("Machine and code", f"{text} ({count} trainings)") for text, count in counts.items()]
+
+
+def _equal(value: Any, other: Any) -> bool:
+    return bool(value == other)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if value not in ("", None) else "none"

@@ -1,0 +1,194 @@
+"""The page of a study: one HTML file that needs nothing else, and its tables as files beside it."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fastnt.experiments.analysis import Analysis, analyse
+from fastnt.experiments.results import StudyResults, load_study
+from fastnt.experiments.verdict import verdicts
+from fastnt.files import write_text
+from fastnt.report.mistakes import best_setting, confusion_figures, disagreements, images_of
+from fastnt.report.provenance import departures, provenance, recipe_table
+from fastnt.report.study_curves import curve_figures, size_figure, teacher_figures
+from fastnt.report.study_figures import forest_figure, main_figure
+from fastnt.report.study_tables import (
+    networks_table,
+    noise_table,
+    settings_table,
+    teachers_table,
+)
+from fastnt.report.table_files import Column, Table
+
+
+def write_study_page(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Write ``index.html`` and each table as .csv, .md and .tex; return the page's path.
+
+    The same database gives the same bytes, where the test images are equally at hand.
+
+    Args:
+        folder: of the study.
+        output: folder to write to; by default ``report`` in the study's folder.
+
+    Raises:
+        UserError: the folder holds no study, none of its points is trained yet, or a file cannot be
+            written.
+    """
+    results = load_study(folder)
+    output = Path(output) if output is not None else Path(folder) / "report"
+    page = _page(results, analyse(results, "best"), analyse(results, "last"))
+    for table in page.values():
+        if isinstance(table, Table) and table.rows:
+            table.write(output)
+    path = output / "index.html"
+    write_text(path, _render(page))
+    return path
+
+
+def _render(page: dict[str, Any]) -> str:
+    import jinja2
+
+    text = (
+        resources.files("fastnt")
+        .joinpath("report", "templates", "study.html.j2")
+        .read_text("utf-8")
+    )
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.from_string(text).render(page)
+
+
+def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, Any]:
+    """All that the template shows, part by part."""
+    study = results.study
+    seeds = f"{study.seeds} seed{'s' * (study.seeds > 1)}"
+    page: dict[str, Any] = {
+        "title": study.title,
+        "data_name": results.data["name"],
+        "setting_count": len(study.settings),
+        "seed_text": seeds + (f" and {study.tune} pilot seeds" if study.tune else ""),
+        "departures": departures(results),
+        "verdicts": verdicts(results, best),
+        "verdict_notes": _verdict_notes(results, best),
+        "settings": settings_table(results, best) if best.settings else None,
+        "settings_last": settings_table(results, last) if last.settings else None,
+        "reading": _reading(best),
+        "main": main_figure(results, best) if best.settings else None,
+        "forest": forest_figure(best),
+        "curves": curve_figures(results, best),
+        "curve_seeds": _seed_counts(best),
+        "networks": networks_table(results),
+        "size_notes": _size_notes(results),
+        "size": size_figure(results, best),
+        "teachers": teachers_table(results),
+        "teacher_curves": teacher_figures(results),
+        "noise": noise_table(results, best),
+        "noise_when": "at its epoch of lowest held-out error",
+        "provenance": provenance(results),
+        "recipe": recipe_table(results),
+        "failed": _failed_table(results),
+    }
+    return page | _mistakes(results, best)
+
+
+def _mistakes(results: StudyResults, analysis: Analysis) -> dict[str, Any]:
+    best = best_setting(analysis)
+    baseline = analysis.setting(best.baseline) if best else None
+    if best is None or baseline is None:
+        return {"mistakes": None}
+    table = disagreements(results, analysis, baseline, best)
+    seeds = len(results.seeds(baseline.name, best.name))
+    return {
+        "mistakes": table,
+        "mistakes_text": f"{best.name} has the lowest mean held-out error of all settings but the "
+        f"baselines; it is compared with {baseline.name}, {seeds} seed{'s' * (seeds > 1)} of each.",
+        "mistakes_seeds": seeds,
+        "mistakes_names": f"{baseline.name} → {best.name}",
+        "confusions": confusion_figures(results, analysis, [baseline, best]),
+        "images": images_of(results, table),
+    }
+
+
+def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
+    """What a reader must know beside the verdict: what is missing, and what choosing the best does."""
+    notes = []
+    study = results.study
+    wanted = len(study.settings) * len(study.all_seeds)
+    have = len(results.records)
+    if have < wanted:
+        failed = f", {len(results.failed)} failed" if results.failed else ""
+        notes.append(
+            f"Unfinished: {have} of {wanted} trainings are done{failed}. Each comparison uses the "
+            "seeds that it has; these are its n."
+        )
+    if study.tune:
+        chosen = ", ".join(analysis.chosen_by_pilots) or "not yet"
+        notes.append(
+            f"Chosen by the mean held-out error of {study.tune} pilot seeds, which are in no table: "
+            f"{chosen}."
+        )
+    else:
+        notes.append("The settings of the verdict were fixed before anything was trained.")
+    best = analysis.best
+    if best is not None:
+        n = len(results.seeds(*(s.name for s in study.settings)))
+        count = sum(study.baseline_of(s.name) != s.name for s in study.settings)
+        limit = f" (with {n} seeds no p is below {0.5**n:.3g})" if n <= 12 else ""
+        notes.append(
+            f"Choosing after the fact, by test error: {analysis.best_name} gains most, "
+            f"{100 * best.gain:.2f} points (n = {n}). The best of {count} settings without any effect "
+            f"would gain {100 * best.expected_gain:.2f} points on average; p = {best.p:.3g}{limit}."
+        )
+    return notes
+
+
+def _reading(analysis: Analysis) -> list[str]:
+    lines = [
+        "n: seeds that the setting and its baseline have. Difference: setting minus baseline, paired "
+        "by seed, so that below 0 is better, in percentage points like all deviations and intervals, "
+        "and as a number of test images. 95 % interval: for other seeds and other test images (two-way, "
+        "from 3 seeds on). Beside it the t interval over seeds "
+        "for these test images alone. Would see: the smallest true difference that would be found with "
+        "80 % probability. The intervals are not adjusted for their number; Holm's p (paired t test "
+        "over seeds, these test images) is, over all settings of the table: bold below .05.",
+    ]
+    if analysis.settings and all(len(s.seeds) == 1 for s in analysis.settings):
+        lines.append("One seed gives no interval, no p value and no verdict.")
+    return lines
+
+
+def _seed_counts(analysis: Analysis) -> str:
+    counts = sorted({len(setting.seeds) for setting in analysis.settings})
+    return f"n = {' to '.join(map(str, sorted({counts[0], counts[-1]})))}." if counts else ""
+
+
+def _size_notes(results: StudyResults) -> list[str]:
+    machines = dict.fromkeys(row["machine"] for row in results.networks.values())
+    rows = networks_table(results).rows
+    own = [row for row in rows if row["role"] == "student" and row["smaller"] is not None]
+    larger = [row["network"] for row in own if row["smaller"] <= 1]
+    notes = []
+    if larger:
+        notes.append(
+            f"No fewer parameters than the teacher: {', '.join(larger)}. What shrinks is the number of "
+            "multiplies, not the storage."
+        )
+    return notes + [
+        f"Latencies: medians of 20 forward passes on {m['processor']}, {m['device']}, torch {m['torch']}."
+        for m in map(json.loads, machines)
+    ]
+
+
+def _failed_table(results: StudyResults) -> Table | None:
+    rows = tuple({k: r[k] for k in ("setting", "seed", "error")} for r in results.failed)
+    columns = (
+        Column("setting", "setting", text=True),
+        Column("seed", "seed", "d"),
+        Column("error", "why", text=True),
+    )
+    return Table("failed", "Trainings that failed", columns, rows) if rows else None

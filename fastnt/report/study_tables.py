@@ -1,0 +1,216 @@
+"""The tables of a study: its settings beside the paper, its networks, its teachers, its noise."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastnt.errors import UserError
+from fastnt.experiments.analysis import Analysis, SettingResult, sees
+from fastnt.experiments.named import PAPER_DATA
+from fastnt.experiments.results import StudyResults, When
+from fastnt.experiments.store import Row
+from fastnt.recipe_rules import sigma_range
+from fastnt.report.table_files import Column, Table
+from fastnt.statistics import Interval
+from fastnt.training.tensors import Damaged, load_tensors
+
+LEVEL = 0.05  # of Holm's p, below which a difference is bold
+_WHEN = {"best": "the epoch of lowest held-out error", "last": "the last epoch"}
+
+
+def settings_table(results: StudyResults, analysis: Analysis) -> Table:
+    """Each setting against its baseline, beside what the paper prints."""
+    images = len(results.data["test_labels"])
+    several = len({setting.baseline for setting in analysis.settings}) > 1
+    columns = (
+        Column("setting", "setting", text=True, strong=True),
+        *([Column("baseline", "against", text=True)] if several else []),
+        Column("held_out_error", "held out, %", ".2f", 100),
+        Column("test_error", "test, %", ".2f", 100),
+        Column("deviation", "deviation", ".2f", 100),
+        Column("seeds", "n", "d"),
+        Column("difference", "difference", "+.2f", 100, strong=True),
+        Column("interval", "95 % interval", "+.2f", 100, pair=True, strong=True),
+        Column("interval_these", "these images alone", "+.2f", 100, pair=True),
+        Column("images", f"images of {images:,}", "+.1f"),
+        Column("sees", "would see", ".2f", 100),
+        Column("gain", "gain, %", "+.1f", 100),
+        Column("p_holm", "Holm's p", ".2g"),
+        Column("paper", f"paper ({_paper_data(results)}), %", ".2f", 100),
+        Column("paper_gain", "paper's gain, %", "+.1f", 100),
+        Column("verdict", "verdict", text=True),
+    )
+    rows = [_setting_row(setting) for setting in analysis.settings]
+    strong = {
+        number
+        for number, setting in enumerate(analysis.settings)
+        if setting.p_holm is not None and setting.p_holm < LEVEL
+    }
+    return Table(
+        "settings" if analysis.when == "best" else "settings-last",
+        f"Settings at {_WHEN[analysis.when]} of each training",
+        columns,
+        tuple(rows),
+        frozenset(strong),
+    ).used()
+
+
+def _setting_row(setting: SettingResult) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "setting": setting.name,
+        "seeds": len(setting.seeds),
+        "held_out_error": setting.held_out_error,
+        "test_error": setting.test_error,
+        "deviation": setting.deviation,
+        "paper": setting.paper,
+        "paper_gain": setting.paper_gain,
+        "p_holm": setting.p_holm,
+        "sees": sees(setting),
+        "gain": setting.relative_gain,
+    }
+    found = setting.comparison
+    if found is not None:
+        row |= {
+            "baseline": setting.baseline,
+            "difference": found.difference,
+            "images": found.difference_in_images,
+            "interval": _pair(found.crossed),
+            "interval_these": _pair(found.paired.interval if found.paired else None),
+            "verdict": found.verdict,
+        }
+    return row
+
+
+def _pair(interval: Interval | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval.low, interval.high)
+
+
+def _paper_data(results: StudyResults) -> str:
+    names = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10"}
+    return names[PAPER_DATA.get(results.study.name, "cifar10")]
+
+
+def is_papers_data(results: StudyResults) -> bool:
+    """Whether the printed figures are of the data set that the study ran on."""
+    return bool(results.data["name"] == PAPER_DATA.get(results.study.name, "cifar10"))
+
+
+def networks_table(results: StudyResults) -> Table:
+    """Size and speed of the teachers and the students, as they were measured."""
+    teachers = {name: teacher_network(results, name) for name in results.teachers}
+    used = dict.fromkeys(teachers.values(), "teacher")
+    for record in results.records:
+        network = record["recipe"]["student_network"]
+        used.setdefault(network, "student")
+    rows = []
+    reference = next((results.networks[n] for n in used if n in results.networks), None)
+    for network, role in used.items():
+        found = results.networks.get(network)
+        if found is None:
+            continue
+        rows.append(
+            {name: found[name] for name in ("network", "parameters", "multiplies", "bytes")}
+            | {"role": role, "latency_1": found["latency_1"], "latency_256": found["latency_256"]}
+            | {"fewer": _ratio(reference, found, "multiplies")}
+            | {"smaller": _ratio(reference, found, "parameters")}
+        )
+    columns = (
+        Column("network", "network", text=True),
+        Column("role", "role", text=True),
+        Column("parameters", "parameters", ",d"),
+        Column("multiplies", "multiplies", ",d"),
+        Column("bytes", "bytes", ",d"),
+        Column("latency_1", "1 image, ms", ".3g", 1000),
+        Column("latency_256", "256 images, ms", ".3g", 1000),
+        Column("fewer", "multiplies, teacher's / own", ".2f"),
+        Column("smaller", "parameters, teacher's / own", ".2f"),
+    )
+    return Table("networks", "Size and speed", columns, tuple(rows)).used()
+
+
+def _ratio(reference: Row | None, network: Row, name: str) -> float | None:
+    return reference[name] / network[name] if reference and network[name] else None
+
+
+def teacher_network(results: StudyResults, name: str) -> str:
+    """Return the network of a teacher: its recipe's, or, of a given file, what the file says."""
+    recipe = results.teachers[name]["recipe"]
+    if not recipe["teacher"]:
+        return str(recipe["teacher_network"])
+    try:
+        description, _ = load_tensors(results.folder / f"{name}.safetensors")
+    except (Damaged, UserError):
+        return str(recipe["teacher"])
+    return str(description.get("network", recipe["teacher"]))
+
+
+def teachers_table(results: StudyResults) -> Table:
+    """Errors of the teachers, the size of their logits, and on what they were trained."""
+    rows = [
+        {"teacher": name, "network": teacher_network(results, name)}
+        | {k: row[k] for k in ("train_error", "held_out_error", "test_error", "logit_rms")}
+        | {"test_wrong": row["test_wrong"], "note": row["note"] or None}
+        for name, row in results.teachers.items()
+    ]
+    columns = (
+        Column("teacher", "teacher", text=True),
+        Column("network", "network", text=True),
+        Column("train_error", "training, %", ".2f", 100),
+        Column("held_out_error", "held out, %", ".2f", 100),
+        Column("test_error", "test, %", ".2f", 100),
+        Column("test_wrong", "test images wrong", ",d"),
+        Column("logit_rms", "RMS of logits", ".3g"),
+        Column("note", "note", text=True),
+    )
+    return Table("teachers", "Teachers", columns, tuple(rows)).used()
+
+
+def noise_table(results: StudyResults, analysis: Analysis) -> Table:
+    """The noise on a logit beside the residual of a trained student, both root mean squares."""
+    rows = []
+    for setting in analysis.settings:
+        records = results.of(setting.name, setting.seeds)
+        losses = {part: _residual(records, part, analysis.when, results) for part in _PARTS}
+        rows.append({"setting": setting.name, **_noise(results, records[0]), **losses})
+    columns = (
+        Column("setting", "setting", text=True),
+        Column("noise_selected", "noise where drawn", ".3g"),
+        Column("noise", "noise over all", ".3g"),
+        Column("residual_train", "residual, training", ".3g"),
+        Column("residual_held_out", "residual, held out", ".3g"),
+        Column("residual_test", "residual, test", ".3g"),
+    )
+    title = "Noise on a logit, and what the student's logit differs by from the teacher's"
+    return Table("noise", title, columns, tuple(rows)).used()
+
+
+_PARTS = ("residual_train", "residual_held_out", "residual_test")
+
+
+def _residual(
+    records: Sequence[Mapping[str, Any]], part: str, when: When, results: StudyResults
+) -> float:
+    """Root mean square of a logit's difference: the clean loss is half its sum over the classes."""
+    name = f"{when}_{part.removeprefix('residual_')}_loss"
+    loss = float(np.mean([record[name] for record in records]))
+    return math.sqrt(2 * loss / len(results.data["classes"]))
+
+
+def _noise(results: StudyResults, record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Of a setting with one teacher: sigma times the RMS of its logits, and sqrt(alpha) times that."""
+    recipe = record["recipe"]
+    rms = [t["logit_rms"] for t in results.teachers.values() if t["digest"] in record["teachers"]]
+    low, high = sigma_range(_as_sigma(recipe["sigma"]))
+    if len(record["teachers"]) > 1 or not rms or high == 0 or recipe["alpha"] == 0:
+        return {"noise_selected": None, "noise": None}
+    sigma = math.sqrt((low * low + low * high + high * high) / 3)  # of a uniform draw
+    return {
+        "noise_selected": sigma * rms[0],
+        "noise": sigma * rms[0] * math.sqrt(recipe["alpha"]),
+    }
+
+
+def _as_sigma(sigma: Any) -> float | tuple[float, float]:
+    return (sigma[0], sigma[1]) if isinstance(sigma, list) else sigma

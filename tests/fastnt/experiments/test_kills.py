@@ -1,0 +1,133 @@
+"""Studies that are killed, run by two processes at once, or by Ray with a worker lost."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastnt.experiments.results import DATABASE
+from fastnt.experiments.store import Store
+
+pytestmark = pytest.mark.slow
+Points = Callable[..., dict[str, dict[str, Any]]]
+# Six points of about a second each, long enough to be killed in.
+ASKED = ["--over", "sigma=0.3,0.6", "--seeds", "2", "--set", "epochs=15"]
+ASKED += ["--set", "teacher_epochs=2"]
+
+
+def _start(studies: Path, *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "fastnt", "study", *ASKED, "--studies-dir", str(studies)]
+    return subprocess.Popen(
+        [*command, *more], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def _end(process: "subprocess.Popen[str]") -> str:
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    return stderr
+
+
+def _trained(stderr: str) -> int:
+    """How many points a process says it trained."""
+    return len(re.findall(r"^\d+/6 seed", stderr, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the study that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("alone")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("FASTNT_CACHE", str(folder / "cache"))
+    assert _trained(_end(_start(folder / "studies", "--jobs", "1"))) == 6
+    patch.undo()
+    return folder / "studies"
+
+
+def test_killed_at_three_moments_it_ends_as_if_left_alone(
+    alone: Path, studies: Path, points: Points
+):
+    moments = random.Random(0)
+    for _ in range(3):
+        process = _start(studies, "--jobs", "2")
+        _wait_for(lambda: _busy(studies), process)
+        time.sleep(moments.uniform(0, 2))
+        os.kill(process.pid, signal.SIGKILL)  # its workers die with it
+        process.communicate()
+    _end(_start(studies, "--jobs", "2"))
+    assert points() == points(alone)
+    assert not (studies / "in-progress").exists()
+
+
+def test_two_processes_share_the_work(alone: Path, studies: Path, points: Points):
+    both = [_start(studies, "--jobs", "1") for _ in range(2)]
+    trained = [_trained(_end(process)) for process in both]
+    assert sum(trained) == 6
+    assert points() == points(alone)
+
+
+def test_a_terminated_study_says_how_to_go_on(alone: Path, studies: Path, points: Points):
+    process = _start(studies, "--jobs", "2")
+    _wait_for(lambda: _busy(studies), process)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with fastnt study {studies / 'sigma-digits'}" in stderr
+    folder = [sys.executable, "-m", "fastnt", "study", str(studies / "sigma-digits")]
+    subprocess.run(folder, check=True, capture_output=True, timeout=240)
+    assert points() == points(alone)
+
+
+def test_ray_loses_a_worker_and_nothing_else(alone: Path, studies: Path, points: Points):
+    pytest.importorskip("ray")
+    process = _start(studies, "--engine", "ray")
+    _wait_for(lambda: _trained_points(studies) > 0, process)
+    ours = [pid for pid in _ray_workers() if _session(pid) == process.pid]
+    os.kill(ours[0], signal.SIGKILL)
+    _end(process)
+    assert points() == points(alone)
+
+
+def _busy(studies: Path) -> bool:
+    return any((studies / "in-progress").glob("*/lock"))
+
+
+def _trained_points(studies: Path) -> int:
+    path = studies / DATABASE
+    return len(Store(path).rows("SELECT key FROM points")) if path.exists() else 0
+
+
+def _ray_workers() -> list[int]:
+    return [pid for pid in _processes() if b"ray::_train_anywhere" in _command(pid)]
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _session(pid: int) -> int:
+    """The session of a process: Ray's stay in that of the study that made the cluster."""
+    return os.getsid(pid)
+
+
+def _wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,230 @@
+"""The page of a study: every part is there, it needs nothing else, and it is sound for any study."""
+
+import html.parser
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastnt
+from fastnt.cli import main
+from fastnt.errors import UserError
+from fastnt.experiments.lab import Place
+from fastnt.experiments.named import STUDIES
+from fastnt.experiments.run import Options, run_study
+from fastnt.experiments.study import CLEAN, Setting, Study
+from fastnt.recipe_files import load_recipe
+from fastnt.report.study_page import write_study_page
+
+SMALL: dict[str, Any] = {"epochs": 2, "teacher_epochs": 1, "train_samples": 200}
+PARTS = ("verdict", "settings", "error", "differences", "curves", "size", "mistakes", "teacher")
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("page")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("FASTNT_CACHE", str(folder / "cache"))
+    yield folder / "studies"
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def conduct(studies: Path) -> Callable[..., Path]:
+    """Train a study and return its folder; all share one teacher and one database."""
+
+    def run(study: Study, name: str) -> Path:
+        patch = pytest.MonkeyPatch()
+        patch.setenv("FASTNT_CACHE", str(studies.parent / "cache"))
+        run_study(Place(study, studies / name), Options(quiet=True))
+        patch.undo()
+        return studies / name
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(conduct: Callable[..., Path]) -> Path:
+    recipe = load_recipe("digits", None, SMALL)
+    study = STUDIES["table3"](recipe, {"sigma": (0.3, 0.6)})
+    return conduct(study, "whole")
+
+
+class _Page(html.parser.HTMLParser):
+    """What is open, what is loaded, and the texts of the tables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: set[str] = set()
+        self.figures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids.add(values.get("id") or "")
+        self.figures += tag == "svg"
+        self.loaded += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read(path: Path) -> _Page:
+    page = _Page()
+    page.feed(path.read_text("utf-8"))
+    assert page.open == []
+    return page
+
+
+def test_the_page_has_every_part_and_loads_nothing(whole: Path):
+    path = write_study_page(whole)
+    page = read(path)
+    assert set(PARTS) <= page.ids
+    assert "provenance" in page.ids
+    assert page.figures >= 7
+    for address in page.loaded:
+        assert address.startswith(("#", "data:"))
+    text = path.read_text()
+    assert not re.search(r"url\((?!['\"]?(#|data:))", text)
+    for setting in ("clean", "sigma 0.3", "sigma 0.6"):
+        assert setting in text
+    assert "21.94" in text  # the paper's, beside ours
+    for table in ("settings", "settings-last", "teachers", "networks", "recipe", "noise"):
+        for suffix in ("csv", "md", "tex"):
+            assert (path.parent / f"{table}.{suffix}").stat().st_size > 40
+
+
+def test_the_same_database_gives_the_same_bytes(whole: Path, tmp_path: Path):
+    first, second = (write_study_page(whole, tmp_path / name) for name in ("a", "b"))
+    files = sorted(path.name for path in first.parent.iterdir())
+    assert files == sorted(path.name for path in second.parent.iterdir())
+    for name in files:
+        assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes()
+
+
+def _settings(**changes: dict[str, Any]) -> tuple[Setting, ...]:
+    return tuple(Setting(name.replace("_", " "), values) for name, values in changes.items())
+
+
+RECIPE = load_recipe("digits", None, SMALL)
+ODD = {
+    "one seed": Study(
+        "odd", "odd", RECIPE, _settings(clean=dict(CLEAN), noisy={}), "clean", ("noisy",), seeds=1
+    ),
+    "two seeds": Study(
+        "odd", "odd", RECIPE, _settings(clean=dict(CLEAN), noisy={}), "clean", ("noisy",), seeds=2
+    ),
+    "a failed setting": Study(
+        "odd",
+        "odd",
+        RECIPE,
+        _settings(clean=dict(CLEAN), noisy={}, wild={"lr": 1e30}),
+        "clean",
+        ("wild",),
+        seeds=3,
+    ),
+    "markup in names": Study(
+        "odd",
+        "<b>odd</b>",
+        RECIPE,
+        (Setting("<i>a</i> & [b]", CLEAN), Setting("$\\sigma$ [/x]")),
+        "<i>a</i> & [b]",
+        ("$\\sigma$ [/x]",),
+        seeds=2,
+    ),
+    "pilots": Study(
+        "odd",
+        "odd",
+        RECIPE,
+        _settings(clean=dict(CLEAN), noisy={}, more={"sigma": 0.3}),
+        "clean",
+        ("noisy",),
+        seeds=3,
+        tune=2,
+    ),
+    "two swept keys": STUDIES["table3"](RECIPE, {"sigma": (0.3, 0.6), "alpha": (0.1, 0.5)}),
+    "baselines of their own": STUDIES["lengths"](RECIPE, {"epochs": (1, 2)}),
+    "teachers": STUDIES["teachers"](RECIPE, {}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_page_of_an_odd_study_is_sound(
+    conduct: Callable[..., Path], name: str, capsys: pytest.CaptureFixture[str]
+):
+    folder = conduct(ODD[name], name.replace(" ", "-"))
+    page = read(write_study_page(folder))
+    assert set(PARTS) <= page.ids
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(folder)])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    for setting in ODD[name].settings:
+        if "wild" not in setting.name:
+            assert setting.name.split()[0] in printed
+    if name == "one seed":
+        assert "No verdict from one seed" in printed
+
+
+def test_an_unfinished_study_says_so(conduct: Callable[..., Path], whole: Path, tmp_path: Path):
+    folder = tmp_path / "studies" / "whole"
+    shutil.copytree(whole, folder)
+    shutil.copy(whole.parent / "results.sqlite", folder.parent)
+    text = (folder / "study.toml").read_text().replace("seeds = 5", "seeds = 9")
+    (folder / "study.toml").write_text(text)
+    assert "Unfinished: 15 of 27 trainings" in write_study_page(folder).read_text()
+
+
+def test_report_prints_the_verdict_as_json(whole: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["report", str(whole), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"][0].startswith("On digits sigma 0.6 ")
+    assert [s["name"] for s in found["settings"]] == ["clean", "sigma 0.3", "sigma 0.6"]
+
+
+def test_a_study_is_reported_by_itself(whole: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(whole), str(whole)])
+    assert stop.value.code == 2
+    assert "give its folder alone" in capsys.readouterr().err
+
+
+def test_the_records_are_ready_for_a_table(whole: Path):
+    results = fastnt.load_study(whole)
+    assert len(results.records) == 15
+    record = results.records[0]
+    assert record["best_predictions"].shape == results.data["test_labels"].shape == (360,)
+    assert record["epochs"]["validation_error"].shape == (2,)
+    assert isinstance(record["recipe"]["sigma"], float)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda folder: (folder / "study.toml").unlink(), "is no study's folder"),
+        (lambda folder: (folder.parent / "results.sqlite").unlink(), r"has no results\.sqlite"),
+        (lambda folder: (folder / "study.toml").write_text("seeds = ["), "is no study"),
+        (lambda folder: folder.rename(folder.parent / "renamed"), "is no study's folder"),
+    ],
+)
+def test_what_is_no_study_is_refused_in_one_sentence(
+    whole: Path, tmp_path: Path, harm: Callable[[Path], Any], words: str
+):
+    folder = tmp_path / "studies" / "whole"
+    shutil.copytree(whole, folder)
+    shutil.copy(whole.parent / "results.sqlite", folder.parent)
+    harm(folder)
+    with pytest.raises(UserError, match=words):
+        fastnt.load_study(folder)
