@@ -1,11 +1,12 @@
 # make demo   train on the embedded digits, end to end
 # make test   the quick tests;  make test-slow  the long ones;  make check  lint and types
+# make examples   fastnt's loss in other libraries, each in an environment of its own (downloads them)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 QUICK := not slow and not gpu
 
-.PHONY: setup demo test test-slow check clean
+.PHONY: setup demo test test-slow check examples clean
 setup: $(VENV)/ready
 
 $(VENV)/torch: constraints.txt
@@ -32,6 +33,21 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# An environment on top of .venv, whose torch it keeps: %_PACKAGES are what the example needs besides.
+hf_trainer_PACKAGES := transformers accelerate
+lightning_trainer_PACKAGES := lightning
+EXAMPLES := hf_trainer lightning_trainer
+
+examples: setup
+	@set -e; $(foreach example,$(EXAMPLES),\
+	  environment=build/examples/$(example); \
+	  $(BIN)/python -m venv $$environment; \
+	  echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	    > $$($$environment/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/fastnt.pth; \
+	  $(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $$environment/torch.txt; \
+	  $$environment/bin/python -m pip install --quiet --no-compile -c $$environment/torch.txt $($(example)_PACKAGES); \
+	  $$environment/bin/python examples/$(example).py;)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastnt.criterion import NoisyL2Loss
     from fastnt.experiments.results import load_study
-    from fastnt.loss import noisy_l2_loss, noisy_l2_value_and_grad
+    from fastnt.loss import noisy_l2_loss, noisy_l2_value_and_grad, noisy_logits
     from fastnt.runs.networks import load_student
     from fastnt.training.distill import distill
     from fastnt.training.export import export
@@ -22,6 +22,7 @@ _HOMES = {
     "load_study": "fastnt.experiments.results",
     "noisy_l2_loss": "fastnt.loss",
     "noisy_l2_value_and_grad": "fastnt.loss",
+    "noisy_logits": "fastnt.loss",
 }
 __all__ = [
     "NoisyL2Loss",
@@ -32,6 +33,7 @@ __all__ = [
     "load_study",
     "noisy_l2_loss",
     "noisy_l2_value_and_grad",
+    "noisy_logits",
 ]
 
 

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from fastnt.kernels.noisy_l2.op import accepts_numbers
@@ -35,6 +36,7 @@ _SPREAD: _Rule = ("finite and not negative", lambda v: 0 <= v <= _LARGEST)
 _COUNTER: _Rule = ("at least 0 and below 2**32", lambda v: 0 <= v < 1 << 32)
 _FINITE: _Rule = ("finite", lambda v: abs(v) <= _LARGEST)
 _ANY: _Rule = ("an integer", lambda v: True)
+_RANK_STRIDE = 0x9E3779B97F4A7C15  # odd: the seeds of all ranks differ
 
 
 def check_options(noise: str, perturb: str, reduction: str) -> Options:
@@ -110,6 +112,9 @@ def make_tensors(
 
     if seed is None:
         seed = torch.randint((1 << 63) - 1, (count,), device=device)
+        if index is None and dist.is_available() and dist.is_initialized():
+            # Ranks are often seeded alike; the places in their batches are not the same samples.
+            seed = seed + as_int64(dist.get_rank() * _RANK_STRIDE)
     return Tensors(
         student,
         teacher,
@@ -125,6 +130,29 @@ def make_tensors(
     )
 
 
+def classes_last(
+    student: Tensor, teacher: Tensor, dim: int, students: bool
+) -> tuple[Tensor, Tensor]:
+    """Return views of the logits whose last dimension is the student's dimension ``dim``.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: the student has no such dimension for classes, or the shapes do not go together.
+    """
+    if not isinstance(dim, int) or isinstance(dim, bool):
+        raise TypeError(f"dim must be an integer, got {dim!r}")
+    _check_logits(student, teacher, students)
+    first, dims = int(students), student.dim()
+    if not -dims <= dim < dims or dim % dims < first:
+        reason = "; dimension 0 counts the students" if students else ""
+        raise ValueError(
+            f"dim must be a dimension of the student's logits {tuple(student.shape)} that holds "
+            f"classes, got {dim}{reason}"
+        )
+    from_the_end = dim % dims - dims  # a teacher of all students has one dimension less
+    return student.movedim(from_the_end, -1), teacher.movedim(from_the_end, -1)
+
+
 def loss_shape(student: Tensor, students: bool, reduction: str) -> torch.Size:
     """Return the shape of the loss that the caller sees."""
     if reduction == "none":
@@ -133,6 +161,8 @@ def loss_shape(student: Tensor, students: bool, reduction: str) -> torch.Size:
 
 
 def _check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        raise RuntimeError("torch.jit.trace cannot record the loss: trace the network without it")
     for name, logits in (("student", student), ("teacher", teacher)):
         if not isinstance(logits, Tensor):
             raise TypeError(f"{name} must be a tensor of logits, got {type(logits).__name__}")

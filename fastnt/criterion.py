@@ -20,8 +20,11 @@ class NoisyL2Loss(nn.Module):
     each call has its own noise, and a resumed run goes on with the next. Pass ``index`` then:
     without it the noise of a sample depends on its place in the batch alone, the same in every
     rank. Without ``seed`` each call draws one from torch's generator. Threads that share the loss get
-    different steps, unless torch.compile compiled it; processes count each for themselves. Keep a
-    counting loss out of torch.utils.checkpoint, whose second call would be another step.
+    different steps, unless torch.compile compiled it; processes count each for themselves.
+
+    A call that is given its ``step`` takes this one, and nothing is counted. Give the trainer's
+    number of optimizer steps wherever calls are not steps: under gradient accumulation, in
+    torch.utils.checkpoint and torch.func, and where the loss is in no checkpoint.
 
     ``alpha`` and ``sigma`` may be changed between calls. Under torch.compile give them as 0-D
     tensors on the student's device and ``fill_`` these: nothing is compiled again.
@@ -34,6 +37,7 @@ class NoisyL2Loss(nn.Module):
         noise: "logit" or "shared".
         perturb: "teacher" or "student".
         reduction: "batchmean", "sum", "none" or "mean".
+        dim: the dimension of the classes.
         impl: "auto", "triton", "native", "compile" or "eager".
 
     Raises:
@@ -53,6 +57,7 @@ class NoisyL2Loss(nn.Module):
         noise: Noise = "logit",
         perturb: Perturb = "teacher",
         reduction: Reduction = "batchmean",
+        dim: int = -1,
         impl: Impl = "auto",
     ) -> None:
         super().__init__()
@@ -60,20 +65,32 @@ class NoisyL2Loss(nn.Module):
         choose(impl)
         check_noise(alpha, sigma, seed)
         if seed is not None:
-            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+            with torch.inference_mode(False):  # whose tensors could not be counted in outside
+                self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.alpha, self.sigma, self.seed = alpha, sigma, seed
         self.students = students
         self.noise, self.perturb = noise, perturb
-        self.reduction, self.impl = reduction, impl
+        self.reduction, self.dim, self.impl = reduction, dim, impl
 
-    def forward(self, student: Tensor, teacher: Tensor, index: Tensor | None = None) -> Tensor:
-        """Return the loss of the logits (..., C); ``index`` holds each sample's row."""
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        index: Tensor | None = None,
+        step: int | Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of the logits (..., C).
+
+        Args:
+            student: logits, as in `noisy_l2_loss`; so is ``teacher``.
+            index: the row of each sample in the training list.
+            step: number of the training step, instead of the count.
+        """
         alpha, sigma, seed = self.alpha, self.sigma, self.seed
-        step: int | Tensor = 0
         if not self.training:
-            alpha, sigma, seed = 0.0, 0.0, 0
-        elif seed is not None:
-            step = self._next_step(student.device)
+            alpha, sigma, seed, step = 0.0, 0.0, 0, 0
+        elif step is None:
+            step = 0 if seed is None else self._next_step(student.device)
         return noisy_l2_loss(
             student,
             teacher,
@@ -86,6 +103,7 @@ class NoisyL2Loss(nn.Module):
             noise=self.noise,
             perturb=self.perturb,
             reduction=self.reduction,
+            dim=self.dim,
             impl=self.impl,
         )
 
@@ -103,10 +121,28 @@ class NoisyL2Loss(nn.Module):
 
     def _count(self, device: torch.device) -> Tensor:
         if self.step.device != device:  # a loss is seldom moved with its network
-            self.step = self.step.to(device)
+            if self.step.is_meta:
+                raise RuntimeError(
+                    "the loss was made on the meta device and does not know its step: call "
+                    "to_empty(device=...) and reset_parameters(), or give forward a step"
+                )
+            with torch.inference_mode(False):
+                self.step = self.step.to(device)
         step = self.step.clone()
         self.step.add_(1)
         return step
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the state of a loss that counts into one that does not, and the reverse.
+
+        A loss without a seed ignores the count; a loss that finds none goes on with its own.
+        """
+        key = f"{prefix}step"
+        if self.seed is None:
+            state.pop(key, None)
+        else:
+            state.setdefault(key, self.step)
+        super()._load_from_state_dict(state, prefix, *rest)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Count alone: torch.multiprocessing would hand over one step for all processes."""
@@ -119,5 +155,5 @@ class NoisyL2Loss(nn.Module):
         return (
             f"alpha={self.alpha}, sigma={self.sigma}, seed={self.seed}, students={self.students}, "
             f"noise={self.noise!r}, perturb={self.perturb!r}, reduction={self.reduction!r}, "
-            f"impl={self.impl!r}"
+            f"dim={self.dim}, impl={self.impl!r}"
         )

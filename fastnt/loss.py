@@ -5,7 +5,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastnt.arguments import Number, Sigma, check_options, loss_shape, make_tensors
+from fastnt.arguments import (
+    Number,
+    Sigma,
+    check_options,
+    classes_last,
+    loss_shape,
+    make_tensors,
+)
 from fastnt.kernels.noisy_l2.op import choose, noisy_l2, view_as
 
 Noise = Literal["logit", "shared"]
@@ -27,6 +34,7 @@ def noisy_l2_loss(
     noise: Noise = "logit",
     perturb: Perturb = "teacher",
     reduction: Reduction = "batchmean",
+    dim: int = -1,
     impl: Impl = "auto",
 ) -> Tensor:
     """Return the L2 loss between a student's logits and a noisy teacher's, differentiable once.
@@ -37,8 +45,9 @@ def noisy_l2_loss(
 
     All noise is a pure function of (seed, step, row, class). A fixed ``seed`` and ``step`` without
     ``index`` repeats its noise in every call, micro-batch and rank: advance ``step``, and pass each
-    sample's own row as ``index``. Frozen noise, one draw a sample for good, is ``step`` held at 0
-    with ``index`` given.
+    sample's own row as ``index``. With neither ``seed`` nor ``index`` the ranks of torch.distributed
+    differ in their noise, though all were given the same ``torch.manual_seed``. Frozen noise, one
+    draw a sample for good, is ``step`` held at 0 with ``index`` given.
 
     Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors. torch.func.vmap over
     students, teachers, alpha, sigma, seed or step is one launch, as with ``students``; over ``index``
@@ -63,6 +72,9 @@ def noisy_l2_loss(
         perturb: "teacher", or "student": (1 + xi) multiplies the student's logits instead.
         reduction: "batchmean", the sum over the samples / number of samples (Eq. 3); "sum"; "none",
             one loss a sample; "mean", what ``F.mse_loss`` gives: no 1/2, divided by all elements.
+        dim: the dimension of the student's logits that holds the classes: 1 for dense logits
+            (N, C, H, W), whose samples are then the pixels (N, H, W), in this order. Those in
+            channels_last are read in place, others from a copy.
         impl: "auto", or the version to use: "triton", "native", "compile", "eager".
 
     alpha, sigma, seed and step are numbers or 0-D tensors, on the CPU or the student's device.
@@ -77,6 +89,8 @@ def noisy_l2_loss(
             gradient though it is not ``student`` or ``teacher``, or ``impl`` cannot run here.
     """
     options = check_options(noise, perturb, reduction)
+    if dim != -1:
+        student, teacher = classes_last(student, teacher, dim, students)
     version = choose(impl, student)
     tensors = make_tensors(
         student, teacher, alpha, sigma, seed, step, index, students, version=version
@@ -98,6 +112,7 @@ def noisy_l2_value_and_grad(
     noise: Noise = "logit",
     perturb: Perturb = "teacher",
     reduction: Reduction = "batchmean",
+    dim: int = -1,
     impl: Impl = "auto",
     grad_scale: Number | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -112,13 +127,15 @@ def noisy_l2_value_and_grad(
 
     Returns:
         The loss, as `noisy_l2_loss` gives it, and the gradient: the student's shape and dtype,
-        contiguous.
+        contiguous, with the classes last in memory where ``dim`` is given.
 
     Raises:
         TypeError: as `noisy_l2_loss`.
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, perturb, reduction)
+    if dim != -1:
+        student, teacher = classes_last(student, teacher, dim, students)
     version = choose(impl, student)
     tensors = make_tensors(
         student, teacher, alpha, sigma, seed, step, index, students, grad_scale, version=version
@@ -126,7 +143,9 @@ def noisy_l2_value_and_grad(
     with torch.no_grad():
         loss, grad = version(tensors, options.with_grad(student.dtype))
     assert grad is not None
-    return view_as(loss, loss_shape(student, students, reduction)), view_as(grad, student.shape)
+    grad = view_as(grad, student.shape)
+    loss = view_as(loss, loss_shape(student, students, reduction))
+    return loss, grad if dim == -1 else grad.movedim(-1, dim)
 
 
 def noisy_logits(
@@ -139,24 +158,28 @@ def noisy_logits(
     index: Tensor | None = None,
     noise: Noise = "logit",
     teacher_id: int = 0,
+    dim: int = -1,
     impl: Impl = "auto",
 ) -> Tensor:
     """Return a teacher's logits (..., C) with their noise: what `noisy_l2_loss` regresses on.
 
-    The arguments are those of `noisy_l2_loss`. Teachers of different ``teacher_id``, below 2^24,
-    draw masks and noise of their own.
+    Any other loss may take them as its targets. The arguments are those of `noisy_l2_loss`. Teachers
+    of different ``teacher_id``, below 2^24, draw masks and noise of their own.
 
     They come from the kernel of the loss: at student logits of 0 its gradient is minus the noisy
     logits, rounded once.
 
     Returns:
-        Logits of the same shape and dtype, contiguous, without a gradient.
+        Logits of the same shape and dtype, contiguous, with the classes last in memory where
+        ``dim`` is given, without a gradient.
 
     Raises:
         TypeError: as `noisy_l2_loss`.
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, "teacher", "sum")
+    if dim != -1:
+        logits, _ = classes_last(logits, logits, dim, False)
     version = choose(impl, logits)
     zeros = torch.zeros_like(logits)
     tensors = make_tensors(zeros, logits, alpha, sigma, seed, step, index, False, version=version)
@@ -164,4 +187,5 @@ def noisy_logits(
     with torch.no_grad():
         _, grad = version(tensors, options)
     assert grad is not None
-    return view_as(grad.neg_(), logits.shape)
+    noisy = view_as(grad.neg_(), logits.shape)
+    return noisy if dim == -1 else noisy.movedim(-1, dim)

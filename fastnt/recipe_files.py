@@ -11,7 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastnt.config import DATASETS, FIELDS, Recipe
+import tomli_w
+
+from fastnt.config import DATASETS, ENTRIES, FIELDS, Recipe
 from fastnt.data import own
 from fastnt.errors import UserError
 from fastnt.factory import is_factory, is_own_teacher
@@ -74,6 +76,16 @@ def load_recipe(
             if key in chosen and key not in given:
                 trust.check(name, origin)
     return recipe
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """Return a recipe as TOML, each key under what it means; keys without a value are comments."""
+    parts = []
+    for key, entry in ENTRIES.items():
+        value = getattr(recipe, key)
+        text = f"# {key} is not set\n" if value is None else tomli_w.dumps({key: value})
+        parts.append(f"# {entry.meaning}: {entry.allowed}\n{text}")
+    return "\n".join(parts)
 
 
 def named_code(recipe: Recipe) -> list[tuple[str, str]]:

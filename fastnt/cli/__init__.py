@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -12,7 +12,10 @@ from fastnt.cli.bench import bench
 from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
 from fastnt.cli.export import export
+from fastnt.cli.networks import networks
+from fastnt.cli.predict import predict
 from fastnt.cli.prepare import prepare
+from fastnt.cli.recipe import recipe
 from fastnt.cli.report import report
 from fastnt.cli.study import study
 from fastnt.cli.train import train
@@ -21,10 +24,23 @@ from fastnt.errors import Interrupted, UserError
 app = typer.Typer(
     name="fastnt",
     help="Distil a small network from a noisy teacher (Sau & Balasubramanian 2016).",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (train, study, prepare, evaluate, report, export, bench, doctor):
+_COMMANDS = (
+    train,
+    study,
+    prepare,
+    recipe,
+    networks,
+    evaluate,
+    predict,
+    report,
+    export,
+    bench,
+    doctor,
+)
+for command in _COMMANDS:
     app.command()(command)
 
 
@@ -48,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input or usage, 1 a bug, 130 interrupted."""
     arguments = [_at_home(text) for text in (sys.argv[1:] if arguments is None else arguments)]
     command = typer.main.get_command(app)
+    _hide_types_of_flags(command)
     try:
         code = command.main(arguments or ["--help"], "fastnt", standalone_mode=False)
     except TyperException as error:
@@ -67,6 +84,16 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 130:  # what a KeyboardInterrupt has become
         _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _hide_types_of_flags(command: Any, parent: Any = None) -> None:
+    """Leave the width of the help to its words: "<bool>" says nothing of a flag."""
+    context = command.context_class(command, parent=parent, **command.context_settings)
+    for option in command.get_params(context):  # --help is among them
+        if getattr(option, "is_bool_flag", False):
+            option.metavar = ""
+    for subcommand in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(subcommand, context)
 
 
 def _at_home(text: str) -> str:

@@ -1,22 +1,25 @@
 """``fastnt prepare``: make, list or remove prepared data sets."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fastnt import cache
-from fastnt.data import prepare as data
-from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
+
+if TYPE_CHECKING:
+    from fastnt.data.prepare import Dataset
 
 
 def prepare(
     dataset: Annotated[
         str | None,
-        typer.Option(help=f"Which data set: {', '.join(SOURCES)}, or the path of your own."),
+        typer.Option(
+            help="Which data set: digits, mnist, svhn, cifar10, or the path of your own.",
+            metavar="NAME|PATH",
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where its official files lie; nothing is downloaded then.")
@@ -33,6 +36,9 @@ def prepare(
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Turn official files into .beton files, downloading them first if need be."""
+    from fastnt import cache
+    from fastnt.data import prepare as data
+
     if (dataset is not None) + show + clean != 1:
         raise UserError("say one of --dataset NAME, --list and --clean")
     if clean:
@@ -49,7 +55,7 @@ def prepare(
         )
 
 
-def _print(datasets: list[data.Dataset]) -> None:
+def _print(datasets: list["Dataset"]) -> None:
     table = Table("data set", "official", "train", "test", "image", "MB", box=None)
     for found in datasets:
         size = sum(split.path.stat().st_size for split in (found.train, found.test))

@@ -8,7 +8,7 @@ import typer
 
 from fastnt.cli.asked_study import choose_study, is_begun, typed_words
 from fastnt.cli.options import TrustCode
-from fastnt.cli.study_table import show_plan, show_study
+from fastnt.cli.study_table import show_list, show_plan, show_study
 from fastnt.errors import UserError
 
 _WHAT, _WHERE = "What to train", "Where and how to compute"
@@ -148,13 +148,11 @@ def study(
     """
     from fastnt.environment import choose_device, keep_freed_memory
     from fastnt.experiments.lab import Place
-    from fastnt.experiments.named import STUDIES
     from fastnt.experiments.run import Options, run_study
     from fastnt.trust import Trust
 
     if list_:
-        for known, make in STUDIES.items():
-            typer.echo(f"{known:14} {(make.__doc__ or '').splitlines()[0]}")
+        show_list(dataset, studies_dir)
         return
     asked: dict[str, Any] = {"config": config, "over": over, "teacher": teacher, "student": student}
     asked |= {"epochs": epochs, "set": set_, "dataset": dataset, "name": name, "tune": tune or None}

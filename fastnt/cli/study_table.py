@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fastnt.errors import UserError
+
 if TYPE_CHECKING:
     from fastnt.experiments.analysis import Analysis
     from fastnt.experiments.study import Study
@@ -44,6 +46,31 @@ def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> Non
     console.print(f"The page is {page}", markup=False, soft_wrap=True)
 
 
+def show_list(dataset: str | None, studies_dir: Path) -> None:
+    """Print each study, its students at 5 seeds and, where this machine's speed is known, the time."""
+    from fastnt.experiments.named import PAPER_DATA, STUDIES
+    from fastnt.experiments.plan import plan_study
+    from fastnt.recipe_files import load_recipe
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("study", "data"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("students", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("what it compares")
+    for name, make in STUDIES.items():
+        recipe = load_recipe(dataset or PAPER_DATA.get(name, "cifar10"))
+        try:
+            study = make(recipe, {})
+        except UserError:  # on these data it needs --over
+            table.add_row(name, recipe.dataset_name, "", "", (make.__doc__ or "").split("\n")[0])
+            continue
+        plan = plan_study(studies_dir / f"{name}-{recipe.dataset_name}", study)
+        hours = "" if plan.hours is None else _time(plan.hours)
+        table.add_row(name, recipe.dataset_name, str(plan.points), hours, _plain(study.title))
+    Console(highlight=False).print(table)
+
+
 def show_plan(folder: Path, study: "Study") -> None:
     """Print what the study trains, and what earlier points tell of its length and its power."""
     from fastnt.experiments.plan import plan_study
@@ -59,11 +86,15 @@ def show_plan(folder: Path, study: "Study") -> None:
         say(f"  {setting.name}")
     say(f"{study.seeds} seeds of {len(study.settings)} settings, {plan.epochs:,} epochs in all")
     if plan.hours is not None:
-        say(f"about {plan.hours:.1f} hours of one process, at the speed of earlier students here")
+        say(f"about {_time(plan.hours)} of one process, at the speed of earlier students here")
     if plan.smallest is None:
         say("smallest difference that it could see: not known before 3 seeds of the same data")
     else:
         say(f"differences from {100 * plan.smallest:.2f} points on would be seen (80 % power)")
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
 
 
 def _table(analysis: "Analysis") -> Table:

@@ -40,7 +40,8 @@ def train(
     loader: Annotated[
         Literal["auto", "ffcv", "resident"],
         typer.Option(
-            help="ffcv streams from disk, resident keeps the images on the device.",
+            help="auto; ffcv streams from disk; resident keeps the images on the device.",
+            metavar="WORD",
             rich_help_panel=_PLACE,
         ),
     ] = "auto",
@@ -87,11 +88,19 @@ def train(
     ] = None,
     noise: Annotated[
         Literal["logit", "shared"] | None,
-        typer.Option(help="For each logit its own, or one for the batch.", rich_help_panel=_RECIPE),
+        typer.Option(
+            help="logit: for each its own; shared: one for the batch.",
+            metavar="WORD",
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     perturb: Annotated[
         Literal["teacher", "student"] | None,
-        typer.Option(help="Whose logits carry the noise.", rich_help_panel=_RECIPE),
+        typer.Option(
+            help="Whose logits carry the noise, teacher or student.",
+            metavar="WORD",
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     frozen: Annotated[
         bool | None,
@@ -122,9 +131,10 @@ def train(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="Take this teacher, as it is; given more than once, their mean.",
+            help="Take this teacher as it is, FILE.safetensors or module:factory; given more "
+            "than once, their mean.",
             rich_help_panel=_RECIPE,
-            metavar="FILE.safetensors|MODULE:FACTORY",
+            metavar="TEACHER",
         ),
     ] = None,
     student: Annotated[
@@ -163,6 +173,9 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
     trust_code: TrustCode = False,
     json_: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
@@ -171,6 +184,9 @@ def train(
 
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
+    from rich.console import Console
+
+    from fastnt.cli.plan import look_at_data, look_at_student, print_plan
     from fastnt.cli.table import print_profile, print_summary
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
     from fastnt.factory import is_own_teacher
@@ -226,6 +242,13 @@ def train(
         plan = plans[0].agreed(ranks)
         asked = choose_compute(chosen_device, amp=amp, compile=compile_, loader=loader, ranks=ranks)
         silent = quiet or json_ or not ranks.is_rank_0
+        if dry_run:
+            if ranks.is_rank_0:
+                recipe, found = plan.recipe, look_at_data(plan.recipe, data_dir)
+                network = look_at_student(recipe, found) if found else None
+                compute = plan.compute(asked, amp=amp, compile=compile_)
+                print_plan(recipe, compute, plan.folder.path, found, network, Console())
+            return
         if plan.resume and plan.folder.finished and ranks.is_rank_0:
             typer.echo(f"{plan.folder.path} is finished; this is what it found", err=True)
         with choose_progress(quiet=silent) as progress:
@@ -241,6 +264,15 @@ def train(
                 flags=tuple(flag for flag, given in again.items() if given),
                 trust=trust,
             )
+            if not silent:
+                current.tell = lambda dataset, network: print_plan(
+                    plan.recipe,
+                    current.compute,
+                    plan.folder.path,
+                    dataset,
+                    network,
+                    Console(stderr=True),
+                )
             summary = current.execute(draw_curves)
     if not ranks.is_rank_0:
         return

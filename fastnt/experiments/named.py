@@ -98,7 +98,9 @@ def table6(name: str) -> Make:
         for network in networks:
             clean = f"{network}, clean"
             paper = printed.get(network, (None, None))
-            settings.append(Setting(clean, {**CLEAN, "student_network": network}, paper=paper[0]))
+            settings.append(
+                Setting(clean, {**CLEAN, "student_network": network}, clean, paper=paper[0])
+            )
             for sigma in sigmas:
                 changes = {"sigma": sigma, "student_network": network}
                 settings.append(Setting(f"{network}, sigma {sigma:g}", changes, baseline=clean))

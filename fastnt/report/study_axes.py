@@ -13,11 +13,12 @@ _NUMBERED = re.compile(r"(.*?),? (?:of )?([0-9.]+(?:e-?[0-9]+)?)")
 
 @dataclass(frozen=True)
 class Series:
-    """Settings along one axis, all compared with one baseline."""
+    """Settings along one axis."""
 
     name: str
-    baseline: SettingResult | None
     points: tuple[tuple[float, SettingResult], ...]  # by value
+    baseline: SettingResult | None = None  # where all points have the same one
+    baselines: tuple[SettingResult, ...] = ()  # else, one a point
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def axis_of(results: StudyResults, analysis: Analysis) -> tuple[str, list[Series
     None where settings have no order: each then has a row of its own.
     """
     study = results.study
-    compared = [setting for setting in analysis.settings if setting.comparison is not None]
+    baselines = {study.baseline_of(setting.name) for setting in study.settings}
+    compared = [s for s in analysis.settings if s.comparison and s.name not in baselines]
     values = {s.name: [_value(results, s.name, key) for key in study.swept] for s in compared}
     numeric = [
         number
@@ -80,10 +82,14 @@ def _series(
         return None
     series = []
     for name, points in families.items():
-        if len({setting.baseline for _, setting in points}) > 1:
+        ordered = tuple(sorted(points, key=lambda pair: pair[0]))
+        own = [s for _, p in ordered if (s := analysis.setting(p.baseline)) is not None]
+        if len({setting.name for setting in own}) == 1:
+            series.append(Series(name, ordered, baseline=own[0]))
+        elif len(families) == 1 and len(own) == len(ordered):
+            series.append(Series(name, ordered, baselines=tuple(own)))
+        else:
             return None
-        baseline = analysis.setting(points[0][1].baseline)
-        series.append(Series(name, baseline, tuple(sorted(points, key=lambda pair: pair[0]))))
     return axis, series
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
-from fastnt.report.study_figures import half_width
+from fastnt.report.study_marks import half_width
 from fastnt.report.study_tables import teacher_network
 from fastnt.report.svg import BLUE, GREY, ORANGE, Picture, draw
 
@@ -128,6 +128,8 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         return None
 
     def paint(axes: Any) -> None:
+        from matplotlib.ticker import FuncFormatter
+
         axes.plot(*zip(*teachers, strict=True), "s", color=GREY, ms=5.5, label="teacher")
         for number, (label, colour, marker) in enumerate(
             (("baseline", BLUE, "o"), ("lowest held-out error", ORANGE, "D"))
@@ -141,6 +143,7 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         axes.set_xscale("log")
         axes.margins(x=0.15, y=0.12)
         axes.minorticks_off()
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         axes.grid(axis="y")
         axes.set_xlabel("multiplies of a forward pass")
         axes.set_ylabel("test error, %")
@@ -155,6 +158,14 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         caption="Of each student network its baseline and its setting of lowest mean held-out error: "
         f"means with 95 % t intervals, n = {' to '.join(map(str, sorted({n[0], n[-1]})))}.",
     )
+
+
+def _short(value: float) -> str:
+    """``10 k``, ``1 M``: text that needs no mathematics."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
 
 
 def _students(

@@ -12,7 +12,8 @@ from fastnt.files import write_text
 from fastnt.report.mistakes import best_setting, confusion_figures, disagreements, images_of
 from fastnt.report.provenance import departures, provenance, recipe_table
 from fastnt.report.study_curves import curve_figures, size_figure, teacher_figures
-from fastnt.report.study_figures import forest_figure, main_figure
+from fastnt.report.study_figures import main_figure
+from fastnt.report.study_rows import forest_figure
 from fastnt.report.study_tables import (
     networks_table,
     noise_table,
@@ -168,20 +169,21 @@ def _seed_counts(analysis: Analysis) -> str:
 
 
 def _size_notes(results: StudyResults) -> list[str]:
-    machines = dict.fromkeys(row["machine"] for row in results.networks.values())
     rows = networks_table(results).rows
+    machines = [json.loads(results.networks[row["network"]]["machine"]) for row in rows]
     own = [row for row in rows if row["role"] == "student" and row["smaller"] is not None]
     larger = [row["network"] for row in own if row["smaller"] <= 1]
     notes = []
     if larger:
         notes.append(
-            f"No fewer parameters than the teacher: {', '.join(larger)}. What shrinks is the number of "
-            "multiplies, not the storage."
+            f"No fewer parameters than the teacher: {', '.join(larger)}. These students save "
+            "multiplies at most, and no storage."
         )
-    return notes + [
+    latencies = (
         f"Latencies: medians of 20 forward passes on {m['processor']}, {m['device']}, torch {m['torch']}."
-        for m in map(json.loads, machines)
-    ]
+        for m in machines
+    )
+    return [*notes, *dict.fromkeys(latencies)]
 
 
 def _failed_table(results: StudyResults) -> Table | None:

@@ -127,7 +127,7 @@ def networks_table(results: StudyResults) -> Table:
         Column("fewer", "multiplies, teacher's / own", ".2f"),
         Column("smaller", "parameters, teacher's / own", ".2f"),
     )
-    return Table("networks", "Size and speed", columns, tuple(rows)).used()
+    return Table("networks", "Teacher and students, as measured", columns, tuple(rows)).used()
 
 
 def _ratio(reference: Row | None, network: Row, name: str) -> float | None:

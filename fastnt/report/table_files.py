@@ -32,7 +32,7 @@ class Column:
         if self.text:
             return str(value)
         if self.pair:
-            return " to ".join(map(self._number, value))
+            return " to ".join(format(self.scale * end, self.form) for end in value)
         return self._number(value)
 
     def _number(self, value: float) -> str:

@@ -110,7 +110,16 @@ def export_run(
         raise UserError(f"--output is {target}, which is taken; give the name of a new file")
     model = load_student(path, which, trust_code=trust_code)
     images = _test_images(folder, model.shape)
-    return export(model, target, format, images=images), images is not None
+    names = class_names(folder, model.classes)
+    return export(model, target, format, images=images, classes=names), images is not None
+
+
+def class_names(folder: RunFolder, classes: int) -> list[str]:
+    """Return the classes' names as the run knew them; their numbers where it says none."""
+    names = folder.environment().get("classes")
+    if not isinstance(names, list) or len(names) != classes:
+        return [str(label) for label in range(classes)]
+    return [str(name) for name in names]
 
 
 def _test_images(folder: RunFolder, shape: tuple[int, int, int]) -> Tensor | None:

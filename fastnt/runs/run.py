@@ -39,6 +39,8 @@ from fastnt.trust import NOTHING, Trust
 
 # Draws a run's picture from its epochs and its summary.
 Draw = Callable[[Path, Sequence[EpochRecord], dict[str, Any]], None]
+# Says what is about to be done, once the data and the untrained student are there.
+Tell = Callable[[Dataset, Model], None]
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Run:
     profiled: bool = False  # time the parts of the noisy student's steps, and write trace.json
     flags: tuple[str, ...] = ()  # of the command line, to be given again with --resume
     trust: Trust = NOTHING  # which code the teachers' files and the run's folder may name
+    tell: Tell | None = None  # called before the training
     profile: list[Section] = field(default_factory=list)  # of a step, when profiled
 
     def __post_init__(self) -> None:
@@ -117,6 +120,8 @@ class Run:
             # Both students start from the same weights: what differs is the noise alone.
             untrained = course.new_student(recipe)
             self._check_same_student(untrained)
+            if self.tell is not None:
+                self.tell(dataset, untrained)
         with journal.timed("teacher"):
             teachers = find_teachers(course, made, journal)
         with journal.timed("logits"), ranks.local_first():
@@ -205,7 +210,8 @@ class Run:
         size = self.plan.recipe.image_size
         dataset = prepare(name, self.data_dir, image_size=size, progress=progress)
         if self.compute.ranks.is_rank_0:
-            self.folder.write_environment(environment | {"source_sha256": dataset.source_sha256})
+            found = {"source_sha256": dataset.source_sha256, "classes": dataset.classes}
+            self.folder.write_environment(environment | found)
         return dataset
 
 

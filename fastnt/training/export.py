@@ -9,9 +9,10 @@ you trust. fastnt itself reads none but the one that it has just written, to che
 
 import copy
 import importlib.util
+import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +62,7 @@ def export(
     format: Format = "onnx",
     *,
     images: Tensor | None = None,
+    classes: Sequence[str] = (),
 ) -> Exported:
     """Write a network as one file, and keep the file only if its logits are the original's.
 
@@ -69,6 +71,8 @@ def export(
         path: the file; it must not be a folder.
         format: "onnx", "pt2" (torch.export) or "safetensors" (what ``fastnt.load_student`` reads).
         images: (n, H, W, C) uint8, to compare both on; by default images drawn at random.
+        classes: the names of the classes, written as JSON: ONNX has them in its metadata as
+            "classes", a .pt2 file as its extra file "classes.json".
 
     Raises:
         UserError: a package is missing, the network cannot be exported, or what was exported gives
@@ -92,17 +96,17 @@ def export(
     # An exporter may change the options of the network that it is given.
     network = copy.deepcopy(original)
     with atomic_path(target) as temporary:
-        exported = _WRITERS[format](network, images[:2], temporary)
+        exported = _WRITERS[format](network, images[:2], temporary, json.dumps(list(classes)))
         difference = _difference(original, exported, images, target)
     return Exported(target, difference, len(images))
 
 
-def _write_safetensors(model: Model, images: Tensor, path: Path) -> Logits:
+def _write_safetensors(model: Model, images: Tensor, path: Path, classes: str) -> Logits:
     model.save(path)
     return load_model(path, copy.deepcopy(model.network))
 
 
-def _write_pt2(model: Model, images: Tensor, path: Path) -> Logits:
+def _write_pt2(model: Model, images: Tensor, path: Path, classes: str) -> Logits:
     program = _traced(
         lambda: torch.export.export(
             _Plain(model), (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)
@@ -110,13 +114,13 @@ def _write_pt2(model: Model, images: Tensor, path: Path) -> Logits:
     )
     # A stream, since a path must end in .pt2.
     with path.open("wb") as file:
-        torch.export.save(program, file)
+        torch.export.save(program, file, extra_files={"classes.json": classes})
     with path.open("rb") as file:
         loaded: Logits = torch.export.load(file).module()
     return loaded
 
 
-def _write_onnx(model: Model, images: Tensor, path: Path) -> Logits:
+def _write_onnx(model: Model, images: Tensor, path: Path, classes: str) -> Logits:
     program = _traced(
         lambda: torch.onnx.export(
             _Plain(model),
@@ -128,6 +132,7 @@ def _write_onnx(model: Model, images: Tensor, path: Path) -> Logits:
             verbose=False,
         )
     )
+    program.model.metadata_props["classes"] = classes
     program.save(path, external_data=False)
     import onnxruntime
 

@@ -107,3 +107,61 @@ def test_tensors_without_a_gradient_serve_as_before() -> None:
     values: list[Tensor] = [torch.tensor(0.5), nn.Parameter(torch.tensor(0.5), requires_grad=False)]
     losses = [noisy_l2_loss(student, teacher, alpha=value, sigma=value, seed=0) for value in values]
     assert losses[0] == losses[1] == noisy_l2_loss(student, teacher, alpha=0.5, sigma=0.5, seed=0)
+
+
+def test_a_given_step_is_used_and_nothing_is_counted() -> None:
+    student, teacher, index = torch.zeros(2, 4), torch.ones(2, 4), torch.tensor([7, 9])
+    criterion = NoisyL2Loss(**SEEDED)
+    for step in (5, torch.tensor(6)):
+        wanted = noisy_l2_loss(student, teacher, **SEEDED, step=step, index=index)
+        assert criterion(student, teacher, index, step=step) == wanted
+    assert criterion.step == 0
+    assert criterion(student, teacher, index) == criterion(student, teacher, index, step=0)
+    assert criterion.step == 1
+    assert criterion.eval()(student, teacher, step=5) == 2  # the clean loss
+
+
+def test_micro_batches_of_one_step_are_one_batch() -> None:
+    student, teacher, index = torch.zeros(8, 4), torch.randn(8, 4), torch.arange(8) + 100
+    criterion = NoisyL2Loss(**SEEDED, reduction="sum")
+    whole = criterion(student, teacher, index, step=3)
+    parts = [
+        criterion(student[i : i + 2], teacher[i : i + 2], index[i : i + 2], step=3)
+        for i in (0, 2, 4, 6)
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_states_go_between_losses_that_count_and_those_that_do_not() -> None:
+    counting = nn.Sequential(NoisyL2Loss(**SEEDED))
+    _losses(counting[0], 2)
+    free = nn.Sequential(NoisyL2Loss(alpha=0.5, sigma=0.6))
+    state = counting.state_dict()
+    free.load_state_dict(state)
+    assert list(state) == ["0.step"]  # the caller's stays whole
+    counting.load_state_dict(free.state_dict())
+    assert counting[0].step == 2
+    for model in (counting, free):
+        with pytest.raises(RuntimeError, match="Unexpected key"):
+            model.load_state_dict({"0.stop": torch.zeros(())})
+
+
+def test_a_loss_made_in_inference_mode_counts_outside() -> None:
+    with torch.inference_mode():
+        criterion, teacher = NoisyL2Loss(**SEEDED), torch.ones(1, 4)
+        criterion(torch.zeros(1, 4), teacher)
+    student = torch.zeros(1, 4, requires_grad=True)
+    criterion(student, teacher).backward()
+    assert criterion.step == 2
+    assert student.grad is not None
+
+
+def test_what_cannot_work_is_one_sentence() -> None:
+    with torch.device("meta"):
+        criterion = NoisyL2Loss(**SEEDED)
+    with pytest.raises(RuntimeError, match=r"made on the meta device.* reset_parameters\(\)"):
+        _losses(criterion, 1)
+    for seed in (3, None):
+        criterion = NoisyL2Loss(0.5, 0.6, seed=seed)
+        with pytest.raises(RuntimeError, match="trace the network without it"):
+            torch.jit.trace(criterion, (torch.zeros(2, 4), torch.ones(2, 4)))

@@ -599,5 +599,6 @@ def test_public_names():
         "__version__",
         "noisy_l2_loss",
         "noisy_l2_value_and_grad",
+        "noisy_logits",
     }
     assert all(hasattr(fastnt, name) for name in fastnt.__all__)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 import fastnt
 from fastnt.cli import main
@@ -18,6 +19,7 @@ from fastnt.experiments.named import STUDIES
 from fastnt.experiments.run import Options, run_study
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import load_recipe
+from fastnt.report.study_marks import draw_teacher
 from fastnt.report.study_page import write_study_page
 
 SMALL: dict[str, Any] = {"epochs": 2, "teacher_epochs": 1, "train_samples": 200}
@@ -97,6 +99,8 @@ def test_the_page_has_every_part_and_loads_nothing(whole: Path):
         assert address.startswith(("#", "data:"))
     text = path.read_text()
     assert not re.search(r"url\((?!['\"]?(#|data:))", text)
+    assert "mathdefault" not in text  # what matplotlib writes where it would set mathematics
+    assert text.count("Latencies:") == 1
     for setting in ("clean", "sigma 0.3", "sigma 0.6"):
         assert setting in text
     assert "21.94" in text  # the paper's, beside ours
@@ -192,6 +196,41 @@ def test_report_prints_the_verdict_as_json(whole: Path, capsys: pytest.CaptureFi
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"][0].startswith("On digits sigma 0.6 ")
     assert [s["name"] for s in found["settings"]] == ["clean", "sigma 0.3", "sigma 0.6"]
+
+
+def test_the_list_names_every_study_in_80_columns(
+    studies: Path,
+    whole: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main(["study", "--list", "--studies-dir", str(studies)])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split(" ")[0] for line in lines} >= set(STUDIES)
+    assert max(map(len, lines)) <= 80
+    (table1,) = (line for line in lines if line.startswith("table1 "))
+    assert table1.split()[:3] == ["table1", "mnist", "55"]
+
+
+def test_intervals_far_beyond_the_errors_leave_the_axis(whole: Path):
+    axes = Figure().subplots()
+    teacher = 100 * next(iter(fastnt.load_study(whole).teachers.values()))["test_error"]
+    errors = [teacher + 1, teacher + 3]
+    draw_teacher(axes, fastnt.load_study(whole), errors, [-400.0, 900.0], vertical=False)
+    low, high = axes.get_ylim()
+    assert teacher - 2 < low < teacher
+    assert teacher + 3 < high < teacher + 6
+
+
+def test_a_students_clean_setting_is_its_own_baseline():
+    grid = {"student_network": ("digits-student", "FC20-FC10"), "sigma": (0.3,)}
+    study = STUDIES["table6"](RECIPE, grid)
+    cleans = [s.name for s in study.settings if s.name.endswith("clean")]
+    assert len(cleans) == 2
+    assert all(study.baseline_of(name) == name for name in cleans)
 
 
 def test_a_study_is_reported_by_itself(whole: Path, capsys: pytest.CaptureFixture[str]):

@@ -104,16 +104,16 @@ class _Fixed(nn.Module):
         return torch.zeros(2, 10)
 
 
-def _wrong(model: Model, images: Tensor, path: Path) -> export.Logits:
+def _wrong(model: Model, images: Tensor, path: Path, classes: str) -> export.Logits:
     path.write_bytes(b"anything")
     return lambda batch: model(batch) * 1.01
 
 
-def _nan(model: Model, images: Tensor, path: Path) -> export.Logits:
+def _nan(model: Model, images: Tensor, path: Path, classes: str) -> export.Logits:
     return lambda batch: model(batch) * float("nan")
 
 
-def _fixed(model: Model, images: Tensor, path: Path) -> export.Logits:
+def _fixed(model: Model, images: Tensor, path: Path, classes: str) -> export.Logits:
     return _Fixed()
 
 

@@ -1,0 +1,44 @@
+"""``fastnt predict RUN IMAGE...``: what a trained network says of images."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fastnt.cli.options import TrustCode
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Pictures (PNG, JPEG), or .npy of uint8.", metavar="IMAGE..."),
+    ],
+    network: Annotated[
+        Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")
+    ] = "noisy",
+    top: Annotated[int, typer.Option(help="Show so many classes of each image.", min=1)] = 3,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print every class's probability as JSON.")
+    ] = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Show the likeliest classes of IMAGE, with their probabilities."""
+    from fastnt.runs.predict import predict_run
+
+    predictions, names = predict_run(run, images, network, trust_code=trust_code)
+    if json_:
+        rows = [
+            {
+                "image": found.image,
+                "classes": dict(zip(names, found.probabilities, strict=True)),
+            }
+            for found in predictions
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for found in predictions:
+        likeliest = sorted(zip(found.probabilities, names, strict=True), reverse=True)[:top]
+        words = ", ".join(f"{name} {100 * share:.1f} %" for share, name in likeliest)
+        typer.echo(f"{found.image}: {words}")

@@ -1,0 +1,68 @@
+"""What the figures of errors share: intervals of means, the teacher's line, legends, counts of seeds."""
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from fastnt.experiments.analysis import Analysis, SettingResult
+from fastnt.experiments.results import StudyResults
+from fastnt.report.svg import GREY
+
+
+def half_width(deviation: float | None, n: int) -> float:
+    """Half the 95 % t interval of a mean over n seeds; 0 for one seed."""
+    if deviation is None:
+        return 0.0
+    return float(special.stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+
+
+def errors_of(results: StudyResults, setting: SettingResult, analysis: Analysis) -> list[float]:
+    """Return the test errors of a setting's students, percent."""
+    name = f"{analysis.when}_test_error"
+    return [100 * record[name] for record in results.of(setting.name, setting.seeds)]
+
+
+def draw_teacher(
+    axes: Any, results: StudyResults, values: list[float], ends: list[float], *, vertical: bool
+) -> None:
+    """Draw the teachers' mean test error as a line, or say where it lies if that is far away.
+
+    It sets the axis too: all ``values`` are seen, and of the intervals' ``ends`` those that lie no
+    further away than the values reach: two seeds may have an interval beyond all errors.
+    """
+    low, high = min(values), max(values)
+    reach = (high - low) or max(ends) - min(ends)
+    low, high = min(low, max(min(ends), low - reach, 0.0)), max(high, min(max(ends), high + reach))
+    room = 0.06 * ((high - low) or 1.0)
+    line, span = (axes.axvline, axes.set_xlim) if vertical else (axes.axhline, axes.set_ylim)
+    errors = [100 * row["test_error"] for row in results.teachers.values()]
+    if errors:
+        mean = float(np.mean(errors))
+        far = mean < low - (high - low) or mean > high + (high - low)
+        label = f"teacher{'s' * (len(errors) > 1)}"
+        if far:
+            where = "below" if mean < low else "above"
+            axes.plot([], [], color=GREY, ls=":", label=f"{label}: {mean:.2f} %, {where}")
+        else:
+            low, high = min(low, mean), max(high, mean)
+            line(mean, color=GREY, ls=":", lw=1.4, label=f"{label}: {mean:.2f} %")
+    span(low - room, high + room)
+    if vertical:
+        draw_legend(axes)
+
+
+def draw_legend(axes: Any) -> None:
+    """Put one legend above the axes, each name once."""
+    found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if found:
+        axes.figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=2)
+
+
+def seeds_text(analysis: Analysis) -> str:
+    """Say how many seeds the settings have."""
+    counts = sorted({len(setting.seeds) for setting in analysis.settings})
+    if counts == [1]:
+        return "n = 1: no interval."
+    return f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} seeds a setting."

@@ -1,0 +1,76 @@
+"""What a run's network says of single images: pictures, or arrays in .npy files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastnt.data import picture
+from fastnt.data.numpy_files import open_npy
+from fastnt.errors import UserError
+from fastnt.runs.folder import RunFolder
+from fastnt.runs.networks import Which, class_names, load_student
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The probabilities of one image's classes, in the order of the classes."""
+
+    image: str  # the file; of an array of several images with the image's number
+    probabilities: list[float]
+
+
+def predict_run(
+    path: Path, files: Sequence[Path], which: Which = "noisy", *, trust_code: bool = False
+) -> tuple[list[Prediction], list[str]]:
+    """Return what a network of a run says of the images in ``files``, and the classes' names.
+
+    Pictures are scaled as those of the training were (``image_size``), and turned upright.
+
+    Raises:
+        UserError: there is no such network, or a file is no image of the network's shape.
+    """
+    folder = RunFolder(path).require()
+    model = load_student(path, which, trust_code=trust_code)
+    size = folder.recipe_values().get("image_size", 0)
+    scale = size if isinstance(size, int) else 0
+    predictions = []
+    for file in files:
+        images = _images(file, model.shape, scale)
+        with torch.inference_mode():
+            rows = model(images).float().softmax(1).tolist()
+        names = [str(file)] if len(rows) == 1 else [f"{file}[{i}]" for i in range(len(rows))]
+        predictions += [Prediction(name, row) for name, row in zip(names, rows, strict=True)]
+    return predictions, class_names(folder, model.classes)
+
+
+def _images(file: Path, shape: tuple[int, int, int], scale: int) -> Tensor:
+    """Return the images (n, H, W, C) uint8 of one file."""
+    if file.suffix.lower() == ".npy":
+        return _array(file, shape)
+    if not file.is_file():
+        raise UserError(f"there is no picture at {file}; give a PNG, JPEG or .npy file")
+    height, width, _ = shape
+    head = picture.look(file)
+    if not scale and (head.width, head.height) != (width, height):
+        raise UserError(
+            f"{file} has {head.width} x {head.height} pixels, and the network takes {width} x "
+            f"{height}; scale the picture"
+        )
+    return torch.from_numpy(picture.decode(file, shape, scale).copy())[None]
+
+
+def _array(file: Path, shape: tuple[int, int, int]) -> Tensor:
+    array = np.asarray(open_npy(file))
+    if array.dtype == np.uint8:
+        for images in (array[None], array[..., None], array[None, ..., None], array):
+            if images.shape[1:] == shape:
+                return torch.from_numpy(images.copy())
+    height, width, channels = shape
+    raise UserError(
+        f"{file} holds {array.dtype} of shape {array.shape}, and the network takes uint8 images "
+        f"({height}, {width}, {channels}), one or several"
+    )

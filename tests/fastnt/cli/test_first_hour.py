@@ -1,0 +1,113 @@
+"""What a newcomer types first: help, version, completion, recipes, networks, a dry run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastnt.cli import main
+from fastnt.config import ENTRIES
+from fastnt.networks import NETWORKS
+from fastnt.recipe_files import load_recipe
+
+HEAVY = (
+    "import sys; from fastnt.cli import main\n"
+    "try: main(sys.argv[1:])\n"
+    "except SystemExit: pass\n"
+    "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+    "sys.exit(f'imported {heavy}' if heavy else 0)"
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _run(*arguments: str, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    assert exit_.value.code == code
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["train", "-h"]])
+def test_help_and_version_wait_for_no_library(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", HEAVY, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_help_keeps_its_words_at_80_columns() -> None:
+    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "fastnt", "train", "-h"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "<bool>" not in done.stdout
+
+
+def test_the_shell_completes_commands() -> None:
+    words = {"_FASTNT_COMPLETE": "complete_bash", "COMP_WORDS": "fastnt re", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "fastnt"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=os.environ | words
+    )
+    assert done.stdout.split() == ["recipe", "report"]
+
+
+def test_recipe_lists_every_key_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    _run("recipe", "--dataset", "mnist")
+    output = capsys.readouterr().out
+    for key, entry in ENTRIES.items():
+        assert f"{key} = " in output
+        assert entry.meaning in output
+    assert "\nalpha = 0.15\n" in output
+
+
+@pytest.mark.parametrize("dataset", ["digits", "svhn"])
+def test_a_written_recipe_is_the_one_that_was_shown(
+    dataset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run("recipe", "--dataset", dataset, "--output", "mine.toml")
+    assert "fastnt train --config mine.toml" in capsys.readouterr().out
+    assert load_recipe(None, Path("mine.toml")) == load_recipe(dataset)
+    _run("recipe", "--dataset", dataset, "--output", "mine.toml", code=2)
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_networks_lists_each_with_its_size(capsys: pytest.CaptureFixture[str]) -> None:
+    _run("networks", "--json")
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows.keys() == NETWORKS.keys()
+    # 784 * 800 + 800 * 800 + 800 * 10 multiplies, and as many weights beside 1,610 biases.
+    assert rows["mnist-student"]["multiplies"] == 1_275_200
+    assert rows["mnist-student"]["parameters"] == 1_275_200 + 1_610
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _run("train", "--dry-run", "--run", "a", "--alpha", "0.25", "--device", "cpu")
+    output = capsys.readouterr().out
+    for words in (
+        "digits, 1,437 images",
+        "360 to test",
+        "4,538 parameters",
+        "alpha 0.25",
+        "runs/a",
+    ):
+        assert words in output
+    assert not Path("runs").exists()
+    _run("train", "--dry-run", "--dataset", "mnist")
+    assert "mnist, to be downloaded first" in capsys.readouterr().out
+
+
+def test_a_training_begins_by_saying_what_it_is_about_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _run("train", "--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
+    told = capsys.readouterr().err
+    assert "digits, 1,437 images" in told.partition("epoch 1/1")[0]
