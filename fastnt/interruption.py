@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while something is trained."""
+"""SIGINT, SIGTERM and SIGHUP while something is trained."""
 
 import signal
 import threading
@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):  # the terminal was closed; Windows has none
+    SIGNALS.append(signal.SIGHUP)
 
 
 class Interruption:
-    """Within it both signals raise KeyboardInterrupt; the first one waits in ``deferred`` blocks.
+    """Within it these signals raise KeyboardInterrupt; the first one waits in ``deferred`` blocks.
 
     Handlers are the main thread's alone, and a signal that is ignored stays so (``nohup``).
     """

@@ -114,7 +114,10 @@ class RunFolder:
             return
         what, remedy = "other files", ""
         if self.path.is_dir():
-            if not {entry.name for entry in self.path.iterdir()} - {self.checkpoints.folder.name}:
+            # What a kill left before the first file was whole is nothing: it is swept.
+            passed_over = {entry.name for entry in self.path.glob(".*.part")}
+            passed_over.add(self.checkpoints.folder.name)
+            if not {entry.name for entry in self.path.iterdir()} - passed_over:
                 return
             if self.finished:
                 what = "another run"

@@ -31,7 +31,7 @@ from fastnt.data.split import read_sidecar
 from fastnt.errors import UserError
 from fastnt.files import read_json
 from fastnt.recipe_files import load_recipe
-from fastnt.report.runs import read_metrics
+from fastnt.runs.metrics import Metrics
 from fastnt.runs.summary import check_summary
 from fastnt.training.model import load_model
 from fastnt.training.tensors import Damaged, load_tensors, save_tensors
@@ -268,7 +268,7 @@ PARSERS: dict[str, tuple[str, Callable[[Path], Any], Callable[[], list[bytes]]]]
     ),
     "metrics": (
         "metrics.jsonl",
-        read_metrics,
+        lambda path: Metrics(path).read(),
         lambda: [EPOCH + b"\n" + EPOCH, DEEP, EPOCH.replace(b"2.0", DIGITS) + b"\n"],
     ),
 }

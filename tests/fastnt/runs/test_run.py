@@ -302,3 +302,16 @@ def test_a_teacher_of_other_images_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(UserError, match="give one of this data set"):
         _run(tmp_path / "runs", replace(_recipe(), teacher=str(path)))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_serves_again_after_a_kill_before_the_first_file_was_whole(tmp_path: Path) -> None:
+    left = tmp_path / "a" / ".config.json.x.part"
+    left.parent.mkdir()
+    left.touch()
+    folder = RunFolder(tmp_path / "a")
+    folder.refuse_used()
+    with folder.held():
+        assert not left.exists()
+    left.with_name("mine.txt").touch()
+    with pytest.raises(UserError, match="already holds other files"):
+        folder.refuse_used()
