@@ -91,6 +91,9 @@ def test_a_wheel_works_far_from_its_clone_without_a_compiler(tmp_path, no_compil
     run(scripts / "fastnt", "train", *epochs, "--quiet", "--run", "digits", **outside)
     assert (tmp_path / "runs" / "digits" / "summary.json").is_file()
     assert (tmp_path / "runs" / "digits" / "curves.png").is_file()
+    small = "--epochs 1 --set teacher_epochs=1 --set train_samples=200 --seeds 1 --jobs 1"
+    run(scripts / "fastnt", "study", "--over", "sigma=0.6", *small.split(), **outside)
+    assert (tmp_path / "studies" / "sigma-digits" / "report" / "index.html").is_file()
 
 
 def test_without_a_compiler_it_is_installed_without_the_native_kernel(tmp_path, no_compiler):
