@@ -161,8 +161,6 @@ def loss_shape(student: Tensor, students: bool, reduction: str) -> torch.Size:
 
 
 def _check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
-    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-        raise RuntimeError("torch.jit.trace cannot record the loss: trace the network without it")
     for name, logits in (("student", student), ("teacher", teacher)):
         if not isinstance(logits, Tensor):
             raise TypeError(f"{name} must be a tensor of logits, got {type(logits).__name__}")

@@ -85,7 +85,14 @@ class NoisyL2Loss(nn.Module):
             student: logits, as in `noisy_l2_loss`; so is ``teacher``.
             index: the row of each sample in the training list.
             step: number of the training step, instead of the count.
+
+        Raises:
+            RuntimeError: it is being traced by ``torch.jit.trace``.
         """
+        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            raise RuntimeError(
+                "torch.jit.trace cannot record a loss that counts: trace the network without it"
+            )
         alpha, sigma, seed = self.alpha, self.sigma, self.seed
         if not self.training:
             alpha, sigma, seed, step = 0.0, 0.0, 0, 0

@@ -48,7 +48,7 @@ def test_a_study_ends_with_its_table_its_verdict_and_its_page(
     out, _ = capsys.readouterr()
     assert "15 students in studies/sigma-digits" in out
     assert "points on would be seen (80 % power)" in out
-    assert "hours of one process" in out
+    assert "of one process, at the speed of earlier students here" in out
 
 
 def test_a_plan_without_earlier_points_promises_nothing(capsys: pytest.CaptureFixture[str]):
