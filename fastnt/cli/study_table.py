@@ -26,11 +26,11 @@ def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> Non
     from fastnt.experiments.analysis import analyse
     from fastnt.experiments.results import load_study
     from fastnt.experiments.verdict import verdicts
-    from fastnt.report.study_page import write_study_page
+    from fastnt.report.study_page import write_page
 
     results = load_study(folder)
     analysis = analyse(results)
-    page = write_study_page(folder)
+    page = write_page(results, analysis)
     sentences = verdicts(results, analysis)
     if json_:
         typer.echo(json.dumps(_as_json(results.failed, analysis, sentences, page), indent=2))
@@ -116,7 +116,7 @@ def _table(analysis: "Analysis") -> Table:
 def _interval(setting: Any) -> str:
     comparison = setting.comparison
     interval = comparison.crossed or (comparison.paired and comparison.paired.interval)
-    return "" if not interval else f"{100 * interval.low:+.2f} {100 * interval.high:+.2f}"
+    return "" if not interval else interval.in_points(to=" ")
 
 
 def _plain(text: str) -> str:

@@ -48,7 +48,6 @@ class Engine:
         deadline = None if self.budget is None else time.monotonic() + self.budget
         waiting = _distinct(points)
         running: dict[Future[Row | None], tuple[str, ExitStack]] = {}
-        failed: set[str] = set()
         stopping = False
         with ExitStack() as held:
             while waiting or running:
@@ -58,13 +57,13 @@ class Engine:
                     self.workers.stop()
                 if stopping and not running:
                     break
-                if not stopping:
-                    waiting = self._hand_out(waiting, running, held, failed)
+                if not stopping and len(running) < self.workers.count:
+                    waiting = self._hand_out(waiting, running, held)
                 if running:
                     done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                     for future in done:
                         key, lock = running.pop(future)
-                        self._take(future, key, failed)
+                        self._take(future, key)
                         lock.close()
                         with suppress(OSError):  # where an earlier process left it
                             self.place.in_progress(key).rmdir()
@@ -77,13 +76,13 @@ class Engine:
         waiting: list[tuple[Point, str]],
         running: dict[Future[Row | None], tuple[str, ExitStack]],
         held: ExitStack,
-        failed: set[str],
     ) -> list[tuple[Point, str]]:
         """Hand out points while workers are free; return those that are still to be looked at."""
         done = self.store.finished(key for _, key in waiting)
+        done |= {row["key"] for row in self.failed}
         left = []
         for point, key in waiting:
-            if key in done or key in failed:
+            if key in done:
                 self.watch.found(key)
                 continue
             lock = ExitStack() if len(running) < self.workers.count else None
@@ -107,7 +106,7 @@ class Engine:
             raise
         return True
 
-    def _take(self, future: Future[Row | None], key: str, failed: set[str]) -> None:
+    def _take(self, future: Future[Row | None], key: str) -> None:
         """Write what a worker found; None means that it was stopped."""
         try:
             row = future.result()
@@ -121,7 +120,6 @@ class Engine:
         self.store.put("points", row)
         StudyKeeper(self.place.in_progress(key), self.stop_asked).clear()
         if row["error"]:
-            failed.add(key)
             self.failed.append(row)
         else:
             self.trained += 1

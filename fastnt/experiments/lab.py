@@ -76,6 +76,7 @@ class Lab:
         self.dataset = prepare(recipe.dataset, place.data_dir, progress=not place.quiet)
         self.course = open_course(self.dataset, recipe, compute, progress)
         self.teacher = functools.cache(self._load_teacher)  # by the name of its file
+        self.teacher_digest = functools.cache(self._teacher_digest)
         self.tables = functools.cache(self._tables)
         self.test_logits = functools.cache(self._test_logits)
         self.teaching = functools.cache(self._teaching)  # by the names of the teachers
@@ -109,8 +110,8 @@ class Lab:
         }
         return point.recipe.key("data", "student", "noise", digests=digests)
 
-    def teacher_digest(self, name: str) -> str:
-        """Return the digest of a teacher's weights and code."""
+    def _teacher_digest(self, name: str) -> str:
+        """The digest of a teacher's weights and code."""
         return self.teacher(name).digest()
 
     def train(

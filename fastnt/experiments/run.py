@@ -1,5 +1,6 @@
 """A study from its definition to its last point: teachers, keys, trainings, networks."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def begin_study(place: Place) -> Place:
         for name in study.named_code():
             place.trust.check(name, path)
         write_study(path, study)
-    return Place(**{**vars(place), "study": study})
+    return dataclasses.replace(place, study=study)
 
 
 def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Finding:
@@ -96,8 +97,9 @@ def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Find
         points = [(point, lab.key(point)) for point in place.study.points()]
     _check_probes(lab, store)
     _write_what_is_shared(lab, store, points)
-    missing = len({key for _, key in points}) - len(store.finished(key for _, key in points))
-    watch = choose_watch(len({key for _, key in points}), quiet=options.quiet)
+    keys = {key for _, key in points}
+    watch = choose_watch(len(keys), quiet=options.quiet)
+    missing = len(keys) - len(store.finished(keys))
     workers = _workers(lab, options, missing, watch, stop_asked)
     engine = Engine(place, store, workers, watch, stop_asked, options.budget)
     try:
@@ -108,7 +110,7 @@ def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Find
         with suppress(OSError):  # where another process, or a stopped training, has something in it
             (place.studies / "in-progress").rmdir()
     if stop_asked():
-        done = len(store.finished(key for _, key in points))
+        done = len(store.finished(keys))
         raise Interrupted(
             f"{done} of {watch.total} students are trained; go on with fastnt study {place.folder}"
         )

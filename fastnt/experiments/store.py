@@ -132,9 +132,8 @@ def _why(error: sqlite3.DatabaseError) -> str:
 
 def pack(numbers: npt.NDArray[Any]) -> bytes:
     """Compress non-negative integers: of the smallest of uint8, uint16 and uint32, little-endian."""
-    largest = int(numbers.max(initial=0))
-    kind = next(k for k in ("<u1", "<u2", "<u4") if largest <= np.iinfo(k).max)
-    return kind[1:].encode() + zlib.compress(numbers.astype(kind).tobytes(), 9)
+    kind = np.min_scalar_type(int(numbers.max(initial=0))).newbyteorder("<")
+    return kind.str[1:].encode() + zlib.compress(numbers.astype(kind).tobytes(), 9)
 
 
 def unpack(blob: bytes) -> npt.NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from fastnt.experiments.analysis import Analysis, SettingResult, sees
 from fastnt.experiments.results import StudyResults
-from fastnt.statistics import Interval
 
 
 def verdicts(results: StudyResults, analysis: Analysis) -> list[str]:
@@ -47,11 +46,6 @@ def _verdict(results: StudyResults, result: SettingResult) -> str:
     }[comparison.verdict]
     return (
         f"On {name} {result.name} {word} {result.baseline} {whose}: {figures}; difference "
-        f"{100 * comparison.difference:+.2f} points, 95 % interval {in_points(interval)}{kind}"
+        f"{100 * comparison.difference:+.2f} points, 95 % interval {interval.in_points()}{kind}"
         f"{family}{seen}."
     )
-
-
-def in_points(interval: Interval) -> str:
-    """``-0.20 to +0.05``: an interval of a difference in percentage points."""
-    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"

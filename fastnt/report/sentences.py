@@ -75,16 +75,12 @@ def seeds_text(found: Comparison, *, one_teacher: bool) -> str:
     """Say what several seeds show of noisy against clean teachers: verdict, difference, intervals."""
     intervals = []
     if found.paired is not None:
-        intervals.append(f"{_points(found.paired.interval)} for these images")
+        intervals.append(f"{found.paired.interval.in_points()} for these images")
     if found.crossed is not None:
-        intervals.append(f"{_points(found.crossed)} for others too")
+        intervals.append(f"{found.crossed.in_points()} for others too")
     teachers = "one teacher" if one_teacher else "a teacher each"
     return (
         f"{found.seeds} seeds of {teachers}, noisy against clean: {found.verdict}; error "
         f"{100 * found.difference:+.2f} points, {found.difference_in_images:+.1f} of {found.images:,} "
         f"images (95 %: {', '.join(intervals)})"
     )
-
-
-def _points(interval: Interval) -> str:
-    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"

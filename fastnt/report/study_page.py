@@ -37,8 +37,17 @@ def write_study_page(folder: str | Path, output: str | Path | None = None) -> Pa
             written.
     """
     results = load_study(folder)
-    output = Path(output) if output is not None else Path(folder) / "report"
-    page = _page(results, analyse(results, "best"), analyse(results, "last"))
+    return write_page(results, analyse(results, "best"), output)
+
+
+def write_page(results: StudyResults, best: Analysis, output: str | Path | None = None) -> Path:
+    """Write the page of a study that is read and analysed at its best epochs already.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    output = Path(output) if output is not None else results.folder / "report"
+    page = _page(results, best, analyse(results, "last"))
     for table in page.values():
         if isinstance(table, Table) and table.rows:
             table.write(output)

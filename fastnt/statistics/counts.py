@@ -15,6 +15,10 @@ class Interval:
     low: float
     high: float
 
+    def in_points(self, to: str = " to ") -> str:
+        """``-0.20 to +0.05``: the ends of a difference of fractions, in percentage points."""
+        return f"{100 * self.low:+.2f}{to}{100 * self.high:+.2f}"
+
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
