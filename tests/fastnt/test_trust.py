@@ -324,7 +324,7 @@ def test_what_the_user_typed_is_called_as_it_is() -> None:
     # It is typed here, so the same name in a file is no stranger.
     _main("train", "--run", "b", *TINY, "--student", "sent:make", "--teacher", path)
     assert EFFECT.exists()
-    # A flag takes the place of what the recipe names.
+    # A flag takes the setup of what the recipe names.
     config = _config(student_network="sent:none", teacher_network="sent:none")
     typed = ("--student", "FC10", "--set", "teacher_network=sent:make")
     _main("train", "--run", "c", *TINY, "--config", config, *typed)

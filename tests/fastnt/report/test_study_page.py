@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 import fastnt
 from fastnt.cli import main
 from fastnt.errors import UserError
-from fastnt.experiments.lab import Place
+from fastnt.experiments.lab import StudySetup
 from fastnt.experiments.named import STUDIES
-from fastnt.experiments.run import Options, run_study
+from fastnt.experiments.run import EngineOptions, run_study
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import load_recipe
 from fastnt.report.study_marks import draw_teacher
@@ -45,7 +45,7 @@ def conduct(studies: Path) -> Callable[..., Path]:
     def run(study: Study, name: str) -> Path:
         patch = pytest.MonkeyPatch()
         patch.setenv("FASTNT_CACHE", str(studies.parent / "cache"))
-        run_study(Place(study, studies / name), Options(quiet=True))
+        run_study(StudySetup(study, studies / name), EngineOptions(quiet=True))
         patch.undo()
         return studies / name
 
