@@ -43,7 +43,7 @@ def report(
             raise UserError("a study is reported by itself; give its folder alone")
         show_study(runs[0], json_=json_)
         return
-    from fastnt.report.comparison import draw_runs
+    from fastnt.report.comparison import plot_runs
     from fastnt.report.differences import differences, differences_text, noise_label
     from fastnt.report.findings import findings
     from fastnt.report.runs import read_runs, rows
@@ -59,7 +59,7 @@ def report(
     table = [rows(run, its) for run, its in zip(found, differs, strict=True)]
     if json_:
         if output is not None:
-            draw_runs(output, found)
+            plot_runs(output, found)
         typer.echo(json.dumps([dataclasses.asdict(row) for run in table for row in run], indent=2))
         return
     console = Console(highlight=False)
@@ -73,7 +73,7 @@ def report(
     if output is None:
         output = (found[0].folder if len(found) == 1 else Path()) / "report.png"
     if any(run.has_curves for run in found):
-        draw_runs(output, found)
+        plot_runs(output, found)
         console.print(f"The curves are in {output}", soft_wrap=True)
     else:
         console.print("No student has ended an epoch yet: there are no curves to draw")
