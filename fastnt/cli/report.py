@@ -80,7 +80,7 @@ def report(
 
 
 def _table(runs: "list[list[Row]]", noises: list[str]) -> Table:
-    """Build a table that fits 80 columns: what is the same for a run's networks stands in its first."""
+    """Build a table that fits 80 columns; what a run's networks share stands in the run's first row."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     table.add_column("run", overflow="fold", min_width=12)
     table.add_column("network", no_wrap=True)
@@ -113,7 +113,7 @@ def _table(runs: "list[list[Row]]", noises: list[str]) -> Table:
 
 
 def _heads(rows: "list[Row]", noise: str) -> list[str]:
-    """Say, on a line each, a run's name, what it trained on, and how far it came."""
+    """Return three lines: a run's name, its data and noise, and how far it is."""
     state = "finished"
     if rows[0].status != "finished":
         waiting = [row for row in rows if row.status == "unfinished"] or rows[-1:]
@@ -134,7 +134,7 @@ def _interval(row: "Row") -> str:
 
 
 def _short(value: int | None) -> str:
-    """Three digits and a unit: 4.54k, 62.2k, 937k, 19.8M."""
+    """Return three digits and a unit: 4.54k, 62.2k, 937k, 19.8M."""
     if value is None:
         return ""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -83,7 +83,7 @@ def _matrix(axes: Any, matrix: npt.NDArray[Any], classes: list[str], most: float
 def disagreements(
     results: StudyResults, analysis: Analysis, baseline: SettingResult, best: SettingResult
 ) -> Table:
-    """Return the images that the two settings get wrong with most different numbers of seeds."""
+    """Return the images on which the two settings differ most in how many seeds get them wrong."""
     seeds = results.seeds(baseline.name, best.name)
     labels, classes = results.data["test_labels"], results.data["classes"]
     wrong = [

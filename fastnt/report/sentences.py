@@ -81,6 +81,6 @@ def seeds_text(comparison: Comparison, *, one_teacher: bool) -> str:
     teachers = "one teacher" if one_teacher else "a teacher each"
     return (
         f"{comparison.seeds} seeds of {teachers}, noisy against clean: {comparison.verdict}; error "
-        f"{100 * comparison.difference:+.2f} points, {comparison.difference_in_images:+.1f} of {comparison.images:,} "
-        f"images (95 %: {', '.join(intervals)})"
+        f"{100 * comparison.difference:+.2f} points, {comparison.difference_in_images:+.1f} of "
+        f"{comparison.images:,} images (95 %: {', '.join(intervals)})"
     )

@@ -90,17 +90,15 @@ class Run:
             torch.set_num_threads(self.compute.threads)
             held = self.folder.held() if self.compute.ranks.is_rank_0 else nullcontext()
             with Interruption() as self._journal.interruption, held:
-                if (
-                    self._is_to_be_trained()
-                ):  # the process that held the folder until now may have finished the run
+                # The process that held the folder until now may have finished the run.
+                if self._is_to_be_trained():
                     try:
                         return self._execute(plot)
                     except KeyboardInterrupt as stop:
                         how = str(stop) or "stopped at once"
                         raise Interrupted(f"{how}; go on with {self._command}") from None
-        if (
-            self.compute.ranks.is_rank_0
-        ):  # a process that was killed after the summary left its checkpoints
+        # A process that was killed after the summary left its checkpoints.
+        if self.compute.ranks.is_rank_0:
             self.folder.checkpoints.clear()
         self.timings.update(self.folder.timings())
         return self.folder.summary()
@@ -188,7 +186,7 @@ class Run:
 
     @contextmanager
     def _begin(self) -> Iterator[None]:
-        """Begin the folder or load its newest checkpoint; if the block refuses a new run, remove the folder."""
+        """Begin the folder, or load its checkpoint; a new run that the block refuses leaves nothing."""
         environment = describe_environment(self.compute.device) | {
             "loader": self.compute.loader,
             "compute": self.compute.describe(),
