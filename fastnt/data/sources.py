@@ -40,7 +40,7 @@ class Source:
     unzipped: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()  # files that may be missing
     unpacked: tuple[str, ...] = ()  # files that a user may have instead of the archive
-    folders: tuple[str, ...] = (".",)  # where in a data folder to look
+    folders: tuple[str, ...] = (".",)  # subfolders of the data folder to look in
 
 
 SOURCES = {
