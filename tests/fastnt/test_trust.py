@@ -16,7 +16,7 @@ from fastnt.cli import main
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.recipe_files import load_recipe
-from fastnt.report.curves import draw_curves
+from fastnt.report.curves import plot_curves
 from fastnt.training.model import Model
 from fastnt.trust import Trust
 
@@ -159,7 +159,7 @@ def _stopped() -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("fastnt.report.curves.draw_curves", killed)
+        patch.setattr("fastnt.report.curves.plot_curves", killed)
         main(["train", "--run", "a", *TINY, "--student", "FC8-FC10"])
     return Path("runs/a")
 
@@ -363,12 +363,12 @@ def test_the_command_for_resuming_carries_the_trust(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr("fastnt.report.curves.draw_curves", interrupted)
+        patch.setattr("fastnt.report.curves.plot_curves", interrupted)
         main(["train", "--run", "a", *TINY, *own])
     sentence = capsys.readouterr().err
     command = sentence[sentence.index("fastnt train --resume") :].split()
     assert ("--trust-code" in command) == wanted
-    monkeypatch.setattr("fastnt.report.curves.draw_curves", draw_curves)
+    monkeypatch.setattr("fastnt.report.curves.plot_curves", plot_curves)
     _main(*command[1:], "--quiet")
     assert Path("runs/a/summary.json").exists()
 
