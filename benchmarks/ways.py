@@ -66,7 +66,7 @@ def make_work(folder: Path, count: int, batch: int, student: str, teacher: str) 
     pixels = torch.from_numpy(images)
     mean = pixels.double().mean(0).div(255).float()
     with torch.inference_mode():
-        parts = [networks[1].eval()(_normalise(part, mean)) for part in pixels.split(batch)]
+        parts = [networks[1].eval()(normalise(part, mean)) for part in pixels.split(batch)]
     logits = torch.cat(parts).clone()
     dataset = _dataset(folder, images, labels)
     return Work(pixels, torch.from_numpy(labels), mean, *networks, logits, dataset, batch)
@@ -92,7 +92,7 @@ def _dataset(folder: Path, images: Images, labels: Labels) -> Dataset:
     return Dataset("random", False, train.classes, SHAPE, "", folder, train, test)
 
 
-def _normalise(images: Tensor, mean: Tensor) -> Tensor:
+def normalise(images: Tensor, mean: Tensor) -> Tensor:
     """(B, H, W, C) uint8 to (B, C, H, W) float32; the memory stays as it is, channels last."""
     return images.float().div_(255).sub_(mean).permute(0, 3, 1, 2)
 
@@ -150,7 +150,7 @@ def by_hand(work: Work) -> Epoch:
     def epoch() -> float:
         begin = time.perf_counter()
         for rows in torch.randperm(len(work.images)).split(work.batch):
-            images = _normalise(work.images[rows], work.mean)
+            images = normalise(work.images[rows], work.mean)
             with autocast(CPU):
                 logits = student(images)
             loss = pytorch_loss(logits, work.logits[rows], ALPHA)

@@ -63,7 +63,7 @@ def test_kd_lib_trains_its_student(training: Any, work: Any) -> None:
 
 
 def test_the_hand_written_normalisation_is_the_preprocessing(training: Any, work: Any) -> None:
-    by_hand = training.ways._normalise(work.images, work.mean)
+    by_hand = training.ways.normalise(work.images, work.mean)
     preprocess = Preprocess("pixel_mean", training.ways.SHAPE)
     preprocess.mean.copy_(work.mean)
     torch.testing.assert_close(by_hand, preprocess(work.images))
