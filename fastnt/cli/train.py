@@ -61,6 +61,14 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = None,
+    no_graph: Annotated[
+        bool,
+        typer.Option(
+            "--no-graph",
+            help="On a GPU launch each operation of a step by itself, not all as one graph.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = False,
     deterministic: Annotated[
         bool,
         typer.Option(
@@ -217,7 +225,12 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
-    again = {"--deterministic": deterministic, "--profile": profile, "--tensorboard": tensorboard}
+    again = {
+        "--no-graph": no_graph,
+        "--deterministic": deterministic,
+        "--profile": profile,
+        "--tensorboard": tensorboard,
+    }
     given = {key: value for key, value in flags.items() if value is not None}
     taken = given if dataset is None else given | {"dataset": dataset}
     overrides = assignments(set_ or [], taken) | given
@@ -240,7 +253,14 @@ def train(
 
     with join_ranks(choose) as (ranks, chosen_device):
         plan = plans[0].agreed(ranks)
-        asked = choose_compute(chosen_device, amp=amp, compile=compile_, loader=loader, ranks=ranks)
+        asked = choose_compute(
+            chosen_device,
+            amp=amp,
+            compile=compile_,
+            loader=loader,
+            graph=not no_graph,
+            ranks=ranks,
+        )
         silent = quiet or json_ or not ranks.is_rank_0
         if dry_run:
             if ranks.is_rank_0:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastnt.data.feed import Feed
 from fastnt.data.resident import ResidentLoader
 from fastnt.data.rows import Batch, Rows
 from fastnt.data.split import Split
@@ -39,6 +40,9 @@ class Loader(Protocol):
 
         Alone that is every row once. With more ranks than rows in a batch a part may be empty.
         """
+
+    def feed(self) -> Feed:
+        """Return what gives the same batches to a step that is captured as a graph."""
 
 
 def make_loader(

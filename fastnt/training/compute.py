@@ -50,6 +50,9 @@ class Compute:
     precision: Precision = FLOAT32
     compile: bool = False  # torch.compile
     loader: Kind = "auto"  # both loaders give the same batches: it decides no bit
+    graph: bool = (
+        True  # capture the steps as CUDA graphs, where that is possible; it decides no bit
+    )
     ranks: Ranks = ALONE
     threads: int = field(default_factory=torch.get_num_threads)  # of torch, on a CPU
     deterministic: bool = field(default_factory=torch.are_deterministic_algorithms_enabled)
@@ -72,6 +75,7 @@ def choose_compute(
     amp: bool | None = None,
     compile: bool | None = None,
     loader: Kind = "auto",
+    graph: bool = True,
     ranks: Ranks = ALONE,
 ) -> Compute:
     """Return how to compute on ``device``.
@@ -81,10 +85,11 @@ def choose_compute(
         amp: mixed precision; None: where the device has it in hardware.
         compile: torch.compile the networks; None: on a GPU.
         loader: as for :func:`fastnt.data.loaders.make_loader`.
+        graph: capture training steps as CUDA graphs, where that is possible.
         ranks: this process among those that train together.
     """
     compiled = device.type == "cuda" if compile is None else compile
-    return Compute(device, choose_precision(device, amp), compiled, loader, ranks)
+    return Compute(device, choose_precision(device, amp), compiled, loader, graph, ranks)
 
 
 def choose_precision(device: torch.device, amp: bool | None) -> Precision:
