@@ -1,6 +1,7 @@
 """How a network is computed: everything beside the recipe that decides the bits of a result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -109,6 +110,25 @@ def choose_precision(device: torch.device, amp: bool | None) -> Precision:
 def _cpu_has_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Let cuDNN convolve float32 in float32: by default it rounds the factors to TF32's 11 bits.
+
+    Also a decorator. Where the program has set cuDNN's precision by operation, that is left as it is.
+    """
+    cudnn: Any = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # torch does not mix both ways of setting it
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def compile_alone(module: nn.Module) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
 from fastnt.errors import UserError, warn
 from fastnt.files import cache_dir
+from fastnt.training.compute import exact_float32
 from fastnt.training.model import Model
 from fastnt.training.probe import differs
 from fastnt.training.progress import Progress
@@ -76,6 +77,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
     return TeacherLogits(tables["train"], tables["validation"])
 
 
+@exact_float32()
 @torch.inference_mode()
 def compute_logits(
     teacher: Model,

@@ -142,6 +142,18 @@ def test_compiles_without_a_break():
     assert torch.equal(compiled(*values), view(*values))
 
 
+def test_compiles_with_symbolic_sizes():
+    """A mean of the images' own shape, which is symbolic too, passes the checks."""
+
+    @torch.compile(backend="eager", fullgraph=True, dynamic=True)
+    def compiled(images, mean):
+        return augment(images, mean=mean, impl="eager")
+
+    for count in (6, 3):
+        images, mean = make(count), torch.rand(5, 7, 3)
+        assert torch.equal(compiled(images, mean), augment(images, mean=mean, impl="eager"))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
