@@ -45,22 +45,8 @@ def train(
             rich_help_panel=WHERE,
         ),
     ] = None,
-    no_graph: Annotated[
-        bool,
-        typer.Option(
-            "--no-graph",
-            help="On a GPU launch each operation of a step by itself, not all as one graph.",
-            rich_help_panel=WHERE,
-        ),
-    ] = False,
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic",
-            help="On a GPU too the same bits every time, more slowly.",
-            rich_help_panel=WHERE,
-        ),
-    ] = False,
+    no_graph: options.NoGraph = False,
+    deterministic: options.Deterministic = False,
     config: options.Config = None,
     alpha: Annotated[
         float | None,
