@@ -15,6 +15,7 @@ from fastnt.data.rows import Batch
 from fastnt.errors import UserError, warn
 from fastnt.files import cache_dir
 from fastnt.recipe_keys import recipe_key
+from fastnt.training.compute import exact_float32
 from fastnt.training.model import Model
 from fastnt.training.probe import differs
 from fastnt.training.progress import Progress
@@ -77,6 +78,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
     return TeacherLogits(tables["train"], tables["validation"])
 
 
+@exact_float32()
 @torch.inference_mode()
 def compute_logits(
     teacher: Model,
