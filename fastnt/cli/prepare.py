@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _print(datasets: list["Dataset"]) -> None:
             "x".join(map(str, found.shape)),
             f"{size / 1e6:,.1f}",
         )
-    console = Console(highlight=False)
+    console = make_console()
     console.print(table if datasets else "nothing is prepared")
     for found in datasets:
         console.print(f"{found.name} is in {found.folder}", soft_wrap=True)
