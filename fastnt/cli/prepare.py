@@ -1,11 +1,11 @@
 """``fastnt prepare``: make, list or remove prepared data sets."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from fastnt.cli import options
 from fastnt.console import make_console
 from fastnt.errors import UserError
 
@@ -21,9 +21,7 @@ def prepare(
             metavar="NAME|PATH",
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where its official files lie; nothing is downloaded then.")
-    ] = None,
+    data_dir: options.DataDir = None,
     extra: Annotated[
         bool | None,
         typer.Option(help="SVHN's extra images; if not said, taken where present or downloaded."),

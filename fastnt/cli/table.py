@@ -45,7 +45,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
             f"{100 * row['test_error']:.2f} %",
             percents(error_interval(row), "-"),
             f"{row['parameters']:,}",
-            f"{row['multiplies']:,}",
+            "" if row["multiplies"] is None else f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",
             "" if seconds is None else f"{seconds:.1f}",
         )

@@ -37,7 +37,9 @@ def stored_targets(table: Tensor) -> Targets:
 
 def live_targets(teacher: nn.Module, precision: Precision, *, compile: bool = False) -> Targets:
     """Run ``teacher`` on the same view of the images as the student; it stays in eval mode."""
-    teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher.eval()
+    if isinstance(teacher, Model):
+        teacher.lay_out()
     forward = compile_alone(teacher) if compile else teacher
 
     @torch.no_grad()
