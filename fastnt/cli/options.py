@@ -66,7 +66,7 @@ Device = Annotated[
     typer.Option(help="auto takes the GPU where there is one.", rich_help_panel=WHERE),
 ]
 
-# Of a run that is there.
+# Which run, and which of its networks.
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
 Network = Annotated[
     Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")

@@ -1,4 +1,4 @@
-"""``fastnt predict RUN IMAGE...``: what a trained network says of images."""
+"""``fastnt predict RUN IMAGE...``: classify images with a trained network."""
 
 import json
 from pathlib import Path

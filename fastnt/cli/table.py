@@ -1,4 +1,4 @@
-"""The tables of a run: its networks at the end, and where a step's time goes."""
+"""The tables of a run: its networks, and how the time of a step is spent."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from fastnt.training.profile import Section
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
-    """Print the networks, what their difference means, where the time went and where the run lies."""
+    """Print the networks, what their difference means, how the time was spent, and the run's folder."""
     console = make_console()
     own = summary["dataset"] not in SOURCES
     official = "" if summary["official"] or own else " (not the official files)"
@@ -62,7 +62,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
 
 
 def print_profile(sections: Sequence[Section], title: str) -> None:
-    """Print what each part of a step takes, milliseconds and share, and the whole."""
+    """Print the time of each part of a step, in milliseconds and percent, and their sum."""
     table = Table(title=title, title_justify="left", show_footer=True)
     whole = sum(section.milliseconds for section in sections)
     table.add_column("part of the step", footer="whole step", no_wrap=True)

@@ -146,7 +146,7 @@ def train(
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
     from fastnt.output import results_alone
     from fastnt.recipe_files import load_recipe
-    from fastnt.report.curves import draw_curves
+    from fastnt.report.curves import plot_curves
     from fastnt.report.tensorboard import TensorBoard
     from fastnt.runs.resume import Plan, new_run, resumed_run
     from fastnt.runs.run import Run
@@ -220,7 +220,7 @@ def train(
                 trust=trust,
             )
             if not silent:
-                current.tell = lambda dataset, network: print_plan(
+                current.before_training = lambda dataset, network: print_plan(
                     plan.recipe,
                     current.compute,
                     plan.folder.path,
@@ -229,7 +229,7 @@ def train(
                     make_console(stderr=True),
                 )
             with results_alone():
-                summary = current.execute(draw_curves)
+                summary = current.execute(plot_curves)
     if not ranks.is_rank_0:
         return
     if json_:

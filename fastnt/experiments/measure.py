@@ -14,7 +14,7 @@ _REPEATS = 20
 
 
 def measure_networks(lab: Lab, store: Store) -> None:
-    """Write a row for each network of the study that has none: the teachers' and the students'."""
+    """Measure the teachers and students that were not measured yet, and write a row for each."""
     course, classes = lab.course, len(lab.dataset.classes)
     shape = to_json(list(lab.dataset.shape))
     known = {row["network"] for row in store.rows("SELECT * FROM networks WHERE shape = ?", shape)}

@@ -28,7 +28,7 @@ from fastnt.training.objectives import Objective, student_objective
 from fastnt.training.profile import StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
-from fastnt.training.targets import Teaching, prepare_teaching
+from fastnt.training.targets import Teaching, make_teaching
 from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
 from fastnt.training.trial import check_trains
@@ -97,7 +97,7 @@ class Course:
 
     def teach(self, teachers: Sequence[Model]) -> Teaching:
         """Return the teachers' logits, which depend on the data and the teachers alone."""
-        return prepare_teaching(teachers, self.data, self.compute, self.progress)
+        return make_teaching(teachers, self.data, self.compute, self.progress)
 
 
 def open_course(dataset: Dataset, recipe: Recipe, compute: Compute, progress: Progress) -> Course:

@@ -216,7 +216,7 @@ class TrainingData:
             self._compute.loader,
             split,
             positions=positions,
-            views=repeats,
+            repeats=repeats,
             batch_size=batch_size,
             order_seed=seed,
             device=self._compute.device,

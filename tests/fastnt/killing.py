@@ -1,9 +1,8 @@
 """Commands that are killed at a chosen filesystem call, in forked children that share one import.
 
-As a program it kills every call of every scenario, and ends with 1 if a kill left a dead end: make test-kills.
+As a program it kills every call of every scenario, and exits with 1 where a kill left a dead end.
 """
 
-import contextlib
 import os
 import shutil
 import signal
@@ -42,7 +41,7 @@ def in_child(
             try:
                 for handle in (1, 2):
                     os.dup2(output.fileno(), handle)
-                sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+                sys.stdout = sys.stderr = os.fdopen(1, "w", closefd=False)
                 os.chdir(sandbox)
                 os.environ["FASTNT_CACHE"] = str(sandbox / "cache")
                 _watch(sandbox, at_call)
@@ -53,9 +52,7 @@ def in_child(
             except BaseException:
                 traceback.print_exc()
             finally:
-                with contextlib.suppress(OSError):
-                    sys.stdout.flush()
-                    sys.stderr.flush()
+                sys.stdout.flush()
                 os._exit(code)
         _, status = os.waitpid(pid, 0)
         output.seek(0)
