@@ -2,8 +2,8 @@
 
 A factory is any callable that can be imported, from the current directory, as with ``python -m``, or
 from the environment. It is called with ``num_classes=`` if it has that parameter, else without
-arguments. It returns an ``nn.Module`` from preprocessed float32 images (N, C, H, W), in channels_last
-memory, to logits (N, classes).
+arguments. It returns an ``nn.Module`` from preprocessed float32 images (N, C, H, W) to logits
+(N, classes). Images and weights are in channels_last memory unless the network cannot take that.
 """
 
 import copy
@@ -59,7 +59,7 @@ def call_factory(text: str, classes: int) -> nn.Module:
     return network
 
 
-def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> None:
+def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> torch.memory_format:
     """Try a network on two black images in eval mode, which also initialises lazy layers.
 
     Args:
@@ -67,6 +67,11 @@ def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> 
         shape: one image, (channels, height, width).
         classes: the number of logits that the network must return.
         name: the network's name in messages.
+
+    Returns:
+        The memory format of images and weights in which it is to be computed: channels_last, or
+        contiguous where only that works, as with a ``view`` behind a convolution. The weights are
+        in it.
 
     Raises:
         UserError: the network cannot take the images, returns something else, or could not be saved.
@@ -80,7 +85,7 @@ def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> 
     was_training = network.training
     try:
         with torch.no_grad():
-            logits = _logits(network.eval(), (2, *shape), classes, name)
+            fits, logits = _fitting_format(network.eval(), (2, *shape), classes, name)
     finally:
         network.train(was_training)
     if not logits.isfinite().all():
@@ -90,29 +95,48 @@ def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> 
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             raise UserError(f"{name} keeps {_kind(value)} as its state {key!r}; keep tensors only")
+    return fits
 
 
-def check_training(network: nn.Module, shape: Shape, classes: int, name: str, samples: int) -> None:
-    """Try a copy of a network in training mode, on ``samples`` black images.
+def _fitting_format(
+    network: nn.Module, shape: tuple[int, ...], classes: int, name: str
+) -> tuple[torch.memory_format, Tensor]:
+    """Return the memory format that the network takes, channels_last if it can, and its logits."""
+    refusal = None
+    try:  # first as its maker tried it; that also makes what is lazy
+        logits = try_batch(network, shape, classes, name, torch.contiguous_format)
+    except UserError as error:
+        refusal = error
+    fastest = torch.channels_last
+    try:
+        if refusal is None:
+            network.to(memory_format=fastest)  # type: ignore[call-overload]
+        return fastest, try_batch(network, shape, classes, name, fastest)
+    except UserError:
+        if refusal is not None:
+            raise refusal from refusal.__cause__
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return torch.contiguous_format, logits
+
+
+def try_batch(
+    network: nn.Module, shape: tuple[int, ...], classes: int, name: str, layout: torch.memory_format
+) -> Tensor:
+    """Return the logits of black images of ``shape``, (N, C, H, W), in the memory format ``layout``.
 
     Raises:
-        UserError: the network cannot take them (batch normalisation may need more than one), returns
-            another shape than in eval mode, or has nothing to train.
+        UserError: it cannot take them, or gives something else than float logits (N, classes).
     """
-    copied = copy.deepcopy(network).train()
-    with torch.random.fork_rng(devices=[]):
-        where = f"{name}, in training mode and on the last batch of {samples},"
-        logits = _logits(copied, (samples, *shape), classes, where)
-    if not logits.requires_grad:
-        raise UserError(f"{name} has nothing to train: none of its parameters requires a gradient")
-
-
-def _logits(network: nn.Module, shape: tuple[int, ...], classes: int, name: str) -> Tensor:
     # A lazy layer has no device before its first images.
     devices = {p.device for p in network.parameters() if not nn.parameter.is_lazy(p)}
-    images = torch.zeros(shape, device=next(iter(devices), None))
+    samples, channels, height, width = shape
+    # As they come from the preprocessing: with one channel strides tell the formats apart.
+    images = torch.zeros((samples, height, width, channels), device=next(iter(devices), None))
+    images = images.permute(0, 3, 1, 2)
+    if layout is torch.contiguous_format:
+        images = images.clone(memory_format=layout)
     try:
-        logits = network(images.to(memory_format=torch.channels_last))
+        logits = logits_of(network(images))
     except Exception as error:
         raise UserError(
             f"{name} cannot take float32 images of shape {shape}: {in_short(error)}"
@@ -121,12 +145,34 @@ def _logits(network: nn.Module, shape: tuple[int, ...], classes: int, name: str)
         gave = _kind(logits)
     else:
         gave = f"{logits.dtype} of shape {tuple(logits.shape)}"
-        if logits.shape == (shape[0], classes) and logits.is_floating_point():
+        if logits.shape == (samples, classes) and logits.is_floating_point():
             return logits
     raise UserError(
         f"{name} gave {gave} for images of shape {shape}; it must give float logits of shape "
-        f"({shape[0]}, {classes}), one for each class"
+        f"({samples}, {classes}), one for each class"
     )
+
+
+def logits_of(output: Any) -> Any:
+    """Return the logits of what a network gave: mdistiller's give (logits, a dict of features)."""
+    if isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], dict):
+        return output[0]
+    return output
+
+
+def copy_network(network: nn.Module, name: str) -> nn.Module:
+    """Return a copy that shares nothing with the network.
+
+    Raises:
+        UserError: it keeps what cannot be copied; the message says what.
+    """
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:
+        raise UserError(
+            f"{name} cannot be copied ({in_short(error)}); let it keep no activations, locks or "
+            "generators, and use torch.nn.utils.parametrizations for weight_norm"
+        ) from error
 
 
 def source_code(network: nn.Module) -> str:

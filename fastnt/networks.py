@@ -200,7 +200,8 @@ def count_multiplies(network: nn.Module, shape: Shape) -> int:
     """
     was_training = network.training
     weight = next(network.parameters())
-    image = torch.zeros((1, *shape), dtype=weight.dtype, device=weight.device)
+    # Two: a network may want an even batch, or drop the dimension of a single image.
+    images = torch.zeros((2, *shape), dtype=weight.dtype, device=weight.device)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter cannot count fused attention
     try:
@@ -209,8 +210,8 @@ def count_multiplies(network: nn.Module, shape: Shape) -> int:
             sdpa_kernel(SDPBackend.MATH),
             FlopCounterMode(display=False) as counter,
         ):
-            network.eval()(image)
+            network.eval()(images)
     finally:
         network.train(was_training)
         torch.backends.mha.set_fastpath_enabled(fused)
-    return int(counter.get_total_flops()) // 2  # it counts additions too
+    return int(counter.get_total_flops()) // 4  # of two images, and it counts additions too

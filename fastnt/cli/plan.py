@@ -73,4 +73,4 @@ def print_plan(
         "folder": str(folder),
     }
     for name, text in lines.items():
-        console.print(f"{name + ':':10}{text}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{name + ':':10}{text}", soft_wrap=True)

@@ -11,6 +11,7 @@ from fastnt.cli.asked_study import choose_study, typed_words
 from fastnt.cli.options import WHAT, WHERE, teacher_option
 from fastnt.cli.study_table import show_list, show_plan, show_study
 from fastnt.errors import UserError
+from fastnt.output import results_alone
 
 
 def study(
@@ -142,7 +143,8 @@ def study(
     engine_options = EngineOptions(
         jobs=_jobs(jobs), engine=engine, address=address, budget=budget, quiet=quiet or json_
     )
-    outcome = run_study(setup, engine_options)
+    with results_alone():
+        outcome = run_study(setup, engine_options)
     show_study(folder, json_=json_, quiet=quiet)
     if not outcome.whole:
         typer.echo(f"The budget is spent; go on with fastnt study {folder}", err=True)

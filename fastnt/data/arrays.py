@@ -46,6 +46,8 @@ def located(data: str | Path | Pair, test: Pair | None) -> Iterator[str]:
 
 def _save(path: Path, values: Any) -> None:
     try:
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+            raise TypeError("some are masked: fill them, as with values.filled(0)")
         array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
         np.save(path, array, allow_pickle=False)
     except (TypeError, ValueError) as error:

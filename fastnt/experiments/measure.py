@@ -43,15 +43,18 @@ def measure_networks(lab: Lab, store: Store) -> None:
 
 
 @torch.inference_mode()
-def latency(model: Model, batch: int) -> float:
-    """Return the median time of a forward pass over a batch of images, in seconds."""
+def latency(model: Model, batch: int) -> float | None:
+    """Return the median of the seconds of a forward pass over ``batch`` images; None where it fails."""
     device = next(model.parameters()).device
     images = torch.zeros((batch, *model.shape), dtype=torch.uint8, device=device)
     model.eval()
     seconds = []
     for _ in range(_REPEATS + 2):
         start = time.perf_counter()
-        model(images)
+        try:
+            model(images)
+        except Exception:  # as a user's network may for a single image
+            return None
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)

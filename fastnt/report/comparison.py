@@ -10,7 +10,7 @@ from fastnt.errors import UserError
 from fastnt.report.differences import differences, differences_text, noise_label
 from fastnt.report.runs import STUDENTS, SavedRun
 from fastnt.report.sentences import difference_text, error_text
-from fastnt.report.style import COLOURS, run_style, save, scale, style_axes
+from fastnt.report.style import COLOURS, plain_text, run_style, save, scale, style_axes
 from fastnt.training.progress import EpochRecord
 
 # The students' line styles where colours tell runs apart.
@@ -19,6 +19,7 @@ _MARKED = 16  # a line has at most so many markers
 _LETTERS = 160  # a line of the legend has room for so many
 
 
+@plain_text()
 def plot_runs(path: Path, runs: Sequence[SavedRun]) -> None:
     """Plot the students' held-out error and loss after each epoch to ``path`` (PNG).
 
@@ -131,7 +132,8 @@ def _legend(runs: Sequence[SavedRun], *, several_datasets: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
     def line(text: str, **look: Any) -> Any:
-        return Line2D([], [], label=text, **look)
+        hidden = text.startswith("_")  # matplotlib shows no such label
+        return Line2D([], [], label=f" {text}" if hidden else text, **look)
 
     if len(runs) == 1:
         (run,) = runs

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.report.sentences import difference_text, error_text
-from fastnt.report.style import COLOURS, add_note, noise_text, save, scale, style_axes
+from fastnt.report.style import COLOURS, add_note, noise_text, plain_text, save, scale, style_axes
 from fastnt.training.progress import EpochRecord
 
 
+@plain_text()
 def plot_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, Any]) -> None:
     """Plot the students' held-out error after each epoch to ``path`` (PNG).
 

@@ -123,6 +123,7 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         (results.networks[network]["multiplies"], 100 * row["test_error"])
         for name, row in results.teachers.items()
         if (network := teacher_network(results, name)) in results.networks
+        and results.networks[network]["multiplies"]
     ]
     if not students or not teachers:
         return None
@@ -179,7 +180,7 @@ def _students(
     rows = []
     for network, settings in found.items():
         compared = [setting for setting in settings if setting.comparison is not None]
-        if network not in results.networks or not compared:
+        if not results.networks.get(network, {}).get("multiplies") or not compared:
             continue
         best = min(compared, key=lambda setting: setting.held_out_error)
         baseline = analysis.setting(best.baseline)

@@ -131,7 +131,9 @@ def networks_table(results: StudyResults) -> Table:
 
 
 def _ratio(reference: Row | None, network: Row, name: str) -> float | None:
-    return reference[name] / network[name] if reference and network[name] else None
+    return (
+        reference[name] / network[name] if reference and reference[name] and network[name] else None
+    )
 
 
 def teacher_network(results: StudyResults, name: str) -> str:

@@ -100,7 +100,12 @@ def distill(
     with located(data, test) as name:
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
         dataset = prepare(name, image_size=chosen.image_size, progress=progress)
-    with choose_progress(quiet=not progress) as watcher, torch.random.fork_rng(gpus):
+    with (
+        choose_progress(quiet=not progress) as watcher,
+        torch.random.fork_rng(gpus),
+        torch.inference_mode(False),  # as a caller may have it, or no_grad
+        torch.enable_grad(),
+    ):
         given = read_given(teachers, Trust.of(trust_code, [student, teachers]))
         for origin, each in zip(teachers, given, strict=True):
             if isinstance(each, Model):

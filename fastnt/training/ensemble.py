@@ -56,9 +56,10 @@ class Ensemble(nn.Module):
         return sum(model.parameter_count for model in self._models())
 
     @property
-    def multiply_count(self) -> int:
-        """Multiplications of one image's pass through all teachers."""
-        return sum(model.multiply_count for model in self._models())
+    def multiply_count(self) -> int | None:
+        """Multiplications of one image's pass through all teachers; None if torch cannot count one's."""
+        counts = [model.multiply_count for model in self._models()]
+        return sum(count for count in counts if count) if None not in counts else None
 
     def _models(self) -> list[Model]:
         return [model for model in self.teachers if isinstance(model, Model)]

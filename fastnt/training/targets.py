@@ -37,7 +37,9 @@ def stored_targets(table: Tensor) -> Targets:
 
 def live_targets(teacher: nn.Module, precision: Precision, *, compile: bool = False) -> Targets:
     """Return targets from a ``teacher`` that sees the same view of the images as the student."""
-    teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher.eval()
+    if isinstance(teacher, Model):
+        teacher.lay_out()
     forward = compile_alone(teacher) if compile else teacher
 
     @torch.no_grad()
