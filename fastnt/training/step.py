@@ -9,11 +9,11 @@ from torch import Tensor
 
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
+from fastnt.tensor_files import host_copies
 from fastnt.training.compute import Compute, compile_alone
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective
 from fastnt.training.profile import StepProfile
-from fastnt.training.tensors import host_copies
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 Views = Callable[[Batch, Tensor], View | None]

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from fastnt.errors import UserError
-from fastnt.factory import copy_network, in_short, try_batch
+from fastnt.factory import in_short
+from fastnt.network_checks import copy_network, try_batch
 from fastnt.training.compute import FLOAT32, Compute
 from fastnt.training.model import Model
 from fastnt.training.training_data import TrainingData
