@@ -25,7 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastnt.errors import UserError
-from fastnt.factory import Shape, call_factory, check_network, is_factory
+from fastnt.factory import call_factory, is_factory
+from fastnt.network_checks import Shape, check_network
 
 _NIN = (
     "[C5(S1P2)@192]-[C1(S1P0)@160]-[C1(S1P0)@96-MP3(S2)]-D0.5-"
