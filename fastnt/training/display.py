@@ -21,12 +21,12 @@ NAMES = {
 
 
 def name_phase(phase: str) -> str:
-    """Return the name of a phase or a network for people; ``teacher-2`` is teacher 2."""
+    """What a phase, or a network of a run, is called; ``teacher-2`` is teacher 2."""
     return NAMES.get(phase, phase.replace("-", " "))
 
 
 class Silent:
-    """Shows nothing."""
+    """Says nothing."""
 
     def begin(self, phase: str, epochs: int, images: int) -> None:
         """Ignore."""
@@ -68,7 +68,7 @@ class Bars(Silent):
     def __init__(self, console: Console) -> None:
         columns = (
             Words("{task.description}"),
-            BarColumn(bar_width=None),  # takes the rest of the line
+            BarColumn(bar_width=None),  # what the others leave of the line
             Words("epoch {task.fields[epoch]}"),
             Words("{task.fields[error]}"),
             _Speed(table_column=Column(no_wrap=True, justify="right")),
@@ -80,7 +80,7 @@ class Bars(Silent):
 
     def begin(self, phase: str, epochs: int, images: int) -> None:
         """Start the phase's bar."""
-        self._bars.start()  # not earlier: preparing data may show a display too
+        self._bars.start()  # not before: data may be prepared with a display of their own
         self._epochs = epochs
         self._task = self._bars.add_task(
             NAMES[phase], total=epochs * images, epoch=f"1/{epochs}", error="", speed=None
@@ -121,7 +121,7 @@ class _TimeLeft(TimeRemainingColumn):
 
 
 class Several:
-    """Passes everything on to several others."""
+    """Several watchers as one."""
 
     def __init__(self, *watchers: Progress) -> None:
         self._watchers = watchers

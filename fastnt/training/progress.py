@@ -1,4 +1,4 @@
-"""The record of an epoch, and the protocol of what shows progress."""
+"""What one epoch gave, and who watches."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,12 +8,12 @@ PHASES = ("teacher", "clean", "noisy")  # of a run, in the order of time
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The results of one epoch; a line of metrics.jsonl."""
+    """What one epoch gave; one line of metrics.jsonl."""
 
     phase: str  # teacher, clean or noisy
     epoch: int  # from 1
     lr: float
-    train_loss: float  # of the training itself, with noise, dropout and mirror images
+    train_loss: float  # as trained: with noise, dropout and mirror images
     validation_loss: float  # students: the clean L2 loss to the teacher's logits
     validation_error: float  # fraction
     seconds: float  # training alone, without the evaluation
@@ -21,13 +21,13 @@ class EpochRecord:
 
 
 class Progress(Protocol):
-    """Shows the progress of trainings."""
+    """Someone who watches a training."""
 
     def begin(self, phase: str, epochs: int, images: int) -> None:
-        """Note that a phase of ``epochs`` epochs over ``images`` images each begins."""
+        """A phase of ``epochs`` epochs over ``images`` images each begins."""
 
     def advance(self, images: int) -> None:
-        """Note that so many more images were processed."""
+        """So many more images were trained on."""
 
     def end_epoch(self, record: EpochRecord) -> None:
-        """Note that an epoch ended."""
+        """An epoch ended."""

@@ -1,4 +1,4 @@
-"""The loop over epochs: train, evaluate on the held-out images, decay the learning rate."""
+"""The loop around a step: epochs, the learning rate's decay, and the held-out error after each."""
 
 import math
 import time
@@ -19,7 +19,7 @@ from fastnt.training.steps import choose_steps
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, at which learning rates and in which order one network is trained."""
+    """How one network is trained: how long, at which rates, in which order."""
 
     phase: str  # what records and messages call the training: teacher, clean, noisy
     epochs: int
@@ -31,7 +31,7 @@ class Schedule:
 
 
 class Trainer:
-    """One network's training. It has done ``batch`` batches of ``epoch``, counted from 0."""
+    """One network's training, which stands after ``batch`` batches of ``epoch`` (from 0)."""
 
     def __init__(
         self,
@@ -49,13 +49,13 @@ class Trainer:
         self.seconds = 0.0  # of this epoch's training so far
 
     def train(self, after_step: Callable[[], None] = lambda: None) -> Iterator[EpochRecord]:
-        """Train the remaining epochs; yield a record after each.
+        """Go on from where it stands and yield a record after each epoch.
 
-        Losses stay on the device and are read once an epoch. ``after_step`` is called after each step was
-        launched; ``epoch``, ``batch`` and ``seconds`` then include this step.
+        Losses stay on the device and are read once an epoch. ``after_step`` runs when a step was
+        submitted; what it sees in ``epoch``, ``batch`` and ``seconds`` is where training stands.
 
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: the loss is not finite any more.
         """
         self._progress.begin(self.schedule.phase, self.schedule.epochs, self._loader.rows)
         self._progress.advance(self._images_done())
@@ -99,19 +99,19 @@ class Trainer:
         return record
 
     def check_finite(self) -> None:
-        """Wait for the device, and raise an error if a loss was not finite.
+        """Wait for the device and refuse to go on from a loss that is not finite.
 
         Raises:
-            Diverged: the message names the phase, the epoch and the batch.
+            Diverged: it names the phase, the epoch and the batch.
         """
         finite = int(self.step.finite.item())
         if finite < self.batch:
             raise self._diverged(f"batch {finite + 1}: its loss is")
 
     def state(self) -> dict[str, Tensor]:
-        """Return the step's state and the network's probe, after checking that they are finite.
+        """Return the step's state after checking that it is finite, and what the network computes.
 
-        Weights are checked too, since no loss shows the update of the last step.
+        Weights are checked too, since the loss of the last step does not show its own update.
 
         Raises:
             Diverged: a loss or a weight is not finite.
@@ -136,12 +136,12 @@ class Trainer:
         )
 
     def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:
-        """Continue the training from which ``state`` came.
+        """Stand where the training stood whose step had this state.
 
         Raises:
             KeyError: something is missing.
             RuntimeError: a shape does not fit.
-            OtherNetwork: the network computes something else than it did then.
+            OtherNetwork: the network does not compute any more what it did then.
         """
         self.step.load_state(state)
         if differs(state, self.step.model.probe(train=True)):
