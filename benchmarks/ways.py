@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from fastnt.bench import plain as plain_loss
 from fastnt.bench.cases import SIGMA
-from fastnt.bench.rivals import pytorch_loss
 from fastnt.config import Recipe
 from fastnt.data.loaders import make_loader
 from fastnt.data.preprocess import Preprocess
@@ -123,7 +123,7 @@ def plain(work: Work) -> Epoch:
         for images, _ in loader:
             with torch.no_grad():
                 targets = work.teacher(images)
-            loss = pytorch_loss(student(images), targets, ALPHA)
+            loss = plain_loss.loss(student(images), targets, ALPHA, plain_loss.product)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -144,7 +144,7 @@ def by_hand(work: Work) -> Epoch:
             images = _normalise(work.images[rows], work.mean)
             with autocast(CPU):
                 logits = student(images)
-            loss = pytorch_loss(logits, work.logits[rows], ALPHA)
+            loss = plain_loss.loss(logits, work.logits[rows], ALPHA, plain_loss.addcmul)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
