@@ -10,8 +10,9 @@ A network is a line such as ``C5(S1P2)@64-MP2(S2)-C5(S1P2)@128-MP2(S2)-FC1024-FC
     FCK, ...@K    as many units or kernels as there are classes
 
 Square brackets, which the paper uses to group layers, are ignored. The paper leaves open what follows
-from here: a ReLU stands after every convolution and fully connected layer but the last, pooling rounds
-sizes up (the only reading in which NIN's AP8 fits), and weights start as He et al. 2015 propose.
+from here: a ReLU stands after every convolution and fully connected layer but the last (behind the
+max-pooling that follows it, with which it commutes), pooling rounds sizes up (the only reading in which
+NIN's AP8 fits), and weights start as He et al. 2015 propose.
 
 A line such as ``mymodule:make_network`` is none of this but the user's own: see ``fastnt.factory``.
 """
@@ -147,6 +148,10 @@ def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
                 ) from error
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 append(nn.ReLU())
+            elif (
+                isinstance(layer, nn.MaxPool2d) and layers[:-1] and isinstance(layers[-2], nn.ReLU)
+            ):
+                layers[-2:] = layer, layers[-2]  # the same bits, forward and backward, for less
         if x.dim() > 2:
             append(nn.Flatten())
     if tuple(x.shape) != (1, classes) or not any(isinstance(m, nn.ReLU) for m in layers):
