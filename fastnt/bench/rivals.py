@@ -27,7 +27,7 @@ from fastnt.bench.measure import Call
 
 
 def kd_lib_loss(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float) -> Tensor:
-    """What KD_Lib's NoisyTeacher computes in a step, with its defaults, from its description."""
+    """Return what KD_Lib's NoisyTeacher computes in a step, with its defaults, from its description."""
     temperature, weight = 20.0, 0.5
     if random.random() <= alpha:
         teacher = teacher * (1 + SIGMA * torch.randn_like(teacher))
@@ -36,8 +36,8 @@ def kd_lib_loss(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float) 
 
 
 def rivals(case: Case, inputs: Inputs) -> dict[str, Call]:
-    """One function without arguments a rival; each call does the whole of ``case.mode``."""
-    torch._dynamo.reset()  # a case never runs what was compiled for another, nor falls back to eager
+    """Return a function without arguments for each rival; a call does all of ``case.mode``."""
+    torch._dynamo.reset()  # no case runs what was compiled for another, and none falls back to eager
     g, z, labels = inputs.student, inputs.teacher, inputs.labels
     in_mode = functools.partial(functools.partial, call_in_mode, case.mode, g)
     calls: dict[str, Call] = {"fastnt": in_mode(*_fastnt(case, z))}
