@@ -65,7 +65,7 @@ def make_tensors(
         samples = student.shape[1]
     device = student.device
     if index is not None:
-        check_index(index, samples, device)
+        check_index(index, samples, device, count if students else None)
     low, high = sigma_pair(sigma)
 
     def convert(name: str, value: Number, rule: Rule, dtype: torch.dtype) -> Any:
