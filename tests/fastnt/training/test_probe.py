@@ -1,6 +1,7 @@
 """A network that computes something else than before is noticed, wherever its weights are used again."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,20 +188,19 @@ def _stopped_in(phase: str, *arguments: str) -> None:
     from fastnt.training.trainer import Trainer
 
     taken = 0
-    original = Trainer._next
+    original = Trainer.run
 
-    def next_(self: Trainer, batches: Any) -> Any:
+    def run(self: Trainer) -> Any:
         nonlocal taken
-        if self.schedule.phase == phase:
-            taken += 1
-            if taken == 3:
-                import signal
-
-                signal.raise_signal(signal.SIGTERM)
-        return original(self, batches)
+        for event in original(self):
+            if event == "step" and self.schedule.phase == phase:
+                taken += 1
+                if taken == 3:
+                    signal.raise_signal(signal.SIGTERM)
+            yield event
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr(Trainer, "_next", next_)
+        patch.setattr(Trainer, "run", run)
         main(["train", "--run", "a", *TINY, "--batch-size", "16", *arguments])
 
 
