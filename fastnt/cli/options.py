@@ -82,7 +82,7 @@ Deterministic = Annotated[
     ),
 ]
 
-# Of a run that is there.
+# Which run, and which of its networks.
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
 Network = Annotated[
     Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")

@@ -1,4 +1,4 @@
-"""``fastnt predict RUN IMAGE...``: what a trained network says of images."""
+"""``fastnt predict RUN IMAGE...``: classify images with a trained network."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fastnt.cli import options
+from fastnt.output import results_alone
 
 
 def predict(
@@ -25,7 +26,8 @@ def predict(
     """Show the likeliest classes of IMAGE, with their probabilities."""
     from fastnt.runs.predict import predict_run
 
-    predictions, names = predict_run(run, images, network, trust_code=trust_code)
+    with results_alone():
+        predictions, names = predict_run(run, images, network, trust_code=trust_code)
     if json_:
         rows = [
             {

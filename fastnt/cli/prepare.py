@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from fastnt.cli import options
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _print(datasets: list["Dataset"]) -> None:
             "x".join(map(str, found.shape)),
             f"{size / 1e6:,.1f}",
         )
-    console = Console(highlight=False)
+    console = make_console()
     console.print(table if datasets else "nothing is prepared")
     for found in datasets:
         console.print(f"{found.name} is in {found.folder}", soft_wrap=True)

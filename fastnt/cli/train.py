@@ -134,13 +134,13 @@ def train(
 
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
-    from rich.console import Console
-
     from fastnt.cli.plan import look_at_data, look_at_student, print_plan
     from fastnt.cli.table import print_profile, print_summary
+    from fastnt.console import make_console
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
+    from fastnt.output import results_alone
     from fastnt.recipe_files import load_recipe
-    from fastnt.report.curves import draw_curves
+    from fastnt.report.curves import plot_curves
     from fastnt.report.tensorboard import TensorBoard
     from fastnt.runs.resume import Plan, new_run, resumed_run
     from fastnt.runs.run import Run
@@ -208,7 +208,7 @@ def train(
                 recipe, found = plan.recipe, look_at_data(plan.recipe, data_dir)
                 network = look_at_student(recipe, found) if found else None
                 compute = plan.compute(asked, amp=amp, compile=compile_)
-                print_plan(recipe, compute, plan.folder.path, found, network, Console())
+                print_plan(recipe, compute, plan.folder.path, found, network, make_console())
             return
         if plan.resume and plan.folder.finished and ranks.is_rank_0:
             typer.echo(f"{plan.folder.path} is finished; this is what it found", err=True)
@@ -226,15 +226,16 @@ def train(
                 trust=trust,
             )
             if not silent:
-                current.tell = lambda dataset, network: print_plan(
+                current.before_training = lambda dataset, network: print_plan(
                     plan.recipe,
                     current.compute,
                     plan.folder.path,
                     dataset,
                     network,
-                    Console(stderr=True),
+                    make_console(stderr=True),
                 )
-            summary = current.execute(draw_curves)
+            with results_alone():
+                summary = current.execute(plot_curves)
     if not ranks.is_rank_0:
         return
     if json_:

@@ -1,4 +1,4 @@
-"""The resident loader: all images on the device, an epoch is one gather a batch."""
+"""The resident loader: all images are on the device, and each batch is one gather."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,7 +16,7 @@ from fastnt.data.split import Split
 
 @lru_cache(maxsize=2)
 def _held(path: Path, sha256: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and labels of a whole split on the device; all loaders of the split share them."""
+    """Return images and labels of a whole split on the device; all loaders of the split share them."""
     images, labels = beton.read(path)
     return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fastnt.data.loaders import Kind
+from fastnt.errors import UserError
 from fastnt.training.ranks import ALONE, Ranks
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -88,7 +89,15 @@ def choose_compute(
         loader: as for :func:`fastnt.data.loaders.make_loader`.
         graph: capture training steps as CUDA graphs, where that is possible.
         ranks: this process among those that train together.
+
+    Raises:
+        UserError: torch makes numbers of another type than float32 unless told otherwise.
     """
+    if torch.get_default_dtype() != torch.float32:
+        raise UserError(
+            f"torch's default type is {torch.get_default_dtype()}, and networks are trained in float32; "
+            "call torch.set_default_dtype(torch.float32) first"
+        )
     compiled = device.type == "cuda" if compile is None else compile
     return Compute(device, choose_precision(device, amp), compiled, loader, graph, ranks)
 

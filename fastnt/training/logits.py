@@ -88,11 +88,10 @@ def compute_logits(
 ) -> Tensor:
     """Logits (rows, C), float32, on the CPU, of the images as ``views`` shows them.
 
-    ``loader`` gives the rows in list order; ``advance`` is told of each batch. The teacher's
-    weights become channels_last.
+    ``loader`` gives the rows in list order; ``advance`` is told of each batch.
     """
     was_training = teacher.training
-    teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher.eval().lay_out()
     on_gpu = next(teacher.parameters()).is_cuda
     # Pinned, so that a batch is copied while the next is computed.
     table = torch.empty((loader.rows, teacher.classes), pin_memory=on_gpu)

@@ -57,7 +57,7 @@ class Stack:
             nn.Parameter(torch.stack([p.detach() for p in each]))
             for each in zip(*(step.model.network.parameters() for step in steps), strict=True)
         ]
-        self._weights = dict(zip(names, stacked, strict=True))
+        self._weights: dict[str, Tensor] = dict(zip(names, stacked, strict=True))
         self._share_counters()
         self.capturable = steps[0].capturable
         self.optimizer = new_adam(
@@ -77,7 +77,7 @@ class Stack:
         view = self._views(batch)
         with self._precision.autocast(self.device):
             pixels = self._by_student(self._preprocess(batch.images, view))
-            logits = torch.vmap(self._forward, randomness="different")(self._weights, pixels)
+            logits: Any = torch.vmap(self._forward, randomness="different")(self._weights, pixels)
         loss, grad = noisy_l2_value_and_grad(
             logits,
             self._by_student(self._targets(batch, view, self._number[0])),
@@ -90,7 +90,7 @@ class Stack:
             noise=self._recipe.noise,
             perturb=self._recipe.perturb,
         )
-        logits.backward(grad)  # type: ignore[no-untyped-call]
+        logits.backward(grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._loss += loss * rows
@@ -104,9 +104,10 @@ class Stack:
     def release(self) -> None:
         """Give each student weights of its own again."""
         for step in self._steps:
-            for parameter in step.model.parameters():
+            model: Any = step.model
+            for parameter in model.parameters():
                 parameter.data = parameter.data.clone()
-            step.model.to(memory_format=torch.channels_last)
+            model.to(memory_format=torch.channels_last)
 
     def _by_student(self, values: Tensor) -> Tensor:
         """Return values (S * B, ...) as (S, B, ...)."""

@@ -60,7 +60,7 @@ class TrainStep:
         """Take a model that lies on the compute's device.
 
         Args:
-            model: its weights become channels last.
+            model: its weights are laid out as it computes.
             objective: what to minimise.
             views: tells how the images of a batch are seen in an epoch.
             lr: the first learning rate.
@@ -69,7 +69,7 @@ class TrainStep:
             profile: records the step's sections; the step is not captured then.
         """
         self.device, ranks = compute.device, compute.ranks
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.lay_out()
         replica = ranks.replicate(self.model)
         self._forward: Any = compile_alone(replica) if compute.compile else replica
         self._ranks = ranks

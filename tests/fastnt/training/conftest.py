@@ -19,7 +19,7 @@ from fastnt.training.model import Model
 from fastnt.training.objectives import Objective, student_objective
 from fastnt.training.step import TrainStep
 from fastnt.training.steps import Steps
-from fastnt.training.targets import prepare_teaching
+from fastnt.training.targets import make_teaching
 from fastnt.training.training_data import TrainingData
 
 CPU = torch.device("cpu")
@@ -126,7 +126,7 @@ class Student:
         torch.manual_seed(3)
         preprocess = data.fitted_preprocess()
         teacher = Model(CONVOLUTIONS, preprocess, 10).to(compute.device)
-        teaching = prepare_teaching([teacher], data, compute, Silent())
+        teaching = make_teaching([teacher], data, compute, Silent())
         self.model = Model(recipe.student_network, preprocess, 10).to(compute.device).train()
         self.objective: Objective = student_objective(teaching, recipe)
         self.loader = data.training_loader(recipe.batch_size, recipe.seed)

@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import fastnt
 from fastnt.cli import main
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
+from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.probe import EVAL, TRAIN, differs, probe
 from fastnt.training.tensors import load_tensors, save_tensors
@@ -185,22 +187,21 @@ def test_logits_are_used_again_while_the_teacher_computes_the_same(
 
 def _stopped_in(phase: str, *arguments: str) -> None:
     """Stop a run in its third step of a phase, where it is saved."""
-    from fastnt.training.trainer import Trainer
 
-    taken = 0
-    original = Trainer.run
+    class Stopping(Silent):
+        def begin(self, name: str, *rest: Any) -> None:
+            self.steps = 0 if name == phase else None
 
-    def run(self: Trainer) -> Any:
-        nonlocal taken
-        for event in original(self):
-            if event == "step" and self.schedule.phase == phase:
-                taken += 1
-                if taken == 3:
+        def advance(self, images: int) -> None:
+            if self.steps is not None:
+                self.steps += 1
+                if self.steps == 3:
                     signal.raise_signal(signal.SIGTERM)
-            yield event
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr(Trainer, "run", run)
+        patch.setattr(
+            "fastnt.training.display.choose_progress", lambda *, quiet: nullcontext(Stopping())
+        )
         main(["train", "--run", "a", *TINY, "--batch-size", "16", *arguments])
 
 
