@@ -24,7 +24,7 @@ from fastnt.training.pipeline import (
 from fastnt.training.stack import Stack
 from fastnt.training.steps import GraphedSteps
 from fastnt.training.targets import Teaching
-from fastnt.training.together import run_in_step, train_together
+from fastnt.training.together import SharedSteps, run_in_step, train_together
 
 NETWORK = "C3(S1P1)@4-MP2(S2)-FC16-FC10"
 SMALL: dict[str, Any] = {
@@ -105,6 +105,27 @@ def test_one_that_diverges_stops_no_other() -> None:
             assert torch.equal(ours, theirs)
 
 
+def test_by_streams_they_have_the_bits_of_each_alone() -> None:
+    """Their networks and schedules may differ; one ends before the others, and one diverges."""
+    lesson = Lesson()
+    course, teaching = lesson.course, lesson.teaching
+    first, second, third = lesson.recipes
+    recipes = [
+        first,
+        dataclasses.replace(second, student_network="FC16-FC10", epochs=2, batch_size=24),
+        dataclasses.replace(third, sigma=1e30),
+    ]
+    students = lesson.students(recipes)
+    outcomes = train_together(course, teaching, students, recipes, way="streams")
+    for recipe, student, records in zip(recipes[:2], students, outcomes, strict=False):
+        alone = course.new_student(recipe)
+        train_student(course, teaching, alone, recipe, InMemory())
+        assert isinstance(records, list)
+        assert len(records) == recipe.epochs
+        assert student.digest() == alone.digest()
+    assert isinstance(outcomes[2], Diverged)
+
+
 def test_their_step_is_captured_whole(graphs: Any) -> None:
     lesson = Lesson(torch.bfloat16)
     found = []
@@ -118,7 +139,10 @@ def test_their_step_is_captured_whole(graphs: Any) -> None:
         targets = lesson.teaching.combined("mean")
         stack = Stack(steps, lesson.recipes, targets, course.data.list_view, course.compute)
         feed = ResidentFeed(*(trainer.loader for trainer in trainers))  # type: ignore[arg-type]
-        run_in_step(trainers, GraphedSteps(stack, feed, recorder))
+        shared = SharedSteps(GraphedSteps(stack, feed, recorder))
+        for trainer in trainers:
+            trainer.steps = shared
+        run_in_step(trainers)
         found.append([step.state() for step in steps])
     assert graphs.replays == (2 * 4 - 3) + (4 - 3)
     for ours, theirs in zip(*found, strict=True):
