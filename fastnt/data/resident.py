@@ -38,7 +38,7 @@ class ResidentLoader:
             )
 
     def feed(self) -> "ResidentFeed":
-        """Return what gives these batches to a captured step."""
+        """Return the feed that gives these batches to a captured step."""
         return ResidentFeed(self)
 
     def batches(self, epoch: int, start: int) -> list[NDArray[np.int64]]:
@@ -46,12 +46,12 @@ class ResidentLoader:
         return self._rows.batches(epoch, self.batch_size, start)
 
     def places(self, index: Tensor) -> Tensor:
-        """Return where in the split the images of these rows lie."""
+        """Return the positions in the split of the images of these rows."""
         return self._positions[index % len(self._positions)]
 
 
 class ResidentFeed:
-    """Gathers batches by operations on the device alone: the epoch's order and a cursor lie there.
+    """Gathers batches on the device alone, which holds the epoch's order and a cursor.
 
     Several loaders of one split are read in step, each in its own order: the rows of a batch are then
     those of the first loader, then those of the second, and so on.
@@ -83,7 +83,7 @@ class ResidentFeed:
             yield len(batch)
 
     def take(self, size: int) -> Batch:
-        """Gather the next ``size`` rows of each loader, and move the cursor behind them."""
+        """Return the next ``size`` rows of each loader, and move the cursor past them."""
         at = self._ahead[:size] + self._cursor
         self._cursor += size
         index, place, label = self._order.index_select(2, at).flatten(1)
