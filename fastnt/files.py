@@ -25,13 +25,15 @@ DEFLATE = 1032  # DEFLATE expands a byte to at most so many
 def cache_dir() -> Path:
     """Return the folder for downloads, .beton files, logits and teachers; ``FASTNT_CACHE`` sets it."""
     moved = os.environ.get("FASTNT_CACHE")
-    folder = at_home(moved) if moved else platformdirs.user_cache_path("fastnt")
-    if folder.parts[:1] == ("~",):
+    if moved:
+        return at_home(moved)
+    try:
+        return platformdirs.user_cache_path("fastnt")
+    except RuntimeError as error:
         raise UserError(
             "this user has no home folder, and HOME is not set; let FASTNT_CACHE name a folder for the "
             "cache"
-        )
-    return folder
+        ) from error
 
 
 def at_home(path: str | Path) -> Path:

@@ -179,22 +179,22 @@ class Train(Scenario):
 
 SCENARIOS = {"prepare": Prepare, "train": Train}
 QUICK = (
-    *("--epochs", "1", "--teacher-epochs", "1", "--batch-size", "32", "--quiet", "--no-amp"),
-    *("--set", "teacher_network=FC3", "--student", "FC4-FC3", "--loader", "resident"),
+    *("--epochs", "1", "--teacher-epochs", "1", "--batch-size", "32", "--quiet"),
+    *("--set", "teacher_network=FC3", "--student", "FC4-FC3"),
 )
 
 
 def kill(name: str, root: Path, *, every: bool) -> list[str]:
     """Kill a scenario at each call, or at the first call of each site; return what went wrong."""
     _import_all(name, root)
-    made = SCENARIOS[name](_empty(root / "undisturbed"))
+    made = SCENARIOS[name](_empty(root / "here"))
     sites = calls(made.sandbox, made.work)
     wanted, wrong = made.found(), []
     numbers = range(1, len(sites) + 1)
     near = [site[:4] for site in sites]  # the call and the three lines of fastnt's that lead to it
     chosen = numbers if every else [n for n in numbers if near[n - 1] not in near[: n - 1]]
     for number in chosen:
-        scenario = SCENARIOS[name](_empty(root / "killed"))
+        scenario = SCENARIOS[name](_empty(root / "here"))
         killed_at(scenario.sandbox, scenario.work, number)
         try:
             finished(scenario.sandbox, scenario.go_on)

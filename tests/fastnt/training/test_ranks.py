@@ -241,7 +241,7 @@ def test_a_rank_says_for_whom_it_waits(
         time.sleep(0.3)
         raise RuntimeError("nobody came")
 
-    monkeypatch.setattr("torch.distributed.rendezvous.rendezvous", slow)
+    monkeypatch.setattr(sys.modules["torch.distributed.rendezvous"], "rendezvous", slow)
     for name, value in {"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "there")
