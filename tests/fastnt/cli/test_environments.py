@@ -114,6 +114,7 @@ def test_a_path_that_leads_nowhere_is_one_sentence(
     _refused(capsys, *words)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_serve(tmp_path: Path, own_folder: Path, monkeypatch: Any) -> None:
     """Runs in a folder whose name is not UTF-8 train, resume and are reported."""
     monkeypatch.chdir(tmp_path)
