@@ -65,6 +65,22 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="auto takes the GPU where there is one.", rich_help_panel=WHERE),
 ]
+NoGraph = Annotated[
+    bool,
+    typer.Option(
+        "--no-graph",
+        help="On a GPU launch each operation of a step by itself, not all as one graph.",
+        rich_help_panel=WHERE,
+    ),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On a GPU too the same bits every time, more slowly.",
+        rich_help_panel=WHERE,
+    ),
+]
 
 # Which run, and which of its networks.
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]

@@ -45,14 +45,8 @@ def train(
             rich_help_panel=WHERE,
         ),
     ] = None,
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic",
-            help="On a GPU too the same bits every time, more slowly.",
-            rich_help_panel=WHERE,
-        ),
-    ] = False,
+    no_graph: options.NoGraph = False,
+    deterministic: options.Deterministic = False,
     config: options.Config = None,
     alpha: Annotated[
         float | None,
@@ -172,7 +166,12 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
-    again = {"--deterministic": deterministic, "--profile": profile, "--tensorboard": tensorboard}
+    again = {
+        "--no-graph": no_graph,
+        "--deterministic": deterministic,
+        "--profile": profile,
+        "--tensorboard": tensorboard,
+    }
     given = {key: value for key, value in flags.items() if value is not None}
     taken = given if dataset is None else given | {"dataset": dataset}
     overrides = parse_assignments(set_ or [], taken) | given
@@ -195,7 +194,14 @@ def train(
 
     with join_ranks(choose) as (ranks, chosen_device):
         plan = plans[0].agreed(ranks)
-        asked = choose_compute(chosen_device, amp=amp, compile=compile_, loader=loader, ranks=ranks)
+        asked = choose_compute(
+            chosen_device,
+            amp=amp,
+            compile=compile_,
+            loader=loader,
+            graph=not no_graph,
+            ranks=ranks,
+        )
         silent = quiet or json_ or not ranks.is_rank_0
         if dry_run:
             if ranks.is_rank_0:

@@ -31,6 +31,7 @@ from ffcv.pipeline.compiler import Compiler
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastnt.data.feed import StreamedFeed
 from fastnt.data.rows import Batch, Rows, to_device
 from fastnt.data.split import Split
 
@@ -133,6 +134,10 @@ class FfcvLoader:
                 yield Batch(self._copy(images), self._copy(labels.squeeze(1)), index)
         finally:
             running.stop()
+
+    def feed(self) -> StreamedFeed:
+        """Return what gives these batches to a captured step."""
+        return StreamedFeed(self)
 
     def _empty(self, index: Tensor) -> Batch:
         images = torch.empty((0, *self._shape), dtype=torch.uint8, device=self._device)

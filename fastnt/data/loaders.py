@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastnt.data.feed import Feed
 from fastnt.data.resident import ResidentLoader
 from fastnt.data.rows import Batch, Rows
 from fastnt.data.split import Split
@@ -40,6 +41,9 @@ class Loader(Protocol):
         A single rank gets every row once. If a batch has fewer rows than there are ranks, some parts are
         empty.
         """
+
+    def feed(self) -> Feed:
+        """Return what gives the same batches to a step that is captured as a graph."""
 
 
 def make_loader(

@@ -15,10 +15,11 @@ from fastnt.data.rows import Batch
 from fastnt.errors import UserError, warn
 from fastnt.files import cache_dir
 from fastnt.recipe_keys import recipe_key
+from fastnt.tensor_files import Damaged, load_tensors, save_tensors
+from fastnt.training.compute import exact_float32
 from fastnt.training.model import Model
 from fastnt.training.probe import differs
 from fastnt.training.progress import Progress
-from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 from fastnt.training.training_data import TrainingData
 
 KIND = "logits"  # what the description of a stored file says it holds
@@ -77,6 +78,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
     return TeacherLogits(tables["train"], tables["validation"])
 
 
+@exact_float32()
 @torch.inference_mode()
 def compute_logits(
     teacher: Model,

@@ -22,7 +22,7 @@ from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import warn
-from fastnt.training.compute import Compute
+from fastnt.training.compute import Compute, exact_float32
 from fastnt.training.evaluation import SampleLoss, clean_l2_loss, evaluate
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective, student_objective
@@ -187,5 +187,5 @@ def train(
         course.progress,
         profile,
     )
-    with profile or nullcontext():
+    with profile or nullcontext(), exact_float32():
         return keeper.train(trainer)
