@@ -1,12 +1,13 @@
 # make demo   train on the embedded digits, end to end
 # make test   the quick tests;  make test-slow  the long ones;  make check  lint and types
+# make test-kills   kill prepare and a run at every filesystem call (minutes)
 # make examples   fastnt's loss in other libraries, each in an environment of its own (downloads them)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 QUICK := not slow and not gpu
 
-.PHONY: setup demo test test-slow check examples clean
+.PHONY: setup demo test test-slow test-kills check examples clean
 setup: $(VENV)/ready
 
 $(VENV)/torch: constraints.txt
@@ -28,6 +29,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-kills: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fastnt/killing.py every
 
 check: setup
 	$(BIN)/ruff check .

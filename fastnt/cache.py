@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
-from fastnt.files import cache_dir
+from fastnt.files import cache_dir, sweep
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # The patterns of everything that fastnt keeps in its cache folder. `clean` removes these and nothing
@@ -35,13 +35,20 @@ def try_to_store(what: str, store: Callable[[], None]) -> bool:
     return True
 
 
+def sweep_cache() -> None:
+    """Remove the temporary files that killed processes left anywhere in the cache folder."""
+    for pattern in ("data/*", "downloads/*", "logits", "teachers"):
+        for folder in cache_dir().glob(pattern):
+            sweep(folder, shared=True)
+
+
 def clean() -> int:
     """Remove everything that fastnt keeps in its cache folder; return the number of bytes freed.
 
     Raises:
         UserError: something could not be removed.
     """
-    freed = 0
+    freed, kept = 0, []
     for path in sorted(found for pattern in KEPT for found in cache_dir().glob(pattern)):
         try:
             if path.is_dir() and not path.is_symlink():
@@ -50,6 +57,12 @@ def clean() -> int:
             else:
                 freed += path.lstat().st_size
                 path.unlink()
-        except OSError as error:
-            raise UserError(f"cannot remove {path}: {error.strerror}; remove it by hand") from error
+        except OSError as error:  # another user's, in a cache that several share
+            kept.append(f"{error.filename or path}: {error.strerror}")
+    if kept:
+        others = f" (and {len(kept) - 1} more)" if len(kept) > 1 else ""
+        raise UserError(
+            f"freed {freed / 1e6:,.1f} MB, but cannot remove {kept[0]}{others}; let the user who made "
+            "it run fastnt prepare --clean"
+        )
     return freed

@@ -17,7 +17,7 @@ from fastnt.config import DATASETS, ENTRIES, FIELDS, Recipe
 from fastnt.data import own
 from fastnt.errors import UserError
 from fastnt.factory import is_factory, is_own_teacher
-from fastnt.files import parse_json
+from fastnt.files import at_home, parse_json, real_path
 from fastnt.trust import NOTHING, Trust
 
 _EXPECTED: dict[Any, str] = {
@@ -106,7 +106,7 @@ def _dataset(name: Any) -> str:
             f"data set {name!r} is unknown, and no folder, .beton or .npz file; "
             f"{_nearest(str(name), DATASETS)}"
         )
-    return str(Path(str(name)).expanduser().resolve())
+    return str(real_path(at_home(str(name))))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -67,6 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [_at_home(text) for text in (sys.argv[1:] if arguments is None else arguments)]
     # It speaks of its fonts and of a home folder that it cannot write to.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if nul := [text for text in arguments if "\0" in text]:
+        _fail(f"{nul[0]!r} holds a NUL, which no name may hold; leave it out")
     command = typer.main.get_command(app)
     _hide_types_of_flags(command)
     try:

@@ -70,10 +70,20 @@ def report(
             console.print(f"{run.name} has {differences_text(its)}")
     for sentence in findings(found):
         console.print(sentence)
-    if output is None:
-        output = (found[0].folder if len(found) == 1 else Path()) / "report.png"
+    named, output = (
+        output,
+        output or (found[0].folder if len(found) == 1 else Path()) / "report.png",
+    )
     if any(run.has_curves for run in found):
-        plot_runs(output, found)
+        try:
+            plot_runs(output, found)
+        except UserError as error:
+            if named is None and isinstance(error.__cause__, OSError):
+                why = error.__cause__.strerror
+                raise UserError(
+                    f"cannot write {output}: {why}; name another picture with --output FILE.png"
+                ) from error
+            raise
         console.print(f"The curves are in {output}", soft_wrap=True)
     else:
         console.print("No student has ended an epoch yet: there are no curves to draw")

@@ -19,7 +19,7 @@ from fastnt.data.sources import (
 )
 from fastnt.data.split import Split, open_split, read_sidecar, sidecar, write_split
 from fastnt.errors import UserError
-from fastnt.files import cache_dir, locked, sweep
+from fastnt.files import at_home, cache_dir, locked, sweep
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prepare(
     if own.is_path(name):
         if data_dir is not None or extra is not None:
             raise UserError(f"{name} is data of your own; leave --data-dir and --extra out")
-        return _prepare_own(Path(name).expanduser(), image_size, progress=progress)
+        return _prepare_own(at_home(name), image_size, progress=progress)
     source = get_source(name)
     if image_size:
         raise UserError(f"image_size is for folders of pictures, which {name} is not; leave it out")
@@ -84,7 +84,7 @@ def prepare(
             with locked(data_dir / ".lock"):
                 download(source, data_dir, extra=extra is not False, progress=progress)
     with working(f"reading {name}", shown=progress):
-        return _make(source, data_dir.expanduser(), extra)
+        return _make(source, at_home(data_dir), extra)
 
 
 def open_dataset(folder: Path) -> Dataset:

@@ -9,6 +9,7 @@ import numpy as np
 from fastnt.experiments.results import DATABASE
 from fastnt.experiments.store import Row, Store
 from fastnt.experiments.study import Study
+from fastnt.files import real_path
 from fastnt.statistics import smallest_effect
 
 
@@ -29,7 +30,7 @@ def plan_study(folder: Path, study: Study) -> Plan:
     rows, trained = [], set()
     if path.exists():
         rows = Store(path).rows("SELECT * FROM points WHERE error IS NULL")
-        trained = _trained(Store(path), folder.resolve().name)
+        trained = _trained(Store(path), real_path(folder).name)
     points = study.points()
     missing = [point for point in points if (point.setting, point.seed) not in trained]
     epochs = sum(point.recipe.epochs for point in missing)

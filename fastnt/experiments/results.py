@@ -14,6 +14,7 @@ from fastnt.errors import UserError
 from fastnt.experiments.store import Row, Store, unpack
 from fastnt.experiments.study import Study
 from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
+from fastnt.files import real_path
 
 DATABASE = "results.sqlite"
 # After which epoch a student is judged: the last, or the one with the lowest held-out error.
@@ -75,7 +76,7 @@ def load_study(folder: str | Path) -> StudyResults:
     if not path.is_file():
         raise UserError(f"{folder} has no {DATABASE} beside it, where its points stand; restore it")
     study, store = read_study(folder / STUDY_FILE), Store(path)
-    name = folder.resolve().name
+    name = real_path(folder).name
     points = store.rows("SELECT * FROM study_points JOIN points USING (key) WHERE study = ?", name)
     known = {(row["setting"], row["seed"]): row for row in points}
     wanted = [known[p.setting, p.seed] for p in study.points() if (p.setting, p.seed) in known]

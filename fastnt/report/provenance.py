@@ -6,6 +6,7 @@ from typing import Any
 from fastnt.config import FIELDS, Recipe
 from fastnt.experiments.named import PAPER_DATA
 from fastnt.experiments.results import StudyResults
+from fastnt.files import real_path
 from fastnt.report.table_files import Column, Table
 
 # What sections 4 and 5 of the paper state; the paper says nothing about the other keys.
@@ -115,7 +116,7 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
     lines = [
         (
             "Command",
-            f"fastnt study {'/'.join(results.folder.resolve().parts[-2:])} "
+            f"fastnt study {'/'.join(real_path(results.folder).parts[-2:])} "
             "(study.toml there says all that was asked)",
         ),
         ("Trainings", f"{trained} of {len(study.points())}; the first began {dates[0]}"),

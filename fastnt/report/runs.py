@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from fastnt.data import own
 from fastnt.data.sources import SOURCES
+from fastnt.files import real_path
 from fastnt.report.sentences import error_interval
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.predictions import Predictions
@@ -81,8 +82,8 @@ def read_runs(folders: Sequence[Path]) -> list[SavedRun]:
     Raises:
         UserError: a folder holds no run, or a file in it is damaged.
     """
-    unique = list({folder.resolve(): folder for folder in folders}.values())
-    names = [folder.resolve().name for folder in unique]
+    unique = list({real_path(folder): folder for folder in folders}.values())
+    names = [real_path(folder).name for folder in unique]
     return [
         _read_run(folder, name if names.count(name) == 1 else str(folder))
         for folder, name in zip(unique, names, strict=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastnt.data.prepare import list_prepared, open_dataset
 from fastnt.errors import UserError
+from fastnt.files import real_path
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.resume import open_same_data
 from fastnt.runs.summary import Networks
@@ -106,7 +107,7 @@ def export_run(
     stem = f"{which}-export" if format == "safetensors" else which
     target = output or path / f"{stem}.{format}"
     folder = RunFolder(path)
-    if target.is_dir() or target.resolve() == folder.network(which).resolve():
+    if target.is_dir() or real_path(target) == real_path(folder.network(which)):
         raise UserError(f"--output is {target}, which is taken; give the name of a new file")
     model = load_student(path, which, trust_code=trust_code)
     images = _test_images(folder, model.shape)

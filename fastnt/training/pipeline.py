@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from fastnt.cache import sweep_cache
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess
@@ -106,6 +107,7 @@ def open_course(dataset: Dataset, recipe: Recipe, compute: Compute, progress: Pr
     Raises:
         UserError: no image is left to train on, none is held out, or crops could be blank.
     """
+    sweep_cache()
     data = TrainingData(dataset, recipe, compute)
     if data.unseen_classes and compute.ranks.is_rank_0:
         warn(

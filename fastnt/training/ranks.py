@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 
 from fastnt.environment import choose_device
 from fastnt.errors import Interrupted, UserError, warn
+from fastnt.factory import in_short
+from fastnt.training.rendezvous import lost_a_rank, meet, ranks_environment
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
@@ -124,13 +125,11 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
         UserError: a GPU is asked for, and there is none for this rank.
         SystemExit: another rank failed before this one.
     """
-    rank, world, local_rank = _environment()
+    rank, world, local_rank = ranks_environment()
     if world == 1:
         yield ALONE, choose_device(choose())
         return
-    from torch.distributed.rendezvous import rendezvous
-
-    store, *_ = next(rendezvous("env://", rank, world))
+    store = meet(rank, world)
     try:
         device = _device_of_rank(choose_device(choose()), local_rank)
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -144,6 +143,11 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
             # torchrun kills all ranks when one exits, but the first must print its error.
             time.sleep(GRACE)
             sys.exit(2)
+        if lost_a_rank(error):
+            raise UserError(
+                f"rank {rank} lost another rank, which died or cannot be reached ({in_short(error)}); "
+                "when all ranks can run again, go on with --resume"
+            ) from error
         if rank > 0 and isinstance(error, UserError):  # the first error may be on another machine
             raise UserError(f"rank {rank}: {error}") from error
         raise
@@ -160,15 +164,6 @@ def _another_failed_first(store: Any, error: BaseException) -> bool:
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _environment() -> tuple[int, int, int]:
-    """Return torchrun's rank, number of ranks, and rank on this machine."""
-    texts = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
-    if not all(text.isdecimal() for text in texts):
-        return 0, 1, 0
-    rank, world, local_rank = map(int, texts)
-    return rank, world, local_rank
 
 
 def _device_of_rank(device: torch.device, local_rank: int) -> torch.device:

@@ -12,7 +12,7 @@ from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError, warn
 from fastnt.factory import is_own_teacher
-from fastnt.files import cache_dir
+from fastnt.files import at_home, cache_dir
 from fastnt.network_checks import copy_network
 from fastnt.recipe_keys import recipe_key
 from fastnt.training.evaluation import label_loss
@@ -47,7 +47,7 @@ def read_given(given: Sequence[Given], trust: Trust = NOTHING) -> list[nn.Module
         if isinstance(teacher, nn.Module)
         else str(teacher)
         if is_own_teacher(str(teacher))
-        else load_model(Path(teacher).expanduser(), trust=trust)
+        else load_model(at_home(teacher), trust=trust)
         for teacher in given
     ]
 

@@ -148,10 +148,16 @@ class Trainer:
         taught = schedule.phase != "teacher"
         option = "--lr" if taught else "--set teacher_lr="
         noise = ", or less noise (--sigma)" if taught else ""
+        remedy = (
+            f"a lower learning rate ({option}), here it was "
+            f"{schedule.lr * schedule.lr_decay**self.epoch:g}{noise}"
+        )
+        # No rate has acted before the first batch's loss: what is not finite is the noise.
+        if schedule.phase == "noisy" and self.epoch == 0 and what.startswith("batch 1: its loss"):
+            remedy = "less noise (--sigma)"
         return Diverged(
             f"the training of {schedule.phase} diverged in epoch {self.epoch + 1}, {what} not finite; "
-            f"begin a new run with a lower learning rate ({option}), here it was "
-            f"{schedule.lr * schedule.lr_decay**self.epoch:g}{noise}"
+            f"begin a new run with {remedy}"
         )
 
     def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:

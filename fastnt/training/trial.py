@@ -13,7 +13,7 @@ from torch import nn
 from fastnt.errors import UserError
 from fastnt.factory import in_short
 from fastnt.network_checks import copy_network, try_batch
-from fastnt.training.compute import FLOAT32, Compute
+from fastnt.training.compute import FLOAT32, Compute, Precision
 from fastnt.training.model import Model
 from fastnt.training.training_data import TrainingData
 
@@ -26,18 +26,22 @@ def check_trains(model: Model, data: TrainingData, batch_size: int, compute: Com
     """
     if model.is_own:
         _refuse_shared_memory(model)
-        check_computes(model, data, compute)
-        _try(model, compute, data.training_parts(batch_size), training=True)
+        device, precision = compute.device, compute.precision
+        _try(model, device, precision, data.evaluation_parts, training=False)
+        _try(model, device, precision, data.training_parts(batch_size), training=True)
 
 
 def check_computes(model: Model, data: TrainingData, compute: Compute) -> None:
-    """Try a copy of the user's own network in evaluation.
+    """Try a copy of the user's own teacher in evaluation, in the precision in which it teaches.
+
+    That is float32 for stored logits; only a live teacher takes the precision of the training.
 
     Raises:
         UserError: the network cannot be copied, or cannot take a batch that will occur.
     """
     if model.is_own:
-        _try(model, compute, data.evaluation_parts, training=False)
+        precision = compute.precision if data.random_views else FLOAT32
+        _try(model, compute.device, precision, data.evaluation_parts, training=False)
 
 
 def _refuse_shared_memory(model: Model) -> None:
@@ -50,11 +54,13 @@ def _refuse_shared_memory(model: Model) -> None:
             )
 
 
-def _try(model: Model, compute: Compute, sizes: Sequence[int], *, training: bool) -> None:
+def _try(
+    model: Model, device: torch.device, wanted: Precision, sizes: Sequence[int], *, training: bool
+) -> None:
     """Try float32 and the precision of the training; the message says in which of them it fails."""
-    for precision in dict.fromkeys((FLOAT32, compute.precision)):
+    for precision in dict.fromkeys((FLOAT32, wanted)):
         try:
-            with _as_if_never_run(compute.device), precision.autocast(compute.device):
+            with _as_if_never_run(device), precision.autocast(device):
                 for samples in sizes:
                     _try_once(model, samples, training=training)
         except UserError as error:

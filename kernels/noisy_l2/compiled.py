@@ -17,10 +17,23 @@ from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors
 
 
 def value_and_grad(tensors: Tensors, options: Options) -> Result:
-    """Return the loss and its gradient; see `fastnt.kernels.noisy_l2.eager.value_and_grad`."""
+    """Return the loss and its gradient; see `fastnt.kernels.noisy_l2.eager.value_and_grad`.
+
+    Raises:
+        ValueError: there is no compiler here, or its cache cannot be written.
+    """
     if needs_registered_op(tensors.student, tensors.teacher):
         return eager.value_and_grad(tensors, options)
-    return _compile(options)(tensors, options)
+    try:
+        return _compile(options)(tensors, options)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # the arguments are checked: it is the compiler's, or of its cache
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"impl='compile' cannot compile here ({why}); install a C++ compiler (CXX names one), let "
+            "TORCHINDUCTOR_CACHE_DIR name a folder that can be written, or use impl='auto'"
+        ) from error
 
 
 def _definition(tensors: Tensors, options: Options) -> Result:

@@ -287,6 +287,14 @@ def test_a_training_that_diverges_is_stopped(tmp_path: Path) -> None:
         _run(tmp_path, _recipe(teacher_lr=1e30))
 
 
+def test_noise_beyond_all_numbers_is_what_is_to_be_mended(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"noisy diverged in epoch 1, batch 1: .* less noise"
+    ) as error:
+        _run(tmp_path, _recipe(sigma=1e30))
+    assert "learning rate" not in str(error.value)
+
+
 def test_a_run_is_not_evaluated_on_other_data(tmp_path: Path, mnist_folder: Path) -> None:
     _, folder = _run(tmp_path, _recipe())
     environment = folder / "environment.json"

@@ -171,6 +171,13 @@ def test_mixed_precision_that_a_network_cannot_take_is_named(
     assert _fastnt(*train, "--no-amp") == 0
 
 
+def test_a_teacher_is_tried_in_the_precision_in_which_it_teaches(other: Any) -> None:
+    """Stored logits are computed in float32; under random crops a teacher runs as the student does."""
+    _distill(other.Linear(), other.Single(), amp=True)
+    with pytest.raises(UserError, match=r"in bfloat16, .*Single.* turn mixed precision off"):
+        _distill(other.Linear(), other.Single(), amp=True, crop=1)
+
+
 @pytest.mark.parametrize(
     ("name", "student", "teacher"),
     [

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,92 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
         assert ranks == ALONE
         assert not torch.distributed.is_initialized()
         raise UserError("mine")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"MASTER_ADDR": None}, "RANK and WORLD_SIZE are set, and MASTER_ADDR is not"),
+        ({"MASTER_PORT": None}, "MASTER_PORT is ''"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT is 'http'"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT is '70000'"),
+        ({"RANK": "2"}, "RANK is 2 and WORLD_SIZE 2"),
+        ({"MASTER_PORT": "taken"}, "rank 0 of 2 cannot meet the other 1 ranks, at 127.0.0.1:"),
+    ],
+)
+def test_what_a_scheduler_left_is_refused_at_once(
+    changed: dict[str, str | None], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        values = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        values |= {"MASTER_PORT": port} | {k: v for k, v in changed.items() if v and v != "taken"}
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        for name in (name for name, value in changed.items() if value is None):
+            monkeypatch.delenv(name)
+        with pytest.raises(UserError) as error, join_ranks(lambda: "cpu"):
+            pass
+    assert str(error.value).startswith(words) or words in str(error.value)
+    assert "torchrun" in str(error.value)
+    assert "env -u RANK" in str(error.value)
+
+
+def test_a_rank_says_for_whom_it_waits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastnt.training.rendezvous.PATIENCE", 0.01)
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        raise RuntimeError("nobody came")
+
+    monkeypatch.setattr(sys.modules["torch.distributed.rendezvous"], "rendezvous", slow)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "there")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with pytest.raises(UserError, match="nobody came"), join_ranks(lambda: "cpu"):
+        pass
+    assert "rank 1 of 3 waits for rank 0 at there:29500" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_is_told_by_the_others(tmp_path: Path) -> None:
+    """Without torchrun, which kills the others before they can say a word."""
+    script = """
+import os, signal, sys, time
+from fastnt.training.display import Lines
+from fastnt.__main__ import main
+if os.environ["RANK"] == "1":
+    Lines.end_epoch = lambda *_: None
+    import fastnt.training.step as step
+    call, count = step.TrainStep.__call__, iter(range(10**9))
+    def killed(*arguments):
+        if next(count) == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        call(*arguments)
+    step.TrainStep.__call__ = killed
+main()
+"""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-c", script, "train", "--epochs", "50", "--quiet", "--no-compile"]
+    ranks = []
+    for rank in ("0", "1"):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_PORT": port}
+        environment = os.environ | names | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        ranks.append(
+            subprocess.Popen(
+                command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+            )
+        )
+    _, said = ranks[0].communicate(timeout=200)
+    ranks[1].communicate(timeout=20)
+    assert ranks[0].returncode == 2
+    assert said.startswith("fastnt: error: rank 0 lost another rank, which died or cannot be")
+    assert "go on with --resume" in said
+    assert said.count("\n") == 1
 
 
 def test_a_rank_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
