@@ -168,8 +168,9 @@ def _nvidia(cubin: str) -> MachineCode:
         r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)",
         lambda name, rest: re.search(r"\((\.L\S+)\)", rest) if name.startswith("BRA") else None,
     )
-    # A branch to itself, and what fills the last line of the cache, come after the end.
-    while code[-1] in ("NOP", "BRA"):
+    # Behind the last EXIT there are a branch to itself, what fills the last line of the cache, and the
+    # slow path of a division by a denormal number.
+    while code[-1] != "EXIT":
         code.pop()
     return MachineCode(code, [loop for loop in loops if loop.stop <= len(code)], registers, stack + local)
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 THREADS = 128  # of most programs; a short row has at most as many shares where each row has its sum
 LONG = 4096  # classes from which a row is long
 MOST_UNITS = 5
+FINISHED = 2048  # sums that the last program of a launch adds
 FILLED = 65536  # threads that keep the machine busy: 2048 warps of 32
 
 
@@ -105,13 +106,10 @@ def _choose_shares(rows: int, width: int, calls: int, per_sample: bool) -> tuple
 def choose_sum(parts: int) -> tuple[int, int]:
     """Return how many sums are loaded at a time where they are added, and by how many threads.
 
-    The last program of a launch adds up to FINISHED of them; a program of the second kernel adds more.
+    The last program of a launch loads up to FINISHED at once; a program of the second kernel adds more.
     (16800, 128256) leaves a quarter of a million: loading 1024 at a time would wait for memory 260
     times, one after the other.
     """
-    if parts <= FINISHED:
-        return (THREADS if parts <= THREADS else 1024), THREADS
-    return 8192, 1024
-
-
-FINISHED = 2048
+    if parts > FINISHED:
+        return 8192, 1024
+    return next(n for n in (32, 128, 1024, FINISHED) if parts <= n), THREADS

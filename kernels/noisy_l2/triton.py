@@ -143,6 +143,7 @@ def _launch(
         PERTURB_STUDENT=int(options.perturb_student),
         REDUCTION=REDUCTIONS[options.reduction],
         UNIT_STRIDE=int(unit_stride),
+        DENSE=int(student_strides[1] == teacher_strides[1] == classes),
         VECTOR=config.vector,
         CLASSES=config.classes,
         TURNS=config.turns,

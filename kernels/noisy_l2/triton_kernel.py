@@ -11,7 +11,7 @@ from fastnt.kernels.philox.triton import NOISE, RANDOM_SIGMA, SHARED_NOISE, firs
 
 @triton.jit(
     do_not_specialize=[
-        *("students", "samples", "classes", "run", "alpha", "sigma", "sigma_high", "seed", "step"),
+        *("samples", "classes", "run", "alpha", "sigma", "sigma_high", "seed", "step"),
         *("student_stride_s", "student_stride_n", "student_stride_c", "teacher_stride_s"),
         *("teacher_stride_n", "teacher_stride_c", "alpha_stride", "sigma_stride"),
         *("sigma_high_stride", "seed_stride", "step_stride", "index_stride", "teacher_id"),
@@ -57,6 +57,7 @@ def noisy_l2_kernel(
     PERTURB_STUDENT: tl.constexpr,  # 1: noise on the student
     REDUCTION: tl.constexpr,  # as REDUCTIONS
     UNIT_STRIDE: tl.constexpr,  # 1: both strides of the classes are 1
+    DENSE: tl.constexpr,  # 1: both strides of the samples are C
     VECTOR: tl.constexpr,  # divides C and the strides of samples and students
     CLASSES: tl.constexpr,  # C where rows are short, else 0
     TURNS: tl.constexpr,  # this and the next: see `short_rows`; 0 where rows are long
@@ -70,11 +71,11 @@ def noisy_l2_kernel(
 ):
     """Compute sums of the loss, and the gradient; see `fastnt.kernels.noisy_l2.triton`."""
     # Tell the compiler what the launcher has found to be multiples of VECTOR.
-    classes = classes // VECTOR * VECTOR
+    classes = CLASSES if CLASSES > 0 else classes // VECTOR * VECTOR
     student_stride_s = student_stride_s // VECTOR * VECTOR
-    student_stride_n = student_stride_n // VECTOR * VECTOR
     teacher_stride_s = teacher_stride_s // VECTOR * VECTOR
-    teacher_stride_n = teacher_stride_n // VECTOR * VECTOR
+    student_stride_n = classes if DENSE else student_stride_n // VECTOR * VECTOR
+    teacher_stride_n = classes if DENSE else teacher_stride_n // VECTOR * VECTOR
 
     # Neighbouring programs take the same rows for one student after the other, so that they find
     # a teacher that students share in the cache.

@@ -6,23 +6,16 @@ import triton.language as tl
 
 
 @triton.jit
-def add_up(sums, loss, count, BLOCK: tl.constexpr):
-    """Add ``count`` sums, which other programs may have written in this launch."""
-    total = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, count, BLOCK):
-        i = start + tl.arange(0, BLOCK)
-        total += tl.load(sums + i, mask=i < count, other=0.0, cache_modifier=".cg")
-    tl.store(loss, tl.sum(total, 0))
-
-
-@triton.jit
 def finish(sums, loss, ticket, count, BLOCK: tl.constexpr):
-    """Let the program that comes last add the sums of all ``count`` programs, this one's included.
+    """Let the program that comes last add the sums of all ``count`` programs, at most BLOCK.
 
     The ticket counts those that have stored theirs; it is 0 before the launch and after it.
     """
     if tl.atomic_add(ticket, 1, sem="acq_rel", scope="gpu") == count - 1:
-        add_up(sums, loss, count, BLOCK)
+        i = tl.arange(0, BLOCK)
+        # From the L2 cache, where all programs find what the others have written.
+        parts = tl.load(sums + i, mask=i < count, other=0.0, cache_modifier=".cg")
+        tl.store(loss, tl.sum(parts, 0))
         tl.store(ticket, 0)
 
 
@@ -30,7 +23,11 @@ def finish(sums, loss, ticket, count, BLOCK: tl.constexpr):
 def sum_kernel(sums, loss, count, BLOCK: tl.constexpr):
     """Add each row of ``sums`` (rows, count), giving ``loss`` (rows,)."""
     row = tl.program_id(0).to(tl.int64)
-    add_up(sums + row * count, loss + row, count, BLOCK)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, count, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        total += tl.load(sums + row * count + i, mask=i < count, other=0.0)
+    tl.store(loss + row, tl.sum(total, 0))
 
 
 @triton.jit(do_not_specialize=["size", "stride", "chunks"])
