@@ -23,7 +23,7 @@ THREADS = 128  # of most programs; a short row has at most as many shares where 
 LONG = 4096  # classes from which a row is long
 MOST_UNITS = 5
 FINISHED = 2048  # sums that the last program of a launch adds
-FILLED = 65536  # threads that keep the machine busy: 2048 warps of 32
+FILLED = 65536  # 2048 warps of 32: an H100 has 528 schedulers of warps
 
 
 class Launch(NamedTuple):
@@ -52,7 +52,14 @@ def alignment_of(spans: Sequence[int], unit_stride: bool) -> int:
 
 
 def choose_launch(
-    students: int, samples: int, classes: int, *, alignment: int, itemsize: int, per_sample: bool
+    students: int,
+    samples: int,
+    classes: int,
+    *,
+    alignment: int,
+    itemsize: int,
+    per_sample: bool,
+    filled: int = FILLED,
 ) -> Launch:
     """Return the launch parameters for student logits (students, samples, classes).
 
@@ -63,30 +70,35 @@ def choose_launch(
         alignment: as `alignment_of` gives it.
         itemsize: bytes of a student's logit.
         per_sample: each sample has a loss of its own.
+        filled: threads that keep the machine busy.
     """
     calls = 2 if itemsize == 2 and alignment == 8 and classes >= 64 else 1
     vector = min(alignment, 4 * calls)
     if classes >= LONG or (per_sample and classes > LONG // 2):
         units = 2 // calls
         blocks = -(-classes // (THREADS * units * 4 * calls))
-        run = next((n for n in (8, 4, 2) if students * samples * blocks >= n * 1280), 1)
+        enough = filled // 51  # programs: 1280 of THREADS each are all that an H100 runs at a time
+        run = next((n for n in (8, 4, 2) if students * samples * blocks >= n * enough), 1)
         chunks = -(-blocks // run)
         parts = chunks if per_sample else samples * chunks
         return Launch(samples * chunks, parts, 0, 0, 1, run, THREADS, units, calls, vector)
     classes = int(classes)  # a constant of the machine code, which divides by it
-    shares, units = _choose_shares(students * samples, -(-classes // (4 * calls)), calls, per_sample)
+    width = -(-classes // (4 * calls))
+    shares, units = _choose_shares(students * samples, width, calls, per_sample, filled)
     total = samples * shares
     threads = THREADS
     if total <= 512 and not per_sample:
         threads = next(n for n in (32, 64, 128, 256, 512) if total <= n)
     pieces = -(-total // threads)
-    turns = 4 if students * pieces >= 4096 else 1
+    turns = 4 if students * total >= 8 * filled else 1
     programs = -(-pieces // turns)
     parts = 1 if per_sample else programs
     return Launch(programs, parts, classes, turns, shares, 1, threads, units, calls, vector)
 
 
-def _choose_shares(rows: int, width: int, calls: int, per_sample: bool) -> tuple[int, int]:
+def _choose_shares(
+    rows: int, width: int, calls: int, per_sample: bool, filled: int
+) -> tuple[int, int]:
     """Return the threads of a row of ``width`` units, and the units of a thread.
 
     Of those that keep the machine busy the ones that take the fewest instructions, of which a Philox
@@ -97,9 +109,9 @@ def _choose_shares(rows: int, width: int, calls: int, per_sample: bool) -> tuple
     else:
         candidates = [(-(-width // units), units) for units in range(1, MOST_UNITS + 1)]
     candidates = [(shares, units) for shares, units in candidates if units <= MOST_UNITS]
-    busy = [c for c in candidates if rows * c[0] >= FILLED]
+    busy = [c for c in candidates if rows * c[0] >= filled]
     if not busy:
-        return max(candidates) if not per_sample else min(candidates)
+        return min(candidates) if per_sample else max(candidates)
     return min(busy, key=lambda c: c[0] * (85 * calls * c[1] + 110))
 
 

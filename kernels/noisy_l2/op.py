@@ -127,6 +127,7 @@ class _NoisyL2(Function):
         shape: torch.Size,
     ) -> Tensor:
         ctx.dtype, ctx.shape, ctx.reduction = student.dtype, student.shape, options.reduction
+        ctx.on_device = version is _triton
         options = options.with_grad(transforms.saved_grad_dtype(ctx.dtype))
         loss, grad = version(tensors, options)
         assert grad is not None
@@ -138,11 +139,25 @@ class _NoisyL2(Function):
         transforms.refuse_second_derivative()
         (grad,) = ctx.saved_tensors  # (S, N, C) or (N, C)
         (grad_output,) = grad_outputs
-        if torch.compiler.is_compiling() or _keeps_graph() or not _is_one(grad_output):
+        if ctx.on_device and not (_keeps_graph() or needs_registered_op(grad, grad_output)):
+            grad = _multiply_on_device(grad, grad_output, ctx.reduction, ctx.dtype)
+        elif torch.compiler.is_compiling() or _keeps_graph() or not _is_one(grad_output):
             grad = transforms.multiply_by_grad_output(grad, grad_output, ctx.reduction)
         if grad.dtype != ctx.dtype:
             grad = grad.to(ctx.dtype)
         return (view_as(grad, ctx.shape), None, None, None, None)
+
+
+def _multiply_on_device(
+    grad: Tensor, grad_output: Tensor, reduction: str, dtype: torch.dtype
+) -> Tensor:
+    """Return grad times grad_output, in place where dtypes allow: nobody else holds grad."""
+    from fastnt.kernels.noisy_l2 import triton
+
+    if reduction != "none":
+        return triton.multiply(grad, grad_output, dtype)
+    factors = grad_output.reshape(*grad.shape[:-1], 1)
+    return torch.mul(grad, factors, out=grad if grad.dtype == dtype else grad.new_empty(grad.shape, dtype=dtype))
 
 
 # Tells whether the running backward pass keeps its graph (retain_graph=True) for another one. Then

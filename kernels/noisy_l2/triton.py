@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fastnt.kernels.native.dispatch import needs_registered_op
 from fastnt.kernels.noisy_l2 import tickets, transforms
-from fastnt.kernels.noisy_l2.launch import FINISHED, alignment_of, choose_launch, choose_sum
+from fastnt.kernels.noisy_l2.launch import FILLED, FINISHED, alignment_of, choose_launch, choose_sum
 from fastnt.kernels.noisy_l2.native import REDUCTIONS
 from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors, fake_result
 from fastnt.kernels.noisy_l2.triton_kernel import noisy_l2_kernel
@@ -58,19 +58,26 @@ def _call(tensors: Tensors, options: Options) -> tuple[Tensor, Tensor]:
     if needs_registered_op(tensors.student, tensors.teacher):
         loss, grad = torch.ops.fastnt.noisy_l2_triton(*tensors, *options)
         return loss, grad
-    return _launch(tensors, options)
+    return launch(tensors, options)
 
 
 # How numbers become what the kernel takes: alpha, sigma, sigma_high, seed, step.
 _CONVERSIONS: tuple[Any, ...] = (float, float, float, as_int64, int)
 
 
-def _launch(
-    tensors: Tensors, options: Options, wrap: Callable[[Any], Any] | None = None
+def launch(
+    tensors: Tensors,
+    options: Options,
+    wrap: Callable[[Any], Any] | None = None,
+    filled: int = FILLED,
 ) -> tuple[Tensor, Tensor]:
-    """Launch the kernels; without grad_dtype the gradient returned is an empty tensor.
+    """Launch the kernels on the current device; without grad_dtype the gradient is an empty tensor.
 
-    ``wrap`` (`torch.library.wrap_triton`) shows torch.compile the kernels.
+    Args:
+        tensors: with logits (S, N, C).
+        options: of the loss.
+        wrap: `torch.library.wrap_triton`, which shows torch.compile the kernels, or None.
+        filled: as `choose_launch` takes it.
     """
     student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale = tensors
     students, samples, classes = student.shape
@@ -94,6 +101,7 @@ def _launch(
         alignment=alignment_of(spans, unit_stride),
         itemsize=student.element_size(),
         per_sample=per_sample,
+        filled=filled,
     )
     loss = student.new_empty(shape, dtype=torch.float32)
     parts, cells, sums = config.parts, None, loss
@@ -210,7 +218,7 @@ def registered(  # torch reads the schema off these annotations: no tuple stands
     teacher_id: int,
 ) -> tuple[Tensor, Tensor]:
     """The op for torch.compile, which sees the kernels it launches, and for torch.func."""
-    return _launch(
+    return launch(
         Tensors(student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale),
         Options(shared, perturb_student, reduction, grad_dtype, teacher_id),
         None if INTERPRETED else torch.library.wrap_triton,
