@@ -110,23 +110,25 @@ class StandIn:
         return launch
 
 
+def gpu(target: str) -> GPUTarget:
+    """Return what Triton calls one of TARGETS."""
+    if target.startswith("gfx"):
+        return GPUTarget("hip", target, 64)
+    return GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+
+
 @contextmanager
 def stand_in(target: str) -> Iterator[StandIn]:
     """Let Triton and torch believe in a GPU that is not there: one of TARGETS."""
-    amd = target.startswith("gfx")
-    number = target.removeprefix("sm_")
-    gpu = StandIn(GPUTarget("hip", target, 64) if amd else GPUTarget("cuda", int(number), 32))
-    hook = knobs.runtime.kernel_load_end_hook
-    before, before_hook = driver._active, hook
-    driver.set_active(gpu)
-    knobs.runtime.kernel_load_end_hook = gpu.kernel_loaded
+    found = StandIn(gpu(target))
+    amd = found.target.backend == "hip"
     versions = {"hip": "6" if amd else None, "cuda": None if amd else "12"}
-    try:
-        with patch.multiple(torch.version, **versions):
-            yield gpu
-    finally:
-        driver._active = before
-        knobs.runtime.kernel_load_end_hook = before_hook
+    with (
+        patch.object(driver, "_active", found),
+        patch.object(knobs.runtime, "kernel_load_end_hook", found.kernel_loaded),
+        patch.multiple(torch.version, **versions),
+    ):
+        yield found
 
 
 def read_code(files: dict[str, str]) -> MachineCode:
