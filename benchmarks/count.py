@@ -57,17 +57,37 @@ class Count:
     def widest(self, kind: str) -> str:
         """Return the bytes of the widest loads ("LDG") or stores ("STG")."""
         code = self.main.code
-        return next((n for n, mark in (("16", ".128"), ("8", ".64")) if any(i.startswith(kind) and i.endswith(mark) for i in code.instructions)), "4")
+        return next(
+            (
+                n
+                for n, mark in (("16", ".128"), ("8", ".64"))
+                if any(i.startswith(kind) and i.endswith(mark) for i in code.instructions)
+            ),
+            "4",
+        )
 
 
-def count(target: str, samples: int, classes: int, dtype: str, options: Options | None = None, *, numbers: bool = False, high: bool = False) -> Count:
+def count(
+    target: str,
+    samples: int,
+    classes: int,
+    dtype: str,
+    options: Options | None = None,
+    *,
+    numbers: bool = False,
+    high: bool = False,
+) -> Count:
     """Launch the kernel on the target that is not here, all its arguments tensors, with an index."""
     kind = DTYPES[dtype]
     options = options or Options(False, False, "batchmean", kind)
     student, teacher = (torch.empty(1, samples, classes, dtype=kind) for _ in range(2))
     floats, longs = torch.ones(1), torch.ones(1, dtype=torch.int64)
     index = torch.empty(samples, dtype=torch.int64)
-    values = (0.5, 0.6, 0.9 if high else None, 7, 3) if numbers else (floats, floats, floats if high else None, longs, longs)
+    values = (
+        (0.5, 0.6, 0.9 if high else None, 7, 3)
+        if numbers
+        else (floats, floats, floats if high else None, longs, longs)
+    )
     with stand_in(target) as gpu:
         kernels.value_and_grad(Tensors(student, teacher, *values, index), options)
     return Count((samples, classes), dtype, gpu.launches)
@@ -76,7 +96,9 @@ def count(target: str, samples: int, classes: int, dtype: str, options: Options 
 def main(targets: list[str]) -> None:
     """Print the table."""
     print(f"Triton {triton.__version__}, all arguments tensors, with an index, alpha 1\n")
-    print("| shape | type | target | programs x warps | launches | of a warp | of an element | registers | local bytes | loads, stores |")
+    print(
+        "| shape | type | target | programs x warps | launches | of a warp | of an element | registers | local bytes | loads, stores |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for target in targets or TARGETS:
         for samples, classes in SHAPES:
@@ -84,7 +106,18 @@ def main(targets: list[str]) -> None:
                 c = count(target, samples, classes, dtype)
                 code = c.main.code
                 wide = f"{c.widest('LDG')}, {c.widest('STG')}" if target.startswith("sm") else ""
-                cells = [(samples, classes), dtype, target, f"{c.main.programs} x {c.main.warps}", len(c.launches), round(c.of_a_warp), f"{c.of_an_element:.1f}", code.registers, code.local_bytes, wide]
+                cells = [
+                    (samples, classes),
+                    dtype,
+                    target,
+                    f"{c.main.programs} x {c.main.warps}",
+                    len(c.launches),
+                    round(c.of_a_warp),
+                    f"{c.of_an_element:.1f}",
+                    code.registers,
+                    code.local_bytes,
+                    wide,
+                ]
                 print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -103,9 +102,7 @@ class StandIn:
             named = dict(zip(source.fn.arg_names, given[9:], strict=True))
             programs = given[0] * given[1] * given[2]
             files = self.files[metadata.hash]
-            self.launches.append(
-                Launch(metadata.name, programs, metadata.num_warps, named, files)
-            )
+            self.launches.append(Launch(metadata.name, programs, metadata.num_warps, named, files))
 
         return launch
 
@@ -174,7 +171,9 @@ def _nvidia(cubin: str) -> MachineCode:
     # slow path of a division by a denormal number.
     while code[-1] != "EXIT":
         code.pop()
-    return MachineCode(code, [loop for loop in loops if loop.stop <= len(code)], registers, stack + local)
+    return MachineCode(
+        code, [loop for loop in loops if loop.stop <= len(code)], registers, stack + local
+    )
 
 
 def _take_apart(

@@ -157,7 +157,9 @@ def _multiply_on_device(
     if reduction != "none":
         return triton.multiply(grad, grad_output, dtype)
     factors = grad_output.reshape(*grad.shape[:-1], 1)
-    return torch.mul(grad, factors, out=grad if grad.dtype == dtype else grad.new_empty(grad.shape, dtype=dtype))
+    return torch.mul(
+        grad, factors, out=grad if grad.dtype == dtype else grad.new_empty(grad.shape, dtype=dtype)
+    )
 
 
 # Tells whether the running backward pass keeps its graph (retain_graph=True) for another one. Then

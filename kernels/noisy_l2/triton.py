@@ -15,6 +15,7 @@ a second kernel does. There are no float atomics: each run gives the same bits.
 alpha, sigma, seed and step may be numbers, which are passed with the launch, or tensors, which are
 read on the device as grad_scale is: a replayed CUDA graph sees new values.
 """
+# mypy: allow-untyped-decorators
 
 from collections.abc import Callable
 from typing import Any

@@ -5,6 +5,7 @@ normals of a group, which so stay in the thread that draws them. The units of a 
 apart, and neighbouring threads take neighbouring units: together they read and write whole cache lines.
 VECTOR classes are loaded and stored at once, up to 16 bytes, as far as rows are aligned.
 """
+# mypy: disable-error-code="assignment"
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 import triton
@@ -23,7 +24,14 @@ def is_selected(row, draws):
 
 @triton.jit
 def _factors(
-    first, row, scale, draws, UNITS: tl.constexpr, CALLS: tl.constexpr, STEP: tl.constexpr, APPROX: tl.constexpr
+    first,
+    row,
+    scale,
+    draws,
+    UNITS: tl.constexpr,
+    CALLS: tl.constexpr,
+    STEP: tl.constexpr,
+    APPROX: tl.constexpr,
 ):
     """Return 1 + scale * n for each class of the units: a tuple of (THREADS,)."""
     _, _, step, seed, _, noise_stream = draws

@@ -1,4 +1,4 @@
-"""The Triton kernel in the interpreter: 500 combinations of everything that may vary, drawn once and for all."""
+"""The Triton kernel in the interpreter: 500 combinations of all that may vary, drawn once and for all."""
 
 import random
 from collections import Counter
@@ -89,7 +89,9 @@ def make(case, seed):
         if value is None:
             return None
         dtype = torch.int64 if isinstance(value, int) else torch.float32
-        return torch.full((case["students"],), as_int64(value) if dtype == torch.int64 else value, dtype=dtype)
+        return torch.full(
+            (case["students"],), as_int64(value) if dtype == torch.int64 else value, dtype=dtype
+        )
 
     tensors = Tensors(student, teacher, *map(fill, values), index, scale)
     given = tensors
@@ -136,7 +138,7 @@ def test_equals_eager(seed):
 
 @pytest.mark.parametrize("seed", range(0, len(CASES), 25))
 def test_masks_are_those_of_eager(seed):
-    """Bit for bit: with a teacher of 1 and g = 1 the loss of a row is 0 exactly where it is not selected."""
+    """Bit for bit: with g = z = 1 the loss of a row is 0 exactly where it is not selected."""
     case = CASES[seed]
     _, tensors, _ = make(case | {"alpha": 0.5, "layout": "dense", "one_teacher": False}, seed)
     ones = torch.ones_like(tensors.student, dtype=torch.float32)

@@ -46,11 +46,15 @@ def traffic(monkeypatch):
     load, store, run = builder.create_masked_load, builder.create_masked_store, executor.__call__
 
     def counted_load(self, pointers, mask, *rest, **named):
-        counted.loaded.append(pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].tolist())
+        counted.loaded.append(
+            pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].tolist()
+        )
         return load(self, pointers, mask, *rest, **named)
 
     def counted_store(self, pointers, value, mask, *rest, **named):
-        counted.stored.append(pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].tolist())
+        counted.stored.append(
+            pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].tolist()
+        )
         return store(self, pointers, value, mask, *rest, **named)
 
     def counted_run(self, *arguments, **named):

@@ -180,7 +180,9 @@ def gpu_that_is_not_there(monkeypatch):
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="test_noisy_l2_gpu.py runs what is compiled")
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize(("shape", "launches"), [((64, 1000), 2), ((64, 10), 1), ((16, 5000), 2)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "launches"), [((64, 1000), 2), ((64, 10), 1), ((16, 5000), 2)], ids=str
+)
 def test_torch_compile_sees_the_launches(gpu_that_is_not_there, shape, launches, dynamic):
     """In one graph with what is around them, and that a launch writes its outputs alone."""
     from torch._dynamo.backends.common import aot_autograd
