@@ -1,5 +1,7 @@
 """The command line: ``fastnt train``, ``fastnt report`` and so on, one file a subcommand."""
 
+import errno
+import logging
 import os
 import sys
 from typing import Annotated, Any, NoReturn
@@ -63,6 +65,8 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input or usage, 1 a bug, 130 interrupted."""
     arguments = [_at_home(text) for text in (sys.argv[1:] if arguments is None else arguments)]
+    # It speaks of its fonts and of a home folder that it cannot write to.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     command = typer.main.get_command(app)
     _hide_types_of_flags(command)
     try:
@@ -73,23 +77,26 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{error.format_message().rstrip('.')}; see {name} --help")
     except UserError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.filename is None:  # no file of the user's: a bug
+    except (MemoryError, ImportError, OSError) as error:
+        if _is_short_of_memory(error):
+            what = str(error) or type(error).__name__
+            _fail(f"there is too little memory ({what}); raise the limit (ulimit -v)")
+        if not isinstance(error, OSError) or error.filename is None:  # no file of the user's: a bug
             raise
         _fail(f"{error.filename}: {error.strerror}; check the path and who may read or write it")
     except Interrupted as stop:
         _interrupted(f": {stop}")
     except Abort:
         _interrupted()
-    if code == 130:  # what a KeyboardInterrupt has become
+    if code == 130:  # a KeyboardInterrupt, which Click turned into this code
         _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _hide_types_of_flags(command: Any, parent: Any = None) -> None:
-    """Leave the width of the help to its words: "<bool>" says nothing of a flag."""
+    """Show no type beside flags in the help: "<bool>" would only take width from the text."""
     context = command.context_class(command, parent=parent, **command.context_settings)
-    for option in command.get_params(context):  # --help is among them
+    for option in command.get_params(context):  # --help included
         if getattr(option, "is_bool_flag", False):
             option.metavar = ""
     for subcommand in getattr(command, "commands", {}).values():
@@ -97,11 +104,18 @@ def _hide_types_of_flags(command: Any, parent: Any = None) -> None:
 
 
 def _at_home(text: str) -> str:
-    """Put the home folder for a ``~`` that begins a value; shells leave it in ``--option=~/a``."""
+    """Replace a ``~`` at the beginning of a value by the home folder, as in ``--option=~/a``."""
     option, equals, value = text.rpartition("=")
     if not value.startswith("~"):
         return text
-    return f"{option}{equals}{os.path.expanduser(value)}"  # noqa: PTH111  # what is no user stays
+    return f"{option}{equals}{os.path.expanduser(value)}"  # noqa: PTH111  # an unknown ~user stays
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    """Tell whether memory was refused, to Python or to the loader of a library."""
+    if isinstance(error, ImportError):
+        return any(words in str(error) for words in ("map segment", "allocate memory"))
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _interrupted(how: str = "") -> NoReturn:

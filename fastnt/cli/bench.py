@@ -2,20 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from fastnt.cli import options
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 
 def bench(
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU where there is one.")
-    ] = "auto",
+    device: options.Device = "auto",
     mode: Annotated[
         list[str] | None,
         typer.Option(help="loss, value_and_grad or autograd; may be given more than once."),
@@ -36,7 +35,7 @@ def bench(
     import torch
 
     from fastnt.bench.cases import MODES, cases
-    from fastnt.bench.picture import COLOURS, draw_pictures
+    from fastnt.bench.picture import COLOURS, plot_pictures
     from fastnt.bench.run import describe_machine, run_cases
     from fastnt.environment import choose_device
     from fastnt.files import write_json
@@ -47,7 +46,7 @@ def bench(
     shapes = tuple(_shape(text) for text in shape or ())
     place = choose_device(device)
     torch.set_num_threads(threads)
-    console, rows = Console(highlight=False), []
+    console, rows = make_console(), []
     if output.exists() and not output.is_dir():
         raise UserError(f"--output is {output}, a file; give the name of a folder")
     machine = describe_machine(place)
@@ -57,7 +56,7 @@ def bench(
         rows += measured
         _print(console, measured)
         write_json(output / "bench.json", {"machine": machine, "rows": rows})
-    draw_pictures(output, rows, machine)
+    plot_pictures(output, rows, machine)
     console.print(f"Written to {output}")
 
 
@@ -90,7 +89,7 @@ def _print(console: Console, rows: list[dict[str, object]]) -> None:
             str(row["rival"]),
             f"{1e6 * seconds:,.1f}"
             if isinstance(seconds, float)
-            else escape(str(row.get("error")).partition("\n")[0]),
+            else str(row.get("error")).partition("\n")[0],
             f"{seconds / base:.2f}"
             if isinstance(seconds, float) and isinstance(base, float)
             else "",

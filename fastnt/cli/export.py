@@ -5,28 +5,28 @@ from typing import Annotated, Literal
 
 import typer
 
-from fastnt.cli.options import TrustCode
+from fastnt.cli import options
+from fastnt.output import results_alone
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    run: options.RunFolder,
     format_: Annotated[
         Literal["onnx", "pt2", "safetensors"],
         typer.Option("--format", help="ONNX, torch.export's, or fastnt's own."),
     ],
-    network: Annotated[
-        Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")
-    ] = "noisy",
+    network: options.Network = "noisy",
     output: Annotated[
         Path | None, typer.Option(help="The file; by default it lies in RUN.", metavar="FILE")
     ] = None,
-    trust_code: TrustCode = False,
+    trust_code: options.TrustCode = False,
 ) -> None:
     """Write a network of RUN as one file, from raw uint8 images to logits, and check it."""
     from fastnt.runs.networks import export_run
     from fastnt.training.export import BATCHES
 
-    made, real = export_run(run, format_, network, output, trust_code=trust_code)
+    with results_alone():
+        made, real = export_run(run, format_, network, output, trust_code=trust_code)
     kind = "test images" if real else "images drawn at random"
     typer.echo(
         f"{made.path}: its logits differ from the original's by at most {made.difference:.2g}, on "

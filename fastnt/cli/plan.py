@@ -1,4 +1,4 @@
-"""What ``fastnt train`` is about to do, before it does it."""
+"""Show what ``fastnt train`` is about to do."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from fastnt.training.model import Model
 
 
 def look_at_data(recipe: Recipe, data_dir: Path | None) -> Dataset | None:
-    """Return the data of a recipe, prepared if they lie here; None if they had to be downloaded.
+    """Return the data of a recipe, prepared; None if they would have to be downloaded.
 
     Raises:
-        UserError: they are damaged.
+        UserError: the data are damaged.
     """
     name = recipe.dataset
     official = name in SOURCES and SOURCES[name].files
@@ -26,10 +26,10 @@ def look_at_data(recipe: Recipe, data_dir: Path | None) -> Dataset | None:
 
 
 def look_at_student(recipe: Recipe, dataset: Dataset) -> Model:
-    """Return the untrained student, to be counted.
+    """Return the untrained student, whose parameters the plan shows.
 
     Raises:
-        UserError: it does not fit the images.
+        UserError: the student does not fit the images.
     """
     preprocess = Preprocess("none", dataset.shape)
     return Model(recipe.student_network, preprocess, len(dataset.classes))
@@ -73,4 +73,4 @@ def print_plan(
         "folder": str(folder),
     }
     for name, text in lines.items():
-        console.print(f"{name + ':':10}{text}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{name + ':':10}{text}", soft_wrap=True)

@@ -1,12 +1,12 @@
 """``fastnt prepare``: make, list or remove prepared data sets."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from fastnt.cli import options
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ def prepare(
             metavar="NAME|PATH",
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where its official files lie; nothing is downloaded then.")
-    ] = None,
+    data_dir: options.DataDir = None,
     extra: Annotated[
         bool | None,
         typer.Option(help="SVHN's extra images; if not said, taken where present or downloaded."),
@@ -67,7 +65,7 @@ def _print(datasets: list["Dataset"]) -> None:
             "x".join(map(str, found.shape)),
             f"{size / 1e6:,.1f}",
         )
-    console = Console(highlight=False)
+    console = make_console()
     console.print(table if datasets else "nothing is prepared")
     for found in datasets:
         console.print(f"{found.name} is in {found.folder}", soft_wrap=True)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from fastnt.cli.asked_study import is_begun
 from fastnt.cli.study_table import show_study
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,12 +36,14 @@ def report(
 
     Of a study's folder it writes the page, and prints the verdict.
     """
-    if any(is_begun(str(folder)) for folder in runs):
+    from fastnt.experiments.study_files import is_study_folder
+
+    if any(is_study_folder(folder) for folder in runs):
         if len(runs) > 1 or output is not None:
             raise UserError("a study is reported by itself; give its folder alone")
         show_study(runs[0], json_=json_)
         return
-    from fastnt.report.comparison import draw_runs
+    from fastnt.report.comparison import plot_runs
     from fastnt.report.differences import differences, differences_text, noise_label
     from fastnt.report.findings import findings
     from fastnt.report.runs import read_runs, rows
@@ -58,10 +59,10 @@ def report(
     table = [rows(run, its) for run, its in zip(found, differs, strict=True)]
     if json_:
         if output is not None:
-            draw_runs(output, found)
+            plot_runs(output, found)
         typer.echo(json.dumps([dataclasses.asdict(row) for run in table for row in run], indent=2))
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_table(table, [noise_label(run) for run in found]))
     console.print()
     for run, its in zip(found, differs, strict=True):
@@ -72,14 +73,14 @@ def report(
     if output is None:
         output = (found[0].folder if len(found) == 1 else Path()) / "report.png"
     if any(run.has_curves for run in found):
-        draw_runs(output, found)
+        plot_runs(output, found)
         console.print(f"The curves are in {output}", soft_wrap=True)
     else:
         console.print("No student has ended an epoch yet: there are no curves to draw")
 
 
 def _table(runs: "list[list[Row]]", noises: list[str]) -> Table:
-    """Build a table that fits 80 columns: what is the same for a run's networks stands in its first."""
+    """Build a table that fits 80 columns; what a run's networks share stands in the run's first row."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     table.add_column("run", overflow="fold", min_width=12)
     table.add_column("network", no_wrap=True)
@@ -112,7 +113,7 @@ def _table(runs: "list[list[Row]]", noises: list[str]) -> Table:
 
 
 def _heads(rows: "list[Row]", noise: str) -> list[str]:
-    """Say, on a line each, a run's name, what it trained on, and how far it came."""
+    """Return three lines: a run's name, its data and noise, and how far it is."""
     state = "finished"
     if rows[0].status != "finished":
         waiting = [row for row in rows if row.status == "unfinished"] or rows[-1:]
@@ -133,7 +134,7 @@ def _interval(row: "Row") -> str:
 
 
 def _short(value: int | None) -> str:
-    """Three digits and a unit: 4.54k, 62.2k, 937k, 19.8M."""
+    """Return three digits and a unit: 4.54k, 62.2k, 937k, 19.8M."""
     if value is None:
         return ""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -1,4 +1,4 @@
-"""What ``fastnt study`` and ``fastnt report`` show of a study: plan, verdict, table, page."""
+"""What ``fastnt study`` and ``fastnt report`` print about a study: plan, verdict and table."""
 
 import dataclasses
 import json
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,19 +35,19 @@ def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> Non
     if json_:
         typer.echo(json.dumps(_as_json(results.failed, analysis, sentences, page), indent=2))
         return
-    console = Console(highlight=False)
+    console = make_console()
     if not quiet:
         console.print(_table(analysis))
     for row in results.failed:
         line = f"seed {row['seed']}, {row['setting']} failed: {row['error']}"
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for sentence in sentences:
-        console.print(sentence, markup=False, soft_wrap=True)
-    console.print(f"The page is {page}", markup=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
+    console.print(f"The page is {page}", soft_wrap=True)
 
 
 def show_list(dataset: str | None, studies_dir: Path) -> None:
-    """Print each study, its students at 5 seeds and, where this machine's speed is known, the time."""
+    """Print each study with its number of students and, if it can be estimated, its time."""
     from fastnt.experiments.named import PAPER_DATA, STUDIES
     from fastnt.experiments.plan import plan_study
     from fastnt.recipe_files import load_recipe
@@ -62,13 +62,13 @@ def show_list(dataset: str | None, studies_dir: Path) -> None:
         recipe = load_recipe(dataset or PAPER_DATA.get(name, "cifar10"))
         try:
             study = make(recipe, {})
-        except UserError:  # on these data it needs --over
+        except UserError:  # on these data the study needs --over
             table.add_row(name, recipe.dataset_name, "", "", (make.__doc__ or "").split("\n")[0])
             continue
         plan = plan_study(studies_dir / f"{name}-{recipe.dataset_name}", study)
         hours = "" if plan.hours is None else _time(plan.hours)
-        table.add_row(name, recipe.dataset_name, str(plan.points), hours, _plain(study.title))
-    Console(highlight=False).print(table)
+        table.add_row(name, recipe.dataset_name, str(plan.points), hours, study.title)
+    make_console().print(table)
 
 
 def show_plan(folder: Path, study: "Study") -> None:
@@ -76,15 +76,17 @@ def show_plan(folder: Path, study: "Study") -> None:
     from fastnt.experiments.plan import plan_study
 
     plan = plan_study(folder, study)
-    console = Console(highlight=False)
+    console = make_console()
 
     def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
-    say(f"{study.title}: {plan.points} students in {folder}")
+    trained = f", {plan.trained} of them trained" if plan.trained else ""
+    say(f"{study.title}: {plan.points} students in {folder}{trained}")
     for setting in study.settings:
         say(f"  {setting.name}")
-    say(f"{study.seeds} seeds of {len(study.settings)} settings, {plan.epochs:,} epochs in all")
+    left = "left" if plan.trained else "in all"
+    say(f"{study.seeds} seeds of {len(study.settings)} settings, {plan.epochs:,} epochs {left}")
     if plan.hours is not None:
         say(f"about {_time(plan.hours)} of one process, at the speed of earlier students here")
     if plan.smallest is None:
@@ -109,7 +111,7 @@ def _table(analysis: "Analysis") -> Table:
         if s.comparison is not None:
             cells += [f"{100 * s.comparison.difference:+.2f}", _interval(s), s.comparison.verdict]
         style = "bold" if s.primary else ""
-        table.add_row(_plain(s.name), *cells, style=style)
+        table.add_row(s.name, *cells, style=style)
     return table
 
 
@@ -117,13 +119,6 @@ def _interval(setting: Any) -> str:
     comparison = setting.comparison
     interval = comparison.crossed or (comparison.paired and comparison.paired.interval)
     return "" if not interval else interval.in_points(to=" ")
-
-
-def _plain(text: str) -> str:
-    """What a user named is no markup."""
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _as_json(failed: Any, analysis: "Analysis", sentences: list[str], page: Path) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""The tables of a run: its networks at the end, and where a step's time goes."""
+"""The tables of a run: its networks, and how the time of a step is spent."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from fastnt.console import make_console
 from fastnt.data.sources import SOURCES
 from fastnt.report.sentences import difference_text, error_interval, percents
 from fastnt.training.display import name_phase
@@ -15,8 +15,8 @@ from fastnt.training.profile import Section
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
-    """Print the networks, what their difference means, where the time went and where the run lies."""
-    console = Console(highlight=False)
+    """Print the networks, what their difference means, how the time was spent, and the run's folder."""
+    console = make_console()
     own = summary["dataset"] not in SOURCES
     official = "" if summary["official"] or own else " (not the official files)"
     table = Table(
@@ -45,7 +45,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
             f"{100 * row['test_error']:.2f} %",
             percents(error_interval(row), "-"),
             f"{row['parameters']:,}",
-            f"{row['multiplies']:,}",
+            "" if row["multiplies"] is None else f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",
             "" if seconds is None else f"{seconds:.1f}",
         )
@@ -62,7 +62,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
 
 
 def print_profile(sections: Sequence[Section], title: str) -> None:
-    """Print what each part of a step takes, milliseconds and share, and the whole."""
+    """Print the time of each part of a step, in milliseconds and percent, and their sum."""
     table = Table(title=title, title_justify="left", show_footer=True)
     whole = sum(section.milliseconds for section in sections)
     table.add_column("part of the step", footer="whole step", no_wrap=True)
@@ -70,4 +70,4 @@ def print_profile(sections: Sequence[Section], title: str) -> None:
     table.add_column("share", footer="100.0 %", justify="right")
     for section in sections:
         table.add_row(section.name, f"{section.milliseconds:,.2f}", f"{100 * section.share:.1f} %")
-    Console(highlight=False).print(table)
+    make_console().print(table)

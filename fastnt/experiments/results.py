@@ -1,4 +1,4 @@
-"""What a study has found so far, read from its folder: points as records, ready for pandas."""
+"""Read what a study has found so far: its points as records, ready for pandas."""
 
 import json
 from collections.abc import Sequence
@@ -13,11 +13,10 @@ import numpy.typing as npt
 from fastnt.errors import UserError
 from fastnt.experiments.store import Row, Store, unpack
 from fastnt.experiments.study import Study
-from fastnt.experiments.study_files import read_study
+from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
 
 DATABASE = "results.sqlite"
-STUDY_FILE = "study.toml"
-# After which epoch: the last, or the one of the lowest held-out error.
+# After which epoch a student is judged: the last, or the one with the lowest held-out error.
 When = Literal["best", "last"]
 
 
@@ -48,7 +47,7 @@ class StudyResults:
         return [self._by_point[setting, seed] for seed in seeds]
 
     def seeds(self, *settings: str, pilots: bool = False) -> list[int]:
-        """Return the seeds for which all these settings are trained; or those of the pilot."""
+        """Return the seeds, or the pilot's seeds, for which all these settings are trained."""
         count = self.study.seeds
         every = self.study.all_seeds[count:] if pilots else self.study.all_seeds[:count]
         return [seed for seed in every if all((name, seed) in self._by_point for name in settings)]
@@ -68,7 +67,7 @@ def load_study(folder: str | Path) -> StudyResults:
             point is trained yet.
     """
     folder = Path(folder)
-    if not (folder / STUDY_FILE).is_file():
+    if not is_study_folder(folder):
         raise UserError(
             f"{folder} is no study's folder: it has no {STUDY_FILE}; give one that fastnt study made"
         )

@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file that needs nothing else, and its tables as files beside it."""
+"""The page of a study: one self-contained HTML file, with tables and main figures as files beside it."""
 
 import json
 from importlib import resources
@@ -24,33 +24,38 @@ from fastnt.report.table_files import Column, Table
 
 
 def write_study_page(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write ``index.html`` and each table as .csv, .md and .tex; return the page's path.
+    """Write ``index.html``, each table as .csv, .md and .tex, ``main.svg`` and ``differences.svg``.
 
-    The same database gives the same bytes, where the test images are equally at hand.
+    Returns:
+        The page's path.
+
+    The same database gives the same bytes, if the same test images are on the machine.
 
     Args:
-        folder: of the study.
+        folder: the study's.
         output: folder to write to; by default ``report`` in the study's folder.
 
     Raises:
-        UserError: the folder holds no study, none of its points is trained yet, or a file cannot be
-            written.
+        UserError: the folder holds no study, no point is trained yet, or a file cannot be written.
     """
     results = load_study(folder)
     return write_page(results, analyse(results, "best"), output)
 
 
 def write_page(results: StudyResults, best: Analysis, output: str | Path | None = None) -> Path:
-    """Write the page of a study that is read and analysed at its best epochs already.
+    """Write the page of a study whose best epochs are analysed already.
 
     Raises:
         UserError: a file cannot be written.
     """
     output = Path(output) if output is not None else results.folder / "report"
     page = _page(results, best, analyse(results, "last"))
-    for table in page.values():
-        if isinstance(table, Table) and table.rows:
-            table.write(output)
+    for part in page.values():
+        if isinstance(part, Table) and part.rows:
+            part.write(output)
+    for picture in (page["main"], page["forest"]):
+        if picture is not None:
+            write_text(output / f"{picture.name}.svg", picture.file)
     path = output / "index.html"
     write_text(path, _render(page))
     return path
@@ -74,7 +79,7 @@ def _render(page: dict[str, Any]) -> str:
 
 
 def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, Any]:
-    """All that the template shows, part by part."""
+    """Return everything that the template shows, by name."""
     study = results.study
     seeds = f"{study.seeds} seed{'s' * (study.seeds > 1)}"
     page: dict[str, Any] = {
@@ -125,7 +130,7 @@ def _mistakes(results: StudyResults, analysis: Analysis) -> dict[str, Any]:
 
 
 def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
-    """What a reader must know beside the verdict: what is missing, and what choosing the best does."""
+    """Return notes on the verdict: missing points, and the bias from choosing the best epoch."""
     notes = []
     study = results.study
     wanted = len(study.settings) * len(study.all_seeds)

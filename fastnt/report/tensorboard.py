@@ -1,4 +1,4 @@
-"""A watcher of trainings that writes TensorBoard's files: one folder a network, the same charts.
+"""Writes each epoch for TensorBoard: one folder for each network, with the same charts.
 
     tensorboard --logdir RUN/tensorboard
 
@@ -21,10 +21,10 @@ SCALARS = {
 
 
 class TensorBoard:
-    """Writes each epoch's figures under ``folder``, which appears with the first of them."""
+    """Writes each epoch's figures under ``folder``, which is made with the first epoch."""
 
     def __init__(self, folder: Path) -> None:
-        """Check that TensorBoard is there.
+        """Check that TensorBoard is installed.
 
         Raises:
             UserError: the package is not installed.
@@ -45,7 +45,7 @@ class TensorBoard:
         self._epochs, self._writer = epochs, None
 
     def advance(self, images: int) -> None:
-        """Ignore: the figures come with the epoch's end."""
+        """Do nothing: figures are written at the end of an epoch."""
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Write the epoch's figures to disk."""

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
+from fastnt.console import Words, make_console
 from fastnt.training.progress import EpochRecord, Progress
 
 NAMES = {
@@ -58,7 +59,7 @@ class Lines(Silent):
         self._print(f"{NAMES[record.phase]}: {place}, {error}, {speed}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, highlight=False)
+        self._console.print(line, soft_wrap=True)
 
 
 class Bars(Silent):
@@ -66,10 +67,10 @@ class Bars(Silent):
 
     def __init__(self, console: Console) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            Words("{task.description}"),
             BarColumn(bar_width=None),  # what the others leave of the line
-            TextColumn("epoch {task.fields[epoch]}"),
-            TextColumn("{task.fields[error]}"),
+            Words("epoch {task.fields[epoch]}"),
+            Words("{task.fields[error]}"),
             _Speed(table_column=Column(no_wrap=True, justify="right")),
             _TimeLeft(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
         )
@@ -144,7 +145,7 @@ class Several:
 @contextmanager
 def choose_progress(*, quiet: bool) -> Iterator[Progress]:
     """Yield the progress that fits: silent, bars on a terminal, or lines."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if quiet:
         yield Silent()
     elif not console.is_terminal:

@@ -21,13 +21,14 @@ from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
 from fastnt.interruption import Interruption
 from fastnt.recipe_files import load_recipe
-from fastnt.report.curves import draw_curves
+from fastnt.report.curves import plot_curves
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
 from fastnt.runs.run import Run
 from fastnt.sealed import seal
 from fastnt.training import checkpoint as checkpoint_module
+from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.compute import Compute, choose_compute
 from fastnt.training.display import Silent
 from fastnt.training.model import load_model
@@ -226,6 +227,28 @@ def test_mirror_images_crops_and_the_other_loader_resume_exactly(tmp_path: Path)
     assert _result(tmp_path / "a") == _result(tmp_path / "whole")
 
 
+def test_a_signal_between_two_looks_is_saved_too(
+    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether to stop is asked once a step: a signal just after that waits for the next step."""
+    looks = itertools.count()
+
+    def due(checkpoints: Checkpoints) -> bool:
+        if next(looks) == 6:
+            term()
+        return False
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as stopped:
+        patch.setattr(Checkpoints, "due", property(due))
+        _run(tmp_path / "run").execute()
+    saved = RunFolder(tmp_path / "run").checkpoints.newest()
+    assert saved is not None
+    where = f"{saved.phase} is saved in epoch {saved.epoch + 1} after {saved.batch} batches"
+    assert where in str(stopped.value)
+    _run(tmp_path / "run", resume=True).execute()
+    assert _result(tmp_path / "run") == undisturbed
+
+
 def test_a_second_signal_stops_at_once(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     def twice() -> None:
         term()
@@ -310,14 +333,14 @@ def test_times_go_on_where_they_stood(tmp_path: Path) -> None:
 def test_the_picture_shows_all_epochs_after_a_resume(tmp_path: Path) -> None:
     drawn: list[EpochRecord] = []
 
-    def draw(path: Path, records: Any, summary: Any) -> None:
+    def plot(path: Path, records: Any, summary: Any) -> None:
         drawn.extend(records)
-        draw_curves(path, records, summary)
+        plot_curves(path, records, summary)
 
     folder = tmp_path / "a"
     with pytest.raises(Interrupted):
         _run(folder, At("noisy", 300, term)).execute()
-    _run(folder, resume=True).execute(draw)
+    _run(folder, resume=True).execute(plot)
     assert [(r.phase, r.epoch) for r in drawn if r.phase != "teacher"] == [
         (phase, epoch) for phase in ("clean", "noisy") for epoch in (1, 2, 3)
     ]
@@ -327,12 +350,12 @@ def test_the_picture_shows_all_epochs_after_a_resume(tmp_path: Path) -> None:
 def test_a_picture_that_fails_leaves_the_run_to_be_resumed(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    def draw(*_: Any) -> None:
+    def plot(*_: Any) -> None:
         raise Killed
 
     folder = tmp_path / "a"
     with pytest.raises(Killed):
-        _run(folder).execute(draw)
+        _run(folder).execute(plot)
     _run(folder, resume=True).execute()
     assert _result(folder) == undisturbed
 
