@@ -45,7 +45,7 @@ class MachineCode:
         return max(self.loops, key=len, default=range(len(self.instructions)))
 
     def executed(self, trips: float) -> float:
-        """Return the instructions of a warp that takes every branch and ``trips`` rounds of the main loop."""
+        """Return the instructions of a warp: all branches taken, ``trips`` rounds of the main loop."""
         return len(self.instructions) + (trips - 1) * len(self.main_loop) * bool(self.loops)
 
 

@@ -1,4 +1,4 @@
-"""The Triton kernel of the loss and its gradient: what all its programs do before and after their rows."""
+"""The Triton kernel of the loss and its gradient: what a program does before and after its rows."""
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 import triton
