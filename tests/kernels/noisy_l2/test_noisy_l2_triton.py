@@ -86,7 +86,7 @@ def test_a_small_batch_is_one_launch_of_few_instructions(count, dtype):
     counted = count("sm_90", 512, 10, dtype)
     assert len(counted.launches) == 1
     assert counted.of_a_warp <= 360
-    assert counted.main.code.registers <= 64
+    assert counted.kernel.code.registers <= 64
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_small_batch_is_one_launch_of_few_instructions(count, dtype):
     ids=str,
 )
 def test_logits_are_loaded_as_wide_as_rows_are_aligned(count, shape, dtype, width):
-    code = count("sm_90", *shape, dtype).main.code
+    code = count("sm_90", *shape, dtype).kernel.code
     inside = [code.instructions[i] for i in code.main_loop]
     stores = [i for i in inside if i.startswith("STG")]
     loads = [i for i in inside if i.startswith("LDG")]
