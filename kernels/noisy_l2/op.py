@@ -17,6 +17,7 @@ from fastnt.kernels.native import MISSING, PRESENT
 from fastnt.kernels.native.dispatch import functorch_is_active, needs_registered_op
 from fastnt.kernels.noisy_l2 import eager, native, transforms
 from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors, ValueAndGrad
+from fastnt.kernels.triton_needs import warn_of_missing
 
 
 # Triton and the compiler are imported when they are first used.
@@ -54,7 +55,8 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
     if impl == "auto":
         if isinstance(student, Tensor) and student.dtype != torch.float64:
             best = IMPLEMENTATIONS.get(_BEST.get(student.device.type, "eager"))
-            if best is not None and not isinstance(best, str):
+            lacking = best is _triton and warn_of_missing() is not None
+            if best is not None and not isinstance(best, str) and not lacking:
                 return best
         impl = "eager"
     version = IMPLEMENTATIONS.get(impl)
