@@ -2,7 +2,7 @@
 
 No GPU is needed: the launcher runs on empty tensors, Triton compiles for each target, and its own
 disassembler shows the code. Instructions of an element are those that warps execute at alpha 1, all
-branches taken (a loop's body times its rounds), times 32 lanes, divided by the logits of a student.
+branches taken (a loop's body times its rounds), times 32 lanes (AMD: 64), divided by the logits.
 Any Triton will do: make an environment with another one, let PYTHONPATH name fastnt, and compare.
 """
 
@@ -51,7 +51,7 @@ class Count:
     def of_an_element(self) -> float:
         """Instructions that a lane executes for each logit."""
         samples, classes = self.shape
-        lanes = 32 * self.kernel.warps * self.kernel.programs
+        lanes = self.kernel.lanes * self.kernel.programs
         return self.of_a_warp * lanes / (samples * classes)
 
     def widest(self, kind: str) -> int:

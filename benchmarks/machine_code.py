@@ -56,6 +56,7 @@ class Launch:
     kernel: str
     programs: int
     warps: int  # of a program
+    lanes: int  # of these warps together
     arguments: dict[str, Any]
     files: dict[str, str]  # paths of what the compiler made
 
@@ -101,8 +102,9 @@ class StandIn:
             # grid (3), stream, function, packed metadata, metadata, two hooks, the arguments
             named = dict(zip(source.fn.arg_names, given[9:], strict=True))
             programs = given[0] * given[1] * given[2]
-            files = self.files[metadata.hash]
-            self.launches.append(Launch(metadata.name, programs, metadata.num_warps, named, files))
+            files, warps = self.files[metadata.hash], metadata.num_warps
+            lanes = warps * self.target.warp_size
+            self.launches.append(Launch(metadata.name, programs, warps, lanes, named, files))
 
         return launch
 

@@ -4,14 +4,16 @@ They depend on shape, dtype and layout alone: the same input gives the same bits
 them is in benchmarks/NOTES.md, "Triton kernel".
 
     classes   a thread's share
-    < 4096    up to 5 units of a row, less where that leaves the machine without threads: the mask's
+    few       up to 5 units of a row, less where that leaves the machine without threads: the mask's
               draw and a row's addresses are spread over more classes. Programs of 128 threads; up to
               512 threads are one program, which needs no ticket; from half a million on a program
               takes four pieces, and adds its sums once
-    more      8 classes of each block of 1024 of a row, which draws nothing where the mask leaves it
+    many      8 classes of each block of 1024 of a row, which draws nothing where the mask leaves it
               out. Up to 8 blocks a program, fewer while there would be less than 1280 programs
 
-A unit is 4 classes, or with 16-byte loads of a two-byte type 8.
+Few are below 4096; below 65536 where rows are not aligned for 16-byte loads of float32, for there a long
+row's blocks cost more than they spare; below 2048 where each row has its sum. A unit is 4 classes, or with
+16-byte loads of a two-byte type 8.
 
 Sizes may be symbolic (torch.compile): they are compared, never rounded up by arithmetic on bits.
 """
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 THREADS = 128  # of most programs; a short row has at most as many shares where each row has its sum
-LONG = 4096  # classes from which a row is long
+LONG, LONG_UNALIGNED = 4096, 65536  # classes from which a row is long
 MOST_UNITS = 5
 FINISHED = 2048  # sums that the last program of a launch adds
 FILLED = 65536  # 2048 warps of 32: an H100 has 528 schedulers of warps
@@ -74,7 +76,8 @@ def choose_launch(
     """
     calls = 2 if itemsize == 2 and alignment == 8 and classes >= 64 else 1
     vector = min(alignment, 4 * calls)
-    if classes >= LONG or (per_sample and classes > LONG // 2):
+    long = LONG // 2 if per_sample else LONG if alignment >= 4 else LONG_UNALIGNED
+    if classes >= long:
         units = 2 // calls
         blocks = -(-classes // (THREADS * units * 4 * calls))
         enough = filled // 51  # programs: 1280 of THREADS each are all that an H100 runs at a time
