@@ -12,8 +12,8 @@ them is in benchmarks/NOTES.md, "Triton kernel".
               out. Up to 8 blocks a program, fewer while there would be less than 1280 programs
 
 Few are below 4096; below 65536 where rows are not aligned for 16-byte loads of float32, for there a long
-row's blocks cost more than they spare; below 2048 where each row has its sum. A unit is 4 classes, or with
-16-byte loads of a two-byte type 8.
+row's blocks cost more than they spare; below 2048 where each row has its sum. A unit is 4 classes, or
+with 16-byte loads of a two-byte type 8.
 
 Sizes may be symbolic (torch.compile): they are compared, never rounded up by arithmetic on bits.
 """
