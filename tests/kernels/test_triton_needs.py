@@ -32,6 +32,7 @@ def lacking(request, monkeypatch, tmp_path):
 
 
 class OnGpu(torch.Tensor):
+    is_cpu = False
     device = SimpleNamespace(type="cuda")
 
 
