@@ -144,9 +144,11 @@ class _NoisyL2(Function):
         transforms.refuse_second_derivative()
         (grad,) = ctx.saved_tensors  # (S, N, C) or (N, C)
         (grad_output,) = grad_outputs
-        if ctx.on_device and not (_keeps_graph() or needs_registered_op(grad, grad_output)):
+        if torch.compiler.is_compiling() or _keeps_graph():
+            grad = transforms.multiply_by_grad_output(grad, grad_output, ctx.reduction)
+        elif ctx.on_device and _has_memory(grad, grad_output):
             grad = _multiply_on_device(grad, grad_output, ctx.reduction, ctx.dtype)
-        elif torch.compiler.is_compiling() or _keeps_graph() or not _is_one(grad_output):
+        elif not _is_one(grad_output):
             grad = transforms.multiply_by_grad_output(grad, grad_output, ctx.reduction)
         if grad.dtype != ctx.dtype:
             grad = grad.to(ctx.dtype)
@@ -155,6 +157,11 @@ class _NoisyL2(Function):
 
 # `Function.apply` without its look for torch.func, which `noisy_l2` has done: 3 us less a call.
 _apply: Any = super(Function, _NoisyL2).apply
+
+
+def _has_memory(grad: Tensor, grad_output: Tensor) -> bool:
+    """Tell whether a kernel can read both; under is_grads_batched grad_output has no memory."""
+    return torch._C._has_storage(grad_output) and not needs_registered_op(grad, grad_output)
 
 
 def _multiply_on_device(
