@@ -17,6 +17,7 @@ from fastnt.kernels.native import MISSING, PRESENT
 from fastnt.kernels.native.dispatch import functorch_is_active, needs_registered_op
 from fastnt.kernels.noisy_l2 import eager, native, transforms
 from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors, ValueAndGrad
+from fastnt.kernels.noisy_l2.students import one_by_one
 from fastnt.kernels.triton_needs import warn_of_missing
 
 
@@ -93,8 +94,17 @@ def _why_not(impl: str, student: Tensor) -> str | None:
 
 def accepts_numbers(version: ValueAndGrad, student: Tensor, teacher: Tensor) -> bool:
     """Tell whether alpha, sigma, seed and step may stay numbers, and one student's logits (N, C)."""
-    fused = version is native.value_and_grad or version is _triton
-    return fused and not needs_registered_op(student, teacher)
+    return _is_fused(version) and not needs_registered_op(student, teacher)
+
+
+def for_index(version: ValueAndGrad, index: Tensor | None) -> ValueAndGrad:
+    """Return the version as it takes this index, (N,) or (S, N), or None."""
+    own_rows = index is not None and index.dim() == 2
+    return one_by_one(version) if own_rows and _is_fused(version) else version
+
+
+def _is_fused(version: ValueAndGrad) -> bool:
+    return version is native.value_and_grad or version is _triton
 
 
 def view_as(tensor: Tensor, shape: torch.Size) -> Tensor:

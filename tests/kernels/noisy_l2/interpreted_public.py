@@ -66,3 +66,17 @@ def test_the_registered_op():
     same = triton.value_and_grad(Tensors(student, teacher, *noise(), None), Options(*options))
     assert torch.equal(loss, same[0])
     assert torch.equal(grad, same[1])
+
+
+def test_students_with_rows_of_their_own():
+    student, teacher = torch.randn(2, 3, 6, 10)
+    index, given = torch.arange(18).reshape(3, 6) * 7, {"alpha": 0.5, "sigma": 0.6, "seed": 3}
+    together = fastnt.noisy_l2_value_and_grad(
+        student, teacher, **given, index=index, students=True, impl="triton"
+    )
+    for s in range(3):
+        alone = fastnt.noisy_l2_value_and_grad(
+            student[s], teacher[s], **given, index=index[s], impl="triton"
+        )
+        assert torch.equal(together[0][s], alone[0])
+        assert torch.equal(together[1][s], alone[1])
