@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import platformdirs
 
 from fastnt.errors import UserError
 
@@ -27,6 +26,8 @@ def cache_dir() -> Path:
     moved = os.environ.get("FASTNT_CACHE")
     if moved:
         return at_home(moved)
+    import platformdirs  # a machine that sets FASTNT_CACHE can do without
+
     try:
         return platformdirs.user_cache_path("fastnt")
     except RuntimeError as error:

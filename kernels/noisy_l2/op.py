@@ -18,6 +18,7 @@ from fastnt.kernels.native.dispatch import functorch_is_active, needs_registered
 from fastnt.kernels.noisy_l2 import eager, native, transforms
 from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors, ValueAndGrad
 from fastnt.kernels.noisy_l2.students import one_by_one
+from fastnt.kernels.triton_needs import warn_of_missing
 
 
 # Triton and the compiler are imported when they are first used.
@@ -58,7 +59,8 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
                 "cpu" if student.is_cpu else student.device.type
             )  # the type takes a microsecond
             best = IMPLEMENTATIONS.get(_BEST.get(device, "eager"))
-            if best is not None and not isinstance(best, str):
+            lacking = best is _triton and warn_of_missing() is not None
+            if best is not None and not isinstance(best, str) and not lacking:
                 return best
         impl = "eager"
     version = IMPLEMENTATIONS.get(impl)
@@ -140,6 +142,7 @@ class _NoisyL2(Function):
         shape: torch.Size,
     ) -> Tensor:
         ctx.dtype, ctx.shape, ctx.reduction = student.dtype, student.shape, options.reduction
+        ctx.on_device = version is _triton
         options = options.with_grad(transforms.saved_grad_dtype(ctx.dtype))
         loss, grad = version(tensors, options)
         assert grad is not None
@@ -151,7 +154,11 @@ class _NoisyL2(Function):
         transforms.refuse_second_derivative()
         (grad,) = ctx.saved_tensors  # (S, N, C) or (N, C)
         (grad_output,) = grad_outputs
-        if torch.compiler.is_compiling() or _keeps_graph() or not _is_one(grad_output):
+        if torch.compiler.is_compiling() or _keeps_graph():
+            grad = transforms.multiply_by_grad_output(grad, grad_output, ctx.reduction)
+        elif ctx.on_device and _has_memory(grad, grad_output):
+            grad = _multiply_on_device(grad, grad_output, ctx.reduction, ctx.dtype)
+        elif not _is_one(grad_output):
             grad = transforms.multiply_by_grad_output(grad, grad_output, ctx.reduction)
         if grad.dtype != ctx.dtype:
             grad = grad.to(ctx.dtype)
@@ -160,6 +167,26 @@ class _NoisyL2(Function):
 
 # `Function.apply` without its look for torch.func, which `noisy_l2` has done: 3 us less a call.
 _apply: Any = super(Function, _NoisyL2).apply
+
+
+def _has_memory(grad: Tensor, grad_output: Tensor) -> bool:
+    """Tell whether a kernel can read both; under is_grads_batched grad_output has no memory."""
+    return torch._C._has_storage(grad_output) and not needs_registered_op(grad, grad_output)
+
+
+def _multiply_on_device(
+    grad: Tensor, grad_output: Tensor, reduction: str, dtype: torch.dtype
+) -> Tensor:
+    """Return grad times grad_output, in place where dtypes allow: nobody else holds grad."""
+    from fastnt.kernels.noisy_l2 import triton
+
+    if reduction != "none":
+        return triton.multiply(grad, grad_output, dtype)
+    factors = grad_output.reshape(*grad.shape[:-1], 1)
+    return torch.mul(
+        grad, factors, out=grad if grad.dtype == dtype else grad.new_empty(grad.shape, dtype=dtype)
+    )
+
 
 # Tells whether the running backward pass keeps its graph (retain_graph=True) for another one. Then
 # the saved gradient may not be returned itself: whoever gets it may change it in place.
