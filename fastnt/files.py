@@ -17,6 +17,7 @@ from typing import Any
 import filelock
 
 from fastnt.errors import UserError
+from fastnt.paths import at_home, is_text
 
 DEFLATE = 1032  # DEFLATE expands a byte to at most so many
 
@@ -25,6 +26,8 @@ def cache_dir() -> Path:
     """Return the folder for downloads, .beton files, logits and teachers; ``FASTNT_CACHE`` sets it."""
     moved = os.environ.get("FASTNT_CACHE")
     if moved:
+        if not is_text(moved):
+            raise UserError(f"FASTNT_CACHE is {moved!r}, which is not UTF-8; name another folder")
         return at_home(moved)
     import platformdirs  # a machine that sets FASTNT_CACHE can do without
 
@@ -32,19 +35,8 @@ def cache_dir() -> Path:
         return platformdirs.user_cache_path("fastnt")
     except RuntimeError as error:
         raise UserError(
-            "this user has no home folder, and HOME is not set; let FASTNT_CACHE name a folder for the "
-            "cache"
+            "there is no home folder; let FASTNT_CACHE name one for the cache"
         ) from error
-
-
-def at_home(path: str | Path) -> Path:
-    """Return a path with the home folder for a ``~`` at its beginning, if that is known."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises there
-
-
-def real_path(path: Path) -> Path:
-    """Return the absolute path without symbolic links; one that leads round in a circle stays."""
-    return Path(os.path.realpath(path))  # Path.resolve raises there
 
 
 _UMASK = os.umask(0o022)  # reading the umask means setting it

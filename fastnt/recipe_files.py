@@ -17,7 +17,8 @@ from fastnt.config import DATASETS, ENTRIES, FIELDS, Recipe
 from fastnt.data import own
 from fastnt.errors import UserError
 from fastnt.factory import is_factory, is_own_teacher
-from fastnt.files import at_home, parse_json, real_path
+from fastnt.files import parse_json
+from fastnt.paths import at_home, real_path
 from fastnt.trust import NOTHING, Trust
 
 _EXPECTED: dict[Any, str] = {

@@ -22,6 +22,7 @@ from fastnt.cli.report import report
 from fastnt.cli.study import study
 from fastnt.cli.train import train
 from fastnt.errors import Interrupted, UserError
+from fastnt.paths import is_text
 
 app = typer.Typer(
     name="fastnt",
@@ -67,8 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [_at_home(text) for text in (sys.argv[1:] if arguments is None else arguments)]
     # It speaks of its fonts and of a home folder that it cannot write to.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    if nul := [text for text in arguments if "\0" in text]:
-        _fail(f"{nul[0]!r} holds a NUL, which no name may hold; leave it out")
+    for text in arguments:
+        if "\0" in text or not is_text(text):
+            _fail(
+                f"{text!r} is no name that files may have (a NUL, or no UTF-8); rename or mend it"
+            )
     command = typer.main.get_command(app)
     _hide_types_of_flags(command)
     try:

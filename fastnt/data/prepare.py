@@ -19,7 +19,8 @@ from fastnt.data.sources import (
 )
 from fastnt.data.split import Split, open_split, read_sidecar, sidecar, write_split
 from fastnt.errors import UserError
-from fastnt.files import at_home, cache_dir, locked, sweep
+from fastnt.files import cache_dir, locked, sweep
+from fastnt.paths import at_home
 
 
 @dataclass(frozen=True)

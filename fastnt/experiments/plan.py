@@ -9,7 +9,7 @@ import numpy as np
 from fastnt.experiments.results import DATABASE
 from fastnt.experiments.store import Row, Store
 from fastnt.experiments.study import Study
-from fastnt.files import real_path
+from fastnt.paths import real_path
 from fastnt.statistics import smallest_effect
 
 

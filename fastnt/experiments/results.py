@@ -14,7 +14,7 @@ from fastnt.errors import UserError
 from fastnt.experiments.store import Row, Store, unpack
 from fastnt.experiments.study import Study
 from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
-from fastnt.files import real_path
+from fastnt.paths import real_path
 
 DATABASE = "results.sqlite"
 # After which epoch a student is judged: the last, or the one with the lowest held-out error.

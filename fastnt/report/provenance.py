@@ -6,7 +6,7 @@ from typing import Any
 from fastnt.config import FIELDS, Recipe
 from fastnt.experiments.named import PAPER_DATA
 from fastnt.experiments.results import StudyResults
-from fastnt.files import real_path
+from fastnt.paths import real_path
 from fastnt.report.table_files import Column, Table
 
 # What sections 4 and 5 of the paper state; the paper says nothing about the other keys.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fastnt.data import own
 from fastnt.data.sources import SOURCES
-from fastnt.files import real_path
+from fastnt.paths import real_path
 from fastnt.report.sentences import error_interval
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.predictions import Predictions

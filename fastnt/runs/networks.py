@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastnt.data.prepare import list_prepared, open_dataset
 from fastnt.errors import UserError
-from fastnt.files import real_path
+from fastnt.paths import real_path
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.resume import open_same_data
 from fastnt.runs.summary import Networks

@@ -1,0 +1,19 @@
+"""Paths as users give them."""
+
+import os
+from pathlib import Path
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a name is UTF-8; safetensors opens no file of another name."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def at_home(path: str | Path) -> Path:
+    """Return a path with the home folder for a ``~`` at its beginning, if that is known."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises there
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path without symbolic links; one that leads round in a circle stays."""
+    return Path(os.path.realpath(path))  # Path.resolve raises there
