@@ -12,6 +12,7 @@ from fastnt.data.sources import SOURCES
 from fastnt.report.sentences import difference_text, error_interval, percents
 from fastnt.training.display import name_phase
 from fastnt.training.profile import Section
+from fastnt.training.progress import PHASES
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
@@ -37,7 +38,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     ):
         table.add_column(column, justify="right", no_wrap=True)
     several = {f"teacher-{i}": row for i, row in enumerate(summary.get("teachers", []), start=1)}
-    for phase, row in (several | {p: summary[p] for p in ("teacher", "clean", "noisy")}).items():
+    for phase, row in (several | {p: summary[p] for p in PHASES if p in summary}).items():
         speed = timings.get(f"{phase}_images_per_second")
         seconds = timings.get(f"{phase}_seconds")
         table.add_row(
@@ -53,12 +54,13 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     if (difference := difference_text(summary)) is not None:
         console.print(difference, soft_wrap=True)
     others = ", ".join(
-        f"{name} {timings[f'{name}_seconds']:.1f} s" for name in ("prepare", "logits", "evaluation")
+        f"{name} {timings[f'{name}_seconds']:.1f} s"
+        for name in ("prepare", "logits", "evaluation")
+        if f"{name}_seconds" in timings
     )
-    console.print(
-        f"Besides: {others}. The run is in {folder}, its picture {folder / 'curves.png'}",
-        soft_wrap=True,
-    )
+    picture = folder / "curves.png"
+    its = f", its picture {picture}" if picture.exists() else ""
+    console.print(f"Besides: {others}. The run is in {folder}{its}", soft_wrap=True, markup=False)
 
 
 def print_profile(sections: Sequence[Section], title: str) -> None:

@@ -1,6 +1,8 @@
 """``fastnt train``: a teacher and its two students, end to end."""
 
 import json
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +14,7 @@ _PLACE, _RECIPE = "Where to compute, read and write", "What to compute (over the
 
 
 def train(
+    context: typer.Context,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -161,10 +164,13 @@ def train(
             help="Show where a step's time goes, and write trace.json (Chrome's format).",
         ),
     ] = False,
-    tensorboard: Annotated[
-        bool,
-        typer.Option("--tensorboard", help="Also write each epoch for TensorBoard, in the run."),
-    ] = False,
+    log: Annotated[
+        Literal["tensorboard", "wandb"] | None,
+        typer.Option(
+            help="Also write each epoch for tensorboard or wandb, in the run's folder.",
+            metavar="NAME",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -173,6 +179,14 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = False,
+    only: Annotated[
+        Literal["teacher", "clean", "noisy"] | None,
+        typer.Option(
+            help="Train the teacher alone, or one student and its teacher.",
+            metavar="NETWORK",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
@@ -186,13 +200,13 @@ def train(
     """
     from rich.console import Console
 
-    from fastnt.cli.plan import look_at_data, look_at_student, print_plan
+    from fastnt.cli.plan import look, print_plan
     from fastnt.cli.table import print_profile, print_summary
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
     from fastnt.factory import is_own_teacher
     from fastnt.recipe_files import load_recipe
     from fastnt.report.curves import draw_curves
-    from fastnt.report.tensorboard import TensorBoard
+    from fastnt.report.loggers import open_logger
     from fastnt.runs.resume import Plan, new_run, resumed_run
     from fastnt.runs.run import Run
     from fastnt.training.compute import choose_compute
@@ -217,7 +231,8 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
-    again = {"--deterministic": deterministic, "--profile": profile, "--tensorboard": tensorboard}
+    again = {"--deterministic": deterministic, "--profile": profile}
+    again |= {f"--log={log}": log is not None}
     given = {key: value for key, value in flags.items() if value is not None}
     taken = given if dataset is None else given | {"dataset": dataset}
     overrides = assignments(set_ or [], taken) | given
@@ -230,11 +245,17 @@ def train(
     def choose() -> Device:
         if resume:
             plan = resumed_run(
-                runs_dir, run, dataset=dataset, config=config, overrides=overrides, trust=trust
+                runs_dir,
+                run,
+                dataset=dataset,
+                config=config,
+                overrides=overrides,
+                only=only,
+                trust=trust,
             )
         else:
             recipe = load_recipe(dataset, config, overrides, trust=trust)
-            plan = new_run(recipe, runs_dir, run)
+            plan = new_run(recipe, runs_dir, run, only)
         plans.append(plan)
         return plan.device(device)
 
@@ -244,16 +265,16 @@ def train(
         silent = quiet or json_ or not ranks.is_rank_0
         if dry_run:
             if ranks.is_rank_0:
-                recipe, found = plan.recipe, look_at_data(plan.recipe, data_dir)
-                network = look_at_student(recipe, found) if found else None
                 compute = plan.compute(asked, amp=amp, compile=compile_)
-                print_plan(recipe, compute, plan.folder.path, found, network, Console())
+                print_plan(plan, compute, look(plan, compute, data_dir), Console())
             return
         if plan.resume and plan.folder.finished and ranks.is_rank_0:
             typer.echo(f"{plan.folder.path} is finished; this is what it found", err=True)
-        with choose_progress(quiet=silent) as progress:
-            if tensorboard and ranks.is_rank_0:
-                progress = Several(progress, TensorBoard(plan.folder.tensorboard))
+        with ExitStack() as stack:
+            progress = stack.enter_context(choose_progress(quiet=silent))
+            if log is not None and ranks.is_rank_0:
+                logger = open_logger(log, plan.folder.path, asdict(plan.recipe), stack)
+                progress = Several(progress, logger)
             current = Run(
                 plan,
                 plan.compute(asked, amp=amp, compile=compile_),
@@ -261,17 +282,13 @@ def train(
                 data_dir=data_dir,
                 quiet=silent,
                 profiled=profile,
+                command_line=context.obj or "",
                 flags=tuple(flag for flag, given in again.items() if given),
                 trust=trust,
             )
             if not silent:
-                current.tell = lambda dataset, network: print_plan(
-                    plan.recipe,
-                    current.compute,
-                    plan.folder.path,
-                    dataset,
-                    network,
-                    Console(stderr=True),
+                current.tell = lambda ahead: print_plan(
+                    plan, current.compute, ahead, Console(stderr=True)
                 )
             summary = current.execute(draw_curves)
     if not ranks.is_rank_0:

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastnt.errors import UserError
 from fastnt.report.differences import differences, differences_text, noise_label
-from fastnt.report.runs import STUDENTS, SavedRun
+from fastnt.report.runs import SavedRun
 from fastnt.report.sentences import difference_text, error_text
 from fastnt.report.style import COLOURS, dress, run_look, save, scale
-from fastnt.training.progress import EpochRecord
+from fastnt.training.progress import STUDENTS, EpochRecord
 
 _LINES: dict[str, Any] = {"clean": (0, (4, 2)), "noisy": "-"}  # where colours stand for runs
 _MARKED = 16  # markers a line at most
@@ -140,6 +140,7 @@ def _legend(runs: Sequence[SavedRun], *, several_datasets: bool) -> list[Any]:
                 ("clean", "clean teacher"),
                 ("noisy", f"noisy teacher ({noise_label(run)})"),
             )
+            if phase in run.phases
         ]
         if run.of_phase("teacher"):
             look = {"color": COLOURS["teacher"], "linestyle": ":", "linewidth": 1.8}

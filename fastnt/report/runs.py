@@ -10,9 +10,7 @@ from fastnt.data.sources import SOURCES
 from fastnt.report.sentences import error_interval
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.predictions import Predictions
-from fastnt.training.progress import PHASES, EpochRecord
-
-STUDENTS = ("clean", "noisy")
+from fastnt.training.progress import STUDENTS, EpochRecord
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class SavedRun:
     records: list[EpochRecord]  # in the order of training
     summary: dict[str, Any] | None  # None until the run has finished
     predictions: Predictions | None  # of its networks, where the folder keeps them
+    planned: tuple[str, ...]  # the networks that it trains
 
     @property
     def dataset(self) -> str:
@@ -46,7 +45,7 @@ class SavedRun:
     def phases(self) -> list[str]:
         """The networks that were trained, or are to be."""
         named = [name for name, value in (self.summary or {}).items() if isinstance(value, dict)]
-        return named or list(dict.fromkeys([*PHASES, *(record.phase for record in self.records)]))
+        return named or list(dict.fromkeys([*self.planned, *(r.phase for r in self.records)]))
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,7 @@ def _read_run(folder: Path, name: str) -> SavedRun:
         records=files.metrics.read(),
         summary=files.summary() if files.finished else None,
         predictions=files.predictions() if files.finished else None,
+        planned=files.phases(),
     )
 
 

@@ -57,7 +57,8 @@ def counts_text(
 
 def difference_text(summary: Mapping[str, Any]) -> str | None:
     """Say what the difference between a run's two students means; None where none was counted."""
-    clean, noisy, p = summary["clean"], summary["noisy"], summary.get("mcnemar_p")
+    clean, noisy = summary.get("clean", {}), summary.get("noisy", {})
+    p = summary.get("mcnemar_p")
     if p is None or "test_wrong" not in clean or "test_wrong" not in noisy:
         return None
     text = counts_text(

@@ -178,10 +178,13 @@ def train(
     trainer = Trainer(
         step,
         data.training_loader(schedule.batch_size, schedule.seed),
-        lambda: evaluate(model, data.validation, held_out_loss, compute.precision),
+        lambda: evaluate(
+            model, data.validation, held_out_loss, compute.precision, course.progress.advance
+        ),
         schedule,
         course.progress,
         profile,
+        held_out=data.validation.rows,
     )
     with profile or nullcontext():
         return keeper.train(trainer)

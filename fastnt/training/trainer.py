@@ -41,9 +41,12 @@ class Trainer:
         schedule: Schedule,
         progress: Progress,
         profile: StepProfile | None = None,
+        held_out: int = 0,
     ) -> None:
+        """Train as ``schedule`` says; ``validate`` evaluates ``held_out`` images after each epoch."""
         self.step, self.schedule, self._profile = step, schedule, profile
         self._loader, self._validate, self._progress = loader, validate, progress
+        self._held_out = held_out
         self.epoch = self.batch = 0
         self.seconds = 0.0  # of this epoch's training so far
 
@@ -56,8 +59,9 @@ class Trainer:
         Raises:
             Diverged: the loss is not finite any more.
         """
-        self._progress.begin(self.schedule.phase, self.schedule.epochs, self._loader.rows)
-        self._progress.advance(self._images_done())
+        images = self._loader.rows + self._held_out
+        done = self.epoch * images + min(self.batch * self._loader.batch_size, self._loader.rows)
+        self._progress.begin(self.schedule.phase, self.schedule.epochs, images, done)
         while self.epoch < self.schedule.epochs:
             yield self._train_epoch(after_step)
 
@@ -157,8 +161,3 @@ class Trainer:
                 "changed; restore it, or begin a new run without --resume"
             )
         self.epoch, self.batch, self.seconds = epoch, batch, seconds
-
-    def _images_done(self) -> int:
-        return self.epoch * self._loader.rows + min(
-            self.batch * self._loader.batch_size, self._loader.rows
-        )

@@ -1,8 +1,10 @@
 """What a watcher of a training sees: bars, lines, nothing, TensorBoard's files."""
 
+import builtins
 import io
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from rich.console import Console
 
 from fastnt.cli import main
 from fastnt.report.tensorboard import SCALARS, TensorBoard
-from fastnt.training.display import Bars, Lines, Several, Silent
-from fastnt.training.progress import EpochRecord, Progress
+from fastnt.training.display import Bars, Lines, Several, Silent, choose_progress
+from fastnt.training.progress import EpochRecord, Part, Progress
+from fastnt.training.time_left import TimeLeft, duration
 
 TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
 
@@ -27,8 +30,11 @@ class Remembering:
 
     told: list[object] = field(default_factory=list)
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
-        self.told.append((phase, epochs, images))
+    def expect(self, parts: Sequence[Part]) -> None:
+        self.told.append(parts)
+
+    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
+        self.told.append((phase, epochs, images, done))
 
     def advance(self, images: int) -> None:
         self.told.append(images)
@@ -48,11 +54,11 @@ def _terminal(width: int = 80) -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
 
 
-def _last_line(console: Console, bars: Bars) -> str:
+def _last_line(console: Console, bars: Bars, word: str = "epoch") -> str:
     bars.stop()
     assert isinstance(console.file, io.StringIO)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
-    return [line for line in re.split(r"[\r\n]+", plain) if "epoch" in line][-1]
+    return [line for line in re.split(r"[\r\n]+", plain) if word in line][-1]
 
 
 def test_a_bar_shows_epoch_error_speed_and_time_left_on_one_line() -> None:
@@ -87,6 +93,94 @@ def test_a_finished_bar_keeps_the_speed_of_its_last_epoch() -> None:
     assert "epoch 2/2" in line
     assert "4,321 images/s" in line
     assert "left" not in line
+
+
+def test_a_bar_goes_on_where_a_resumed_training_stands() -> None:
+    console = _terminal()
+    bars = Bars(console)
+    bars.begin("clean", 4, 100, done=250)
+    assert "epoch 3/4" in _last_line(console, bars)
+
+
+def test_the_evaluation_is_a_bar_without_epochs() -> None:
+    console = _terminal()
+    bars = Bars(console)
+    bars.begin("evaluation", 1, 100)
+    bars.advance(50)
+    line = _last_line(console, bars, "evaluation")
+    assert "epoch" not in line
+    assert "left" in line
+
+
+class Clock:
+    """A clock that is set by hand, in seconds."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_time_left_is_that_of_all_parts() -> None:
+    clock = Clock()
+    left = TimeLeft(clock)
+    assert left.seconds() is None
+    left.expect([Part("teacher", 100, 4.0), Part("clean", 200, 1.0), Part("noisy", 200, 1.0)])
+    left.begin("teacher")
+    clock.now = 20.0
+    left.advance(50)
+    # 50 images of the teacher's at 0.4 s, and 400 of a quarter of its arithmetic.
+    assert left.seconds() == pytest.approx(20 + 400 * 0.1)
+    left.begin("clean")
+    clock.now = 40.0
+    left.advance(100)
+    assert left.seconds() == pytest.approx(300 * 0.2)  # as measured now
+    assert left.fraction() == pytest.approx((400 + 100) / 800)
+    left.begin("noisy", done=150)  # resumed: what was done before tells nothing of the speed
+    assert left.seconds() == pytest.approx(50 * 0.2)
+    left.advance(50)
+    assert left.fraction() == 1
+
+
+def test_a_part_that_is_not_needed_is_passed_over() -> None:
+    left = TimeLeft(Clock())
+    left.expect([Part("teacher", 100, 4.0), Part("logits", 100, 1.0), Part("clean", 300, 1.0)])
+    left.begin("clean")
+    assert left.fraction() == pytest.approx(500 / 800)
+
+
+def test_durations_are_read_as_clocks_are() -> None:
+    assert [duration(s) for s in (0.4, 59.6, 754, 3900)] == ["0:00", "1:00", "12:34", "1:05:00"]
+
+
+def test_bars_and_lines_show_the_time_left_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("fastnt.training.time_left.time.monotonic", clock)
+    console, plain = _terminal(), Console(file=io.StringIO(), width=200)
+    bars, lines = Bars(console), Lines(plain)
+    for watcher in (bars, lines):
+        watcher.expect([Part("clean", 200, 1.0), Part("noisy", 200, 1.0)])
+        watcher.begin("clean", 2, 100)
+        clock.now += 10.0
+        watcher.advance(100)
+        watcher.end_epoch(_record(1, "clean"))
+    assert isinstance(plain.file, io.StringIO)
+    assert plain.file.getvalue().endswith("4,321 images/s, in all 0:30 left\n")
+    line = _last_line(console, bars, "all")
+    assert "1:00 left" in line
+    assert "left" in line
+    assert "images/s" not in line
+    assert len(line) <= 80
+
+
+def test_a_notebook_gets_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = type("ZMQInteractiveShell", (), {})
+    monkeypatch.setattr(builtins, "get_ipython", shell, raising=False)
+    with choose_progress(quiet=False) as progress:
+        assert isinstance(progress, Bars)
+    monkeypatch.undo()
+    with choose_progress(quiet=False) as progress:  # pytest's stderr is no terminal
+        assert isinstance(progress, Lines)
 
 
 def test_lines_are_plain() -> None:
@@ -153,7 +247,7 @@ def test_train_writes_for_tensorboard_when_asked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="0"):
-        main(["train", "--run", "a", "--tensorboard", "--quiet", *TINY])
+        main(["train", "--run", "a", "--log", "tensorboard", "--quiet", *TINY])
     for phase in ("teacher", "clean", "noisy"):
         assert set(_scalars(Path("runs/a/tensorboard") / phase)) == set(SCALARS)
 
@@ -166,8 +260,8 @@ def test_without_the_package_nothing_is_trained(
     for name in [n for n in sys.modules if n.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit, match="2"):
-        main(["train", "--tensorboard", *TINY])
+        main(["train", "--log", "tensorboard", *TINY])
     error = capsys.readouterr().err
-    assert error.startswith("fastnt: error: --tensorboard needs the package tensorboard")
+    assert error.startswith("fastnt: error: --log tensorboard needs the package tensorboard")
     assert error.count("\n") == 1
     assert not Path("runs").exists()
