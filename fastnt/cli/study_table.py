@@ -81,10 +81,12 @@ def show_plan(folder: Path, study: "Study") -> None:
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
-    say(f"{study.title}: {plan.points} students in {folder}")
+    trained = f", {plan.trained} of them trained" if plan.trained else ""
+    say(f"{study.title}: {plan.points} students in {folder}{trained}")
     for setting in study.settings:
         say(f"  {setting.name}")
-    say(f"{study.seeds} seeds of {len(study.settings)} settings, {plan.epochs:,} epochs in all")
+    left = "left" if plan.trained else "in all"
+    say(f"{study.seeds} seeds of {len(study.settings)} settings, {plan.epochs:,} epochs {left}")
     if plan.hours is not None:
         say(f"about {_time(plan.hours)} of one process, at the speed of earlier students here")
     if plan.smallest is None:

@@ -17,17 +17,22 @@ class Plan:
     """What a study asks for."""
 
     points: int
-    epochs: int  # of all points together
-    hours: float | None  # of one process; None where no student of the same kind was trained
+    trained: int  # of these
+    epochs: int  # of all points that are not trained yet
+    hours: float | None  # of one process for these; None where no student of the kind was trained
     smallest: float | None  # difference that it could see, a fraction; None where not known
 
 
 def plan_study(folder: Path, study: Study) -> Plan:
     """Reckon a study from the points of the same data set and student beside ``folder``."""
-    points = study.points()
-    epochs = sum(point.recipe.epochs for point in points)
     path = folder.parent / DATABASE
-    rows = Store(path).rows("SELECT * FROM points WHERE error IS NULL") if path.exists() else []
+    rows, trained = [], set()
+    if path.exists():
+        rows = Store(path).rows("SELECT * FROM points WHERE error IS NULL")
+        trained = _trained(Store(path), folder.resolve().name)
+    points = study.points()
+    missing = [point for point in points if (point.setting, point.seed) not in trained]
+    epochs = sum(point.recipe.epochs for point in missing)
     kin = [(row, recipe) for row in rows if _is_kin(recipe := json.loads(row["recipe"]), study)]
     seconds = [row["seconds"] / recipe["epochs"] for row, recipe in kin]
     hours = float(np.median(seconds)) * epochs / 3600 if seconds else None
@@ -35,7 +40,17 @@ def plan_study(folder: Path, study: Study) -> Plan:
     seen = None
     if deviation is not None and study.seeds > 1:
         seen = smallest_effect(deviation, study.seeds)
-    return Plan(len(points), epochs, hours, seen)
+    return Plan(len(points), len(points) - len(missing), epochs, hours, seen)
+
+
+def _trained(store: Store, study: str) -> set[tuple[str, int]]:
+    """Setting and seed of the points of a study that was begun and that are trained."""
+    rows = store.rows(
+        "SELECT setting, seed FROM study_points JOIN points USING (key, seed) "
+        "WHERE study = ? AND error IS NULL",
+        study,
+    )
+    return {(row["setting"], row["seed"]) for row in rows}
 
 
 def _is_kin(recipe: Row, study: Study) -> bool:

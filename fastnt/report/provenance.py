@@ -115,7 +115,8 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
     lines = [
         (
             "Command",
-            f"fastnt study {results.folder.name} (study.toml there says all that was asked)",
+            f"fastnt study {'/'.join(results.folder.resolve().parts[-2:])} "
+            "(study.toml there says all that was asked)",
         ),
         ("Trainings", f"{trained} of {len(study.points())}; the first began {dates[0]}"),
         ("Last training", f"begun {dates[-1]}"),

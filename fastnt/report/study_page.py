@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file that needs nothing else, and its tables as files beside it."""
+"""The page of a study: one HTML file that needs nothing else; tables and main figures beside it."""
 
 import json
 from importlib import resources
@@ -24,7 +24,10 @@ from fastnt.report.table_files import Column, Table
 
 
 def write_study_page(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write ``index.html`` and each table as .csv, .md and .tex; return the page's path.
+    """Write ``index.html``, each table as .csv, .md and .tex, ``main.svg`` and ``differences.svg``.
+
+    Returns:
+        The page's path.
 
     The same database gives the same bytes, where the test images are equally at hand.
 
@@ -48,9 +51,12 @@ def write_page(results: StudyResults, best: Analysis, output: str | Path | None 
     """
     output = Path(output) if output is not None else results.folder / "report"
     page = _page(results, best, analyse(results, "last"))
-    for table in page.values():
-        if isinstance(table, Table) and table.rows:
-            table.write(output)
+    for part in page.values():
+        if isinstance(part, Table) and part.rows:
+            part.write(output)
+    for picture in (page["main"], page["forest"]):
+        if picture is not None:
+            write_text(output / f"{picture.name}.svg", picture.file)
     path = output / "index.html"
     write_text(path, _render(page))
     return path

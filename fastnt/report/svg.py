@@ -24,6 +24,7 @@ _CSS = {
     ORANGE: "var(--orange)",
     GREY: "var(--grey)",
 }
+_FONT = re.compile(r"(font: [^;\"]*?px) [^;\"]*")
 WIDTH = 4.8  # inches: on a telephone the text of a figure is as large as that of a footnote
 
 _STYLE: dict[str, Any] = {
@@ -64,6 +65,7 @@ class Picture:
     title: str = ""
     caption: str = ""
     width: int = 0  # in the page, CSS pixels at most
+    file: str = ""  # the figure as a file of its own: dark on white, for papers and slides
 
 
 def draw(
@@ -91,9 +93,16 @@ def draw(
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return Picture(
-        name, _inline(file.getvalue(), name, title), title, caption, round(size[0] * 118)
-    )
+    svg = file.getvalue()
+    width = round(size[0] * 118)
+    return Picture(name, _inline(svg, name, title), title, caption, width, _alone(svg))
+
+
+def _alone(svg: str) -> str:
+    """Put a white ground behind a figure, and let the reader's own fonts write its text."""
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    svg = re.sub(r"<svg[^>]*>", lambda found: f"{found[0]}\n {ground}", svg, count=1)
+    return _FONT.sub(r"\1 system-ui, sans-serif", svg)
 
 
 def _inline(svg: str, name: str, title: str) -> str:
@@ -108,7 +117,7 @@ def _inline(svg: str, name: str, title: str) -> str:
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'xlink:href="#|href="#', f'href="#{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-")
-    svg = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 system-ui, sans-serif", svg)
+    svg = _FONT.sub(r"\1 system-ui, sans-serif", svg)
     for colour, css in _CSS.items():
         svg = svg.replace(colour, css)
     return re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # the page has it, once

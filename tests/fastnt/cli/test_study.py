@@ -46,7 +46,8 @@ def test_a_study_ends_with_its_table_its_verdict_and_its_page(
 
     assert call("--over", "sigma=0.6,0.9", "--seeds", "5", *SMALL, "--dry-run") == 0
     out, _ = capsys.readouterr()
-    assert "15 students in studies/sigma-digits" in out
+    assert "15 students in studies/sigma-digits, 8 of them trained" in out
+    assert "5 seeds of 3 settings, 14 epochs left" in out
     assert "points on would be seen (80 % power)" in out
     assert "of one process, at the speed of earlier students here" in out
 

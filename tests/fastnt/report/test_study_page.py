@@ -1,12 +1,14 @@
 """The page of a study: every part is there, it needs nothing else, and it is sound for any study."""
 
 import html.parser
+import importlib.util
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from matplotlib.figure import Figure
@@ -107,6 +109,11 @@ def test_the_page_has_every_part_and_loads_nothing(whole: Path):
     for table in ("settings", "settings-last", "teachers", "networks", "recipe", "noise"):
         for suffix in ("csv", "md", "tex"):
             assert (path.parent / f"{table}.{suffix}").stat().st_size > 40
+    for figure in ("main", "differences"):
+        svg = ElementTree.parse(path.parent / f"{figure}.svg").getroot()
+        words = {"".join(part.itertext()).strip() for part in svg.iter()}
+        assert {"main": "0.6", "differences": "sigma 0.6"}[figure] in words
+        assert "var(" not in (path.parent / f"{figure}.svg").read_text()  # no page's style sheet
 
 
 def test_the_same_database_gives_the_same_bytes(whole: Path, tmp_path: Path):
@@ -115,6 +122,22 @@ def test_the_same_database_gives_the_same_bytes(whole: Path, tmp_path: Path):
     assert files == sorted(path.name for path in second.parent.iterdir())
     for name in files:
         assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes()
+
+
+def test_a_published_study_is_the_study(whole: Path, tmp_path: Path):
+    path = Path(__file__).parents[3] / "docs" / "publish.py"
+    spec = importlib.util.spec_from_file_location("publish", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for _ in range(2):  # over what is there, too
+        script.publish(whole.parent, tmp_path / "published")
+    copy = tmp_path / "published" / whole.name
+    names = {"report", "study.toml", "teacher.safetensors"}
+    assert {path.name for path in copy.iterdir()} == names
+    ours, theirs = fastnt.load_study(copy).records, fastnt.load_study(whole).records
+    assert [r["key"] for r in ours] == [r["key"] for r in theirs]
 
 
 def _settings(**changes: dict[str, Any]) -> tuple[Setting, ...]:

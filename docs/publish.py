@@ -1,0 +1,38 @@
+"""Copies the studies of a folder to docs/studies: one compact database, definitions, teachers, pages.
+
+Run it at any time, also while they are trained: ``python docs/publish.py studies``.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from fastnt.experiments.results import DATABASE, STUDY_FILE
+from fastnt.experiments.store import Store
+from fastnt.report.study_page import write_study_page
+
+PUBLISHED = Path(__file__).parent / "studies"
+
+
+def publish(studies: Path, published: Path = PUBLISHED) -> None:
+    """Replace the database in ``published``, and each study's folder that ``studies`` has.
+
+    Raises:
+        UserError: the database is damaged, or a study has no trained student yet.
+    """
+    published.mkdir(parents=True, exist_ok=True)
+    copy = published / f"{DATABASE}.part"
+    copy.unlink(missing_ok=True)
+    Store(studies / DATABASE).copy_to(copy)
+    copy.replace(published / DATABASE)
+    for definition in sorted(studies.glob(f"*/{STUDY_FILE}")):
+        folder = published / definition.parent.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for path in (definition, *sorted(definition.parent.glob("*.safetensors"))):
+            shutil.copy(path, folder)
+        print(write_study_page(folder))
+
+
+if __name__ == "__main__":
+    publish(Path(sys.argv[1]))
