@@ -175,7 +175,7 @@ class _Fractions(Silent):
     def __init__(self, key: str, tell: Tell) -> None:
         self._key, self._tell, self._epochs = key, tell, 1
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         self._epochs = epochs
 
     def end_epoch(self, record: EpochRecord) -> None:

@@ -41,7 +41,7 @@ class TensorBoard(Silent):
         self._folder, self._epochs = folder, 0
         self._writer: Any = None
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Remember when the phase ends."""
         self._epochs, self._writer = epochs, None
 

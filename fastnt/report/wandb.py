@@ -39,7 +39,7 @@ class WandB(Silent):
         self._wandb, self._folder, self._recipe = wandb, folder, recipe
         self._run: Any = None
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Begin the run, or go on with the one that this folder was logged as."""
         if self._run is None:
             before = sorted(self._folder.glob("wandb/*run-*-*"))

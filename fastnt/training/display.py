@@ -34,10 +34,13 @@ class Silent:
     def expect(self, parts: Sequence[Part]) -> None:
         """Ignore."""
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Ignore."""
 
     def advance(self, images: int) -> None:
+        """Ignore."""
+
+    def evaluated(self, images: int) -> None:
         """Ignore."""
 
     def end_epoch(self, record: EpochRecord) -> None:
@@ -55,16 +58,18 @@ class Lines(Silent):
         """Say from now on how long all parts still take."""
         self._left.expect(parts)
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Remember how many epochs there are; a pass without epochs has its line here."""
         self._epochs = epochs
-        self._left.begin(phase, done)
+        self._left.begin(phase, done + done // images * held_out)
         if phase in ONE_PASS:
             self._print(f"{NAMES[phase]}: one pass over {images:,} images")
 
     def advance(self, images: int) -> None:
         """Count the images."""
         self._left.advance(images)
+
+    evaluated = advance
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Print the epoch's figures."""
@@ -102,14 +107,17 @@ class Bars(Silent):
         self._left.expect(parts)
         self._bars.update(self._all, visible=True)
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Start the phase's bar."""
         self._bars.start()  # not before: data may be prepared with a display of their own
-        self._left.begin(phase, done)
+        passed = done + done // images * held_out
+        self._left.begin(phase, passed)
         self._epochs = epochs
         now = 1 + done // images
         epoch = "" if phase in ONE_PASS else f"epoch {min(now, epochs)}/{epochs}"
-        self._task = self._add(NAMES[phase], epochs * images, epoch=epoch, completed=done)
+        self._task = self._add(
+            NAMES[phase], epochs * (images + held_out), epoch=epoch, completed=passed
+        )
         self.advance(0)
 
     def advance(self, images: int) -> None:
@@ -117,6 +125,8 @@ class Bars(Silent):
         self._left.advance(images)
         self._bars.advance(self._task, images)
         self._bars.update(self._all, completed=self._left.fraction())
+
+    evaluated = advance
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Show the epoch's error, and its speed if it was the last."""
@@ -170,15 +180,20 @@ class Several:
         for watcher in self._watchers:
             watcher.expect(parts)
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Tell them all."""
         for watcher in self._watchers:
-            watcher.begin(phase, epochs, images, done)
+            watcher.begin(phase, epochs, images, held_out, done)
 
     def advance(self, images: int) -> None:
         """Tell them all."""
         for watcher in self._watchers:
             watcher.advance(images)
+
+    def evaluated(self, images: int) -> None:
+        """Tell them all."""
+        for watcher in self._watchers:
+            watcher.evaluated(images)
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Tell them all."""

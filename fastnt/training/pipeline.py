@@ -179,7 +179,7 @@ def train(
         step,
         data.training_loader(schedule.batch_size, schedule.seed),
         lambda: evaluate(
-            model, data.validation, held_out_loss, compute.precision, course.progress.advance
+            model, data.validation, held_out_loss, compute.precision, course.progress.evaluated
         ),
         schedule,
         course.progress,

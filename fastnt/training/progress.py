@@ -37,14 +37,17 @@ class Progress(Protocol):
     def expect(self, parts: Sequence[Part]) -> None:
         """These phases are to come, in this order; one that is not needed is passed over."""
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
-        """A phase of ``epochs`` epochs over ``images`` images each begins.
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
+        """A phase of ``epochs`` epochs begins: each over ``images``, and evaluated on ``held_out``.
 
-        Held-out images count too. A resumed training has ``done`` images behind it.
+        A training that is resumed has ``done`` images behind it.
         """
 
     def advance(self, images: int) -> None:
-        """So many more images were trained on, or evaluated."""
+        """So many more images were trained on, or passed through a network that is not trained."""
+
+    def evaluated(self, images: int) -> None:
+        """So many more held-out images were evaluated."""
 
     def end_epoch(self, record: EpochRecord) -> None:
         """An epoch ended."""

@@ -59,9 +59,9 @@ class Trainer:
         Raises:
             Diverged: the loss is not finite any more.
         """
-        images = self._loader.rows + self._held_out
-        done = self.epoch * images + min(self.batch * self._loader.batch_size, self._loader.rows)
-        self._progress.begin(self.schedule.phase, self.schedule.epochs, images, done)
+        rows, schedule = self._loader.rows, self.schedule
+        done = self.epoch * rows + min(self.batch * self._loader.batch_size, rows)
+        self._progress.begin(schedule.phase, schedule.epochs, rows, self._held_out, done)
         while self.epoch < self.schedule.epochs:
             yield self._train_epoch(after_step)
 

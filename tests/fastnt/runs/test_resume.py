@@ -53,8 +53,8 @@ class At(Silent):
     seen: int = field(default=0, init=False)
     now: str = field(default="", init=False)
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
-        self.now, self.seen = phase, 0
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
+        self.now, self.seen = phase, done
 
     def advance(self, images: int) -> None:
         before, self.seen = self.seen, self.seen + images

@@ -33,11 +33,14 @@ class Remembering:
     def expect(self, parts: Sequence[Part]) -> None:
         self.told.append(parts)
 
-    def begin(self, phase: str, epochs: int, images: int, done: int = 0) -> None:
-        self.told.append((phase, epochs, images, done))
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
+        self.told.append((phase, epochs, images, held_out, done))
 
     def advance(self, images: int) -> None:
         self.told.append(images)
+
+    def evaluated(self, images: int) -> None:
+        self.told.append(-images)
 
     def end_epoch(self, record: EpochRecord) -> None:
         self.told.append(record)
@@ -98,8 +101,13 @@ def test_a_finished_bar_keeps_the_speed_of_its_last_epoch() -> None:
 def test_a_bar_goes_on_where_a_resumed_training_stands() -> None:
     console = _terminal()
     bars = Bars(console)
-    bars.begin("clean", 4, 100, done=250)
-    assert "epoch 3/4" in _last_line(console, bars)
+    bars.begin("clean", 4, 100, held_out=20, done=250)
+    bars.advance(50)
+    bars.evaluated(20)
+    bars.end_epoch(_record(3, "clean"))
+    bars.advance(100)
+    bars.evaluated(20)
+    assert "left" not in _last_line(console, bars)  # the bar is full
 
 
 def test_the_evaluation_is_a_bar_without_epochs() -> None:
