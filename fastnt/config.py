@@ -1,16 +1,13 @@
 """The recipe: one flat, typed record of everything that decides what a run computes.
 
-Each value belongs to at least one part of it: data, teacher, student or noise. :meth:`Recipe.key`
-names what some parts make. ``fastnt.recipe_files`` reads files and flags.
+Each value belongs to at least one part of it: data, teacher, student or noise. ``fastnt.recipe_keys``
+names what some parts make; ``fastnt.recipe_files`` reads recipes from files and flags.
 """
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fastnt import recipe_rules as allow
 from fastnt.data import own
@@ -18,14 +15,12 @@ from fastnt.data.preprocess import Preprocessing
 from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.loss import Noise, Perturb
-from fastnt.recipe_rules import Entry, Part, check_together, entry, sigma_range
+from fastnt.recipe_rules import Entry, check_together, entry, sigma_range
 
 Combine = Literal["mean", "geometric"]
 Loss = Literal["noisy_l2", "labels", "kd"]
 
 DATASETS = tuple(SOURCES)
-# Raised when the same recipe gives other numbers than before: no key made before is found again.
-KEY_FORMAT = 1
 _DATASET = (
     f"one of {', '.join(DATASETS)}, or an absolute path",
     lambda value: value in DATASETS or Path(value).is_absolute(),
@@ -216,35 +211,6 @@ class Recipe:
             teacher_seed=self.seed if seed is None else seed,
             teacher_batch_size=self.batch_size if batch is None else batch,
         )
-
-    def key(self, *parts: Part, digests: Mapping[str, Any]) -> str:
-        """Return the hexadecimal SHA-256 of what the ``parts`` of this recipe make.
-
-        Values at their defaults are left out, so that a value that a later release adds changes no
-        key. Where no noise is drawn, all ways to say so have one key. A name of content (data, files,
-        networks) is not in a key: ``digests`` says what it names, by :attr:`Entry.digest`. Whatever
-        else decides the result, such as the arithmetic, joins ``digests``.
-
-        Raises:
-            ValueError: a part names content whose digest is missing.
-        """
-        recipe = self.resolved()
-        if not self.draws_noise:
-            options: Any = {
-                n: f.default for n, f in FIELDS.items() if ENTRIES[n].parts == ("noise",)
-            }
-            recipe = dataclasses.replace(recipe, **options).clean()
-        values = {}
-        for name, known in ENTRIES.items():
-            if not set(known.parts) & set(parts):
-                continue
-            if known.digest and known.digest not in digests:
-                raise ValueError(f"a key of {name} needs the digest {known.digest!r}")
-            value = getattr(recipe, name)
-            if not known.digest and value != FIELDS[name].default:
-                values[name] = value
-        content = {"format": KEY_FORMAT, "recipe": values, "digests": dict(digests)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}

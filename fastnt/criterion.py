@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastnt.arguments import Number, Sigma, check_noise, check_options
+from fastnt.argument_checks import Number, Sigma, check_noise, check_options
 from fastnt.kernels.noisy_l2.op import choose
 from fastnt.loss import Impl, Noise, Perturb, Reduction, noisy_l2_loss
 

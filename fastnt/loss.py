@@ -5,14 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastnt.arguments import (
-    Number,
-    Sigma,
-    check_options,
-    classes_last,
-    loss_shape,
-    make_tensors,
-)
+from fastnt.argument_checks import Number, Sigma, check_options
+from fastnt.arguments import classes_last, loss_shape, make_tensors
 from fastnt.kernels.noisy_l2.op import choose, noisy_l2, view_as
 
 Noise = Literal["logit", "shared"]

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastnt.cli.options import assignments
+from fastnt.cli.options import absolute_teacher, parse_assignments
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,15 +25,14 @@ def choose_study(
     Raises:
         UserError: there is no such study, or an option does not go with it.
     """
+    from fastnt.experiments.beside_paper import own_grid
     from fastnt.experiments.grid import parse_over
-    from fastnt.experiments.named import STUDIES, own_grid
-    from fastnt.experiments.results import STUDY_FILE
-    from fastnt.experiments.study_files import read_study
-    from fastnt.factory import is_own_teacher
+    from fastnt.experiments.named import STUDIES
+    from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
     from fastnt.recipe_files import load_recipe
 
     given = [f"--{name}" for name, value in asked.items() if value is not None]
-    if what is not None and is_begun(what):
+    if what is not None and is_study_folder(what):
         if given:
             raise UserError(
                 f"{what} is a study that was begun, whose {STUDY_FILE} says what is trained; leave "
@@ -48,7 +47,7 @@ def choose_study(
     else:
         flags = {"student_network": asked["student"], "epochs": asked["epochs"]}
         typed = {key: value for key, value in flags.items() if value is not None}
-        overrides = assignments(asked["set"] or [], typed) | typed
+        overrides = parse_assignments(asked["set"] or [], typed) | typed
         # Code that the config names is looked at with all that the study names.
         recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
         grid = parse_over(asked["over"] or [])
@@ -64,10 +63,8 @@ def choose_study(
             )
         chosen = make(recipe, grid)
         if asked["teacher"]:
-            path = asked["teacher"]
-            path = path if is_own_teacher(path) else str(Path(path).absolute())
             first = next(iter(chosen.teachers))
-            teachers = {**chosen.teachers, first: {"teacher": path}}
+            teachers = {**chosen.teachers, first: {"teacher": absolute_teacher(asked["teacher"])}}
             chosen = dataclasses.replace(chosen, teachers=teachers)
         chosen = dataclasses.replace(
             chosen,
@@ -82,12 +79,7 @@ def choose_study(
 
 def typed_words(asked: dict[str, Any]) -> list[str]:
     """The words of the command line that may name code."""
-    values = [asked["student"], asked["teacher"], *assignments(asked["set"] or []).values()]
+    values = [asked["student"], asked["teacher"], *parse_assignments(asked["set"] or []).values()]
     for text in asked["over"] or []:
         values += text.partition("=")[2].split(",")
     return [value for value in values if value]
-
-
-def is_begun(what: str) -> bool:
-    """Tell whether ``what`` is the folder of a study that was begun."""
-    return (Path(what) / "study.toml").is_file()

@@ -2,20 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fastnt.cli import options
 from fastnt.errors import UserError
 
 
 def bench(
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU where there is one.")
-    ] = "auto",
+    device: options.Device = "auto",
     mode: Annotated[
         list[str] | None,
         typer.Option(help="loss, value_and_grad or autograd; may be given more than once."),

@@ -1,24 +1,19 @@
 """``fastnt evaluate RUN``: evaluate the saved networks of a run again on the test set."""
 
 import json
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from fastnt.cli.options import TrustCode
+from fastnt.cli import options
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the official files; nothing is downloaded.")
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU where there is one.")
-    ] = "auto",
+    run: options.RunFolder,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
     json_: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
-    trust_code: TrustCode = False,
+    trust_code: options.TrustCode = False,
 ) -> None:
     """Evaluate the saved networks of RUN on the test set again."""
     from fastnt.environment import choose_device

@@ -5,22 +5,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from fastnt.cli.options import TrustCode
+from fastnt.cli import options
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    run: options.RunFolder,
     format_: Annotated[
         Literal["onnx", "pt2", "safetensors"],
         typer.Option("--format", help="ONNX, torch.export's, or fastnt's own."),
     ],
-    network: Annotated[
-        Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")
-    ] = "noisy",
+    network: options.Network = "noisy",
     output: Annotated[
         Path | None, typer.Option(help="The file; by default it lies in RUN.", metavar="FILE")
     ] = None,
-    trust_code: TrustCode = False,
+    trust_code: options.TrustCode = False,
 ) -> None:
     """Write a network of RUN as one file, from raw uint8 images to logits, and check it."""
     from fastnt.runs.networks import export_run

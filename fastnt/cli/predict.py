@@ -2,27 +2,25 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from fastnt.cli.options import TrustCode
+from fastnt.cli import options
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    run: options.RunFolder,
     images: Annotated[
         list[Path],
         typer.Argument(help="Pictures (PNG, JPEG), or .npy of uint8.", metavar="IMAGE..."),
     ],
-    network: Annotated[
-        Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")
-    ] = "noisy",
+    network: options.Network = "noisy",
     top: Annotated[int, typer.Option(help="Show so many classes of each image.", min=1)] = 3,
     json_: Annotated[
         bool, typer.Option("--json", help="Print every class's probability as JSON.")
     ] = False,
-    trust_code: TrustCode = False,
+    trust_code: options.TrustCode = False,
 ) -> None:
     """Show the likeliest classes of IMAGE, with their probabilities."""
     from fastnt.runs.predict import predict_run

@@ -3,12 +3,12 @@
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from fastnt.cli import options
 from fastnt.cli.tables import print_table
 from fastnt.errors import UserError
 
@@ -25,9 +25,7 @@ def prepare(
             metavar="NAME|PATH",
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where its official files lie; nothing is downloaded then.")
-    ] = None,
+    data_dir: options.DataDir = None,
     extra: Annotated[
         bool | None,
         typer.Option(help="SVHN's extra images; if not said, taken where present or downloaded."),

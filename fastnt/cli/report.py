@@ -10,7 +10,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastnt.cli.asked_study import is_begun
 from fastnt.cli.study_table import show_study
 from fastnt.errors import UserError
 
@@ -37,7 +36,9 @@ def report(
 
     Of a study's folder it writes the page, and prints the verdict.
     """
-    if any(is_begun(str(folder)) for folder in runs):
+    from fastnt.experiments.study_files import is_study_folder
+
+    if any(is_study_folder(folder) for folder in runs):
         if len(runs) > 1 or output is not None:
             raise UserError("a study is reported by itself; give its folder alone")
         show_study(runs[0], json_=json_)

@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fastnt.cli.asked_study import choose_study, is_begun, typed_words
-from fastnt.cli.options import TrustCode
+from fastnt.cli import options
+from fastnt.cli.asked_study import choose_study, typed_words
+from fastnt.cli.options import WHAT, WHERE, teacher_option
 from fastnt.cli.study_table import show_list, show_plan, show_study
 from fastnt.errors import UserError
-
-_WHAT, _WHERE = "What to train", "Where and how to compute"
 
 
 def study(
@@ -23,14 +22,11 @@ def study(
             show_default="table3, 3 seeds",
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="As for fastnt train.", show_default="digits", rich_help_panel=_WHAT),
-    ] = None,
+    dataset: options.Dataset = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="So many students of each setting.", show_default="5", rich_help_panel=_WHAT
+            help="So many students of each setting.", show_default="5", rich_help_panel=WHAT
         ),
     ] = None,
     over: Annotated[
@@ -38,103 +34,73 @@ def study(
         typer.Option(
             help="Sweep a recipe key; given more than once, every combination.",
             metavar="KEY=VALUE,VALUE",
-            rich_help_panel=_WHAT,
+            rich_help_panel=WHAT,
         ),
     ] = None,
     vary_teacher: Annotated[
         bool,
         typer.Option(
-            "--vary-teacher", help="Each seed has a teacher of its own.", rich_help_panel=_WHAT
+            "--vary-teacher", help="Each seed has a teacher of its own.", rich_help_panel=WHAT
         ),
     ] = False,
     tune: Annotated[
         int,
         typer.Option(
             help="Choose the setting of the verdict by so many pilot seeds of their own.",
-            rich_help_panel=_WHAT,
+            rich_help_panel=WHAT,
         ),
     ] = 0,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="A recipe (.toml) or the config.json of a run.", rich_help_panel=_WHAT),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="Take this teacher, as it is.",
-            metavar="FILE.safetensors|MODULE:FACTORY",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    student: Annotated[
-        str | None, typer.Option(help="Student network.", rich_help_panel=_WHAT)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each student.", rich_help_panel=_WHAT)
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Any other value of the base recipe; may be given more than once.",
-            metavar="KEY=VALUE",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
+    config: options.Config = None,
+    teacher: Annotated[str | None, teacher_option()] = None,
+    student: options.Student = None,
+    epochs: options.Epochs = None,
+    set_: options.Assignments = None,
     name: Annotated[
         str | None,
         typer.Option(
             help="Name of the study's folder.",
             show_default="STUDY-DATASET",
-            rich_help_panel=_WHERE,
+            rich_help_panel=WHERE,
         ),
     ] = None,
     studies_dir: Annotated[
-        Path, typer.Option(help="Folder that holds the studies.", rich_help_panel=_WHERE)
+        Path, typer.Option(help="Folder that holds the studies.", rich_help_panel=WHERE)
     ] = Path("studies"),
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the official files; nothing is downloaded.", rich_help_panel=_WHERE
-        ),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option(help="auto takes the GPU where there is one.", rich_help_panel=_WHERE),
-    ] = "auto",
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
     precision: Annotated[
         Literal["float32", "bfloat16", "float16"],
         typer.Option(
-            help="Of matrix products and convolutions; fixed for a study.", rich_help_panel=_WHERE
+            help="Of matrix products and convolutions; fixed for a study.", rich_help_panel=WHERE
         ),
     ] = "float32",
     threads: Annotated[
         int,
-        typer.Option(help="Of each training on a CPU; fixed for a study.", rich_help_panel=_WHERE),
+        typer.Option(help="Of each training on a CPU; fixed for a study.", rich_help_panel=WHERE),
     ] = 1,
     jobs: Annotated[
         str,
         typer.Option(
             help="Trainings at a time; auto: as many as the cores allow. No result depends on it.",
             metavar="N|auto",
-            rich_help_panel=_WHERE,
+            rich_help_panel=WHERE,
         ),
     ] = "auto",
     budget: Annotated[
         float | None,
-        typer.Option(help="Stop after so many seconds, to go on later.", rich_help_panel=_WHERE),
+        typer.Option(help="Stop after so many seconds, to go on later.", rich_help_panel=WHERE),
     ] = None,
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="ray trains on a Ray cluster.", rich_help_panel=_WHERE),
+        typer.Option(help="ray trains on a Ray cluster.", rich_help_panel=WHERE),
     ] = "local",
     address: Annotated[
         str | None,
         typer.Option(
-            help="Of the Ray cluster.", show_default="one of this machine", rich_help_panel=_WHERE
+            help="Of the Ray cluster.", show_default="one of this machine", rich_help_panel=WHERE
         ),
     ] = None,
-    trust_code: TrustCode = False,
+    trust_code: options.TrustCode = False,
     list_: Annotated[bool, typer.Option("--list", help="Show the studies of the paper.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be trained, and train nothing.")
@@ -149,6 +115,7 @@ def study(
     from fastnt.environment import choose_device, keep_freed_memory
     from fastnt.experiments.lab import Place
     from fastnt.experiments.run import Options, run_study
+    from fastnt.experiments.study_files import is_study_folder
     from fastnt.trust import Trust
 
     if list_:
@@ -158,7 +125,7 @@ def study(
     asked |= {"epochs": epochs, "set": set_, "dataset": dataset, "name": name, "tune": tune or None}
     asked |= {"vary-teacher": vary_teacher or None}
     folder, chosen = choose_study(what, asked, studies_dir, seeds)
-    if what is None or not is_begun(what):
+    if what is None or not is_study_folder(what):
         chosen = dataclasses.replace(chosen, precision=precision, threads=threads)
     if dry_run:
         show_plan(folder, chosen)
@@ -172,10 +139,10 @@ def study(
         trust=Trust.of(trust_code, typed_words(asked)),
     )
     keep_freed_memory()
-    options = Options(
+    limits = Options(
         jobs=_jobs(jobs), engine=engine, address=address, budget=budget, quiet=quiet or json_
     )
-    finding = run_study(place, options)
+    finding = run_study(place, limits)
     show_study(folder, json_=json_, quiet=quiet)
     if not finding.whole:
         typer.echo(f"The budget is spent; go on with fastnt study {folder}", err=True)

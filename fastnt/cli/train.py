@@ -8,44 +8,28 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fastnt.cli.options import TrustCode, assignments
-
-_PLACE, _RECIPE = "Where to compute, read and write", "What to compute (over the recipe)"
+from fastnt.cli import options
+from fastnt.cli.options import WHAT, WHERE, absolute_teacher, parse_assignments, teacher_option
 
 
 def train(
     context: typer.Context,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="digits, mnist, svhn, cifar10, or your own: a folder of pictures or .npy files, a "
-            ".beton or a .npz file.",
-            show_default="digits",
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the official files; nothing is downloaded.", rich_help_panel=_PLACE
-        ),
-    ] = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
     runs_dir: Annotated[
-        Path, typer.Option(help="Folder that holds the runs.", rich_help_panel=_PLACE)
+        Path, typer.Option(help="Folder that holds the runs.", rich_help_panel=WHERE)
     ] = Path("runs"),
     run: Annotated[
         str | None,
-        typer.Option(help="Name of this run's folder.", rich_help_panel=_PLACE, metavar="NAME"),
+        typer.Option(help="Name of this run's folder.", rich_help_panel=WHERE, metavar="NAME"),
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option(help="auto takes the GPU where there is one.", rich_help_panel=_PLACE),
-    ] = "auto",
+    device: options.Device = "auto",
     loader: Annotated[
         Literal["auto", "ffcv", "resident"],
         typer.Option(
             help="auto; ffcv streams from disk; resident keeps the images on the device.",
             metavar="WORD",
-            rich_help_panel=_PLACE,
+            rich_help_panel=WHERE,
         ),
     ] = "auto",
     amp: Annotated[
@@ -53,7 +37,7 @@ def train(
         typer.Option(
             "--amp/--no-amp",
             help="Mixed precision; by default where the device has it.",
-            rich_help_panel=_PLACE,
+            rich_help_panel=WHERE,
         ),
     ] = None,
     compile_: Annotated[
@@ -61,7 +45,7 @@ def train(
         typer.Option(
             "--compile/--no-compile",
             help="torch.compile the networks; by default on a GPU.",
-            rich_help_panel=_PLACE,
+            rich_help_panel=WHERE,
         ),
     ] = None,
     deterministic: Annotated[
@@ -69,24 +53,21 @@ def train(
         typer.Option(
             "--deterministic",
             help="On a GPU too the same bits every time, more slowly.",
-            rich_help_panel=_PLACE,
+            rich_help_panel=WHERE,
         ),
     ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="A recipe (.toml) or the config.json of a run.", rich_help_panel=_RECIPE),
-    ] = None,
+    config: options.Config = None,
     alpha: Annotated[
         float | None,
         typer.Option(
-            help="Probability that a sample's targets are perturbed.", rich_help_panel=_RECIPE
+            help="Probability that a sample's targets are perturbed.", rich_help_panel=WHAT
         ),
     ] = None,
     sigma: Annotated[
         str | None,
         typer.Option(
             help="Standard deviation of the noise, or LOW:HIGH to draw it anew each step.",
-            rich_help_panel=_RECIPE,
+            rich_help_panel=WHAT,
         ),
     ] = None,
     noise: Annotated[
@@ -94,7 +75,7 @@ def train(
         typer.Option(
             help="logit: for each its own; shared: one for the batch.",
             metavar="WORD",
-            rich_help_panel=_RECIPE,
+            rich_help_panel=WHAT,
         ),
     ] = None,
     perturb: Annotated[
@@ -102,61 +83,36 @@ def train(
         typer.Option(
             help="Whose logits carry the noise, teacher or student.",
             metavar="WORD",
-            rich_help_panel=_RECIPE,
+            rich_help_panel=WHAT,
         ),
     ] = None,
     frozen: Annotated[
         bool | None,
-        typer.Option("--frozen", help="A sample keeps its noise.", rich_help_panel=_RECIPE),
+        typer.Option("--frozen", help="A sample keeps its noise.", rich_help_panel=WHAT),
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each student.", rich_help_panel=_RECIPE)
-    ] = None,
+    epochs: options.Epochs = None,
     teacher_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of the teacher.", rich_help_panel=_RECIPE)
+        int | None, typer.Option(help="Epochs of the teacher.", rich_help_panel=WHAT)
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Samples in a mini-batch, of all ranks.", rich_help_panel=_RECIPE),
+        typer.Option(help="Samples in a mini-batch, of all ranks.", rich_help_panel=WHAT),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Learning rate of the students.", rich_help_panel=_RECIPE)
+        float | None, typer.Option(help="Learning rate of the students.", rich_help_panel=WHAT)
     ] = None,
     train_samples: Annotated[
         int | None,
-        typer.Option(
-            help="Use the first so many training images; 0: all.", rich_help_panel=_RECIPE
-        ),
+        typer.Option(help="Use the first so many training images; 0: all.", rich_help_panel=WHAT),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of everything random.", rich_help_panel=_RECIPE)
+        int | None, typer.Option(help="Seed of everything random.", rich_help_panel=WHAT)
     ] = None,
     teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Take this teacher as it is, FILE.safetensors or module:factory; given more "
-            "than once, their mean.",
-            rich_help_panel=_RECIPE,
-            metavar="TEACHER",
-        ),
+        list[str] | None, teacher_option("; given more than once, their mean")
     ] = None,
-    student: Annotated[
-        str | None,
-        typer.Option(
-            help="Student network: a name, the paper's notation, such as FC800-FC10, or "
-            "module:factory, your own.",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Any other value of the recipe; may be given more than once.",
-            rich_help_panel=_RECIPE,
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    student: options.Student = None,
+    set_: options.Assignments = None,
     profile: Annotated[
         bool,
         typer.Option(
@@ -164,33 +120,20 @@ def train(
             help="Show where a step's time goes, and write trace.json (Chrome's format).",
         ),
     ] = False,
-    log: Annotated[
-        Literal["tensorboard", "wandb"] | None,
-        typer.Option(
-            help="Also write each epoch for tensorboard or wandb, in the run's folder.",
-            metavar="NAME",
-        ),
-    ] = None,
+    log: options.Log = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
             help="Go on with the run NAME, or with the newest that did not finish.",
-            rich_help_panel=_PLACE,
+            rich_help_panel=WHERE,
         ),
     ] = False,
-    only: Annotated[
-        Literal["teacher", "clean", "noisy"] | None,
-        typer.Option(
-            help="Train the teacher alone, or one student and its teacher.",
-            metavar="NETWORK",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = None,
+    only: options.Only = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
-    trust_code: TrustCode = False,
+    trust_code: options.TrustCode = False,
     json_: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
 ) -> None:
@@ -203,7 +146,6 @@ def train(
     from fastnt.cli.plan import look, print_plan
     from fastnt.cli.table import print_profile, print_summary
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
-    from fastnt.factory import is_own_teacher
     from fastnt.recipe_files import load_recipe
     from fastnt.report.curves import draw_curves
     from fastnt.report.loggers import open_logger
@@ -215,7 +157,7 @@ def train(
     from fastnt.trust import Trust
 
     if teacher is not None:
-        teacher = [t if is_own_teacher(t) else str(Path(t).absolute()) for t in teacher]
+        teacher = [absolute_teacher(text) for text in teacher]
     flags: dict[str, Any] = {
         "alpha": alpha,
         "sigma": sigma,
@@ -235,7 +177,7 @@ def train(
     again |= {f"--log={log}": log is not None}
     given = {key: value for key, value in flags.items() if value is not None}
     taken = given if dataset is None else given | {"dataset": dataset}
-    overrides = assignments(set_ or [], taken) | given
+    overrides = parse_assignments(set_ or [], taken) | given
     trust = Trust.of(trust_code, overrides.values())
     plans: list[Plan] = []
     keep_freed_memory()

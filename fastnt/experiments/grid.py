@@ -1,15 +1,17 @@
 """Grids of settings: every combination of the values of some recipe keys, each with its baseline."""
 
+import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastnt.config import ENTRIES, Recipe
 from fastnt.errors import UserError
-from fastnt.experiments.study import CLEAN, Setting
+from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import typed
 
 Grid = Mapping[str, Sequence[Any]]  # recipe keys and the values that each takes
+Make = Callable[[Recipe, Grid], Study]  # makes a study of a base recipe and the grid of --over
 
 
 def parse_over(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
@@ -62,6 +64,36 @@ def grid_settings(recipe: Recipe, grid: Grid) -> tuple[tuple[Setting, ...], tupl
             settings.append(Setting(name, changes, baseline=clean))
         primary.append(max(family, key=lambda pair: pair[0])[1])
     return tuple(settings), tuple(primary)
+
+
+def grid_study(
+    name: str, title: str, recipe: Recipe, grid: Grid, printed: Mapping[str, float] | None = None
+) -> Study:
+    """Return the study of a grid; ``printed`` has the paper's errors by the setting's name."""
+    settings, primary = grid_settings(recipe, grid)
+    settings = tuple(
+        dataclasses.replace(setting, paper=(printed or {}).get(setting.name))
+        for setting in settings
+    )
+    return Study(name, title, recipe, settings, settings[0].name, primary, tuple(grid))
+
+
+def refuse_grid(name: str, grid: Grid) -> None:
+    """Refuse ``--over`` for a study that has settings of its own.
+
+    Raises:
+        UserError: there is a grid.
+    """
+    if grid:
+        raise UserError(
+            f"{name} has settings of its own; leave --over out, or give it without {name} for a grid"
+        )
+
+
+def noise_name(recipe: Recipe) -> str:
+    """Return the name of the setting that has the recipe's own noise."""
+    low, high = recipe.sigma_range
+    return f"sigma {low:g}" if low == high else f"sigma from {low:g} to {high:g}"
 
 
 def _name(item: tuple[str, Any]) -> str:

@@ -17,6 +17,7 @@ from fastnt.errors import Diverged
 from fastnt.experiments.keeper import StudyKeeper
 from fastnt.experiments.store import Row, pack, to_json
 from fastnt.experiments.study import Point, Study
+from fastnt.recipe_keys import recipe_key
 from fastnt.training.compute import Compute, Precision, choose_compute
 from fastnt.training.ensemble import combine_logits
 from fastnt.training.logits import TeacherLogits, compute_logits, teacher_logits
@@ -108,7 +109,7 @@ class Lab:
                 point.recipe.student_network, point.recipe.seed, point.recipe.batch_size
             ),
         }
-        return point.recipe.key("data", "student", "noise", digests=digests)
+        return recipe_key(point.recipe, "data", "student", "noise", digests=digests)
 
     def _teacher_digest(self, name: str) -> str:
         """The digest of a teacher's weights and code."""

@@ -13,10 +13,9 @@ import numpy.typing as npt
 from fastnt.errors import UserError
 from fastnt.experiments.store import Row, Store, unpack
 from fastnt.experiments.study import Study
-from fastnt.experiments.study_files import read_study
+from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
 
 DATABASE = "results.sqlite"
-STUDY_FILE = "study.toml"
 # After which epoch: the last, or the one of the lowest held-out error.
 When = Literal["best", "last"]
 
@@ -68,7 +67,7 @@ def load_study(folder: str | Path) -> StudyResults:
             point is trained yet.
     """
     folder = Path(folder)
-    if not (folder / STUDY_FILE).is_file():
+    if not is_study_folder(folder):
         raise UserError(
             f"{folder} is no study's folder: it has no {STUDY_FILE}; give one that fastnt study made"
         )

@@ -15,10 +15,10 @@ from fastnt.experiments.engine import Engine
 from fastnt.experiments.keeper import Stopped
 from fastnt.experiments.lab import Lab, Place
 from fastnt.experiments.measure import measure_networks
-from fastnt.experiments.results import DATABASE, STUDY_FILE
+from fastnt.experiments.results import DATABASE
 from fastnt.experiments.store import Row, Store, pack, to_json
 from fastnt.experiments.study import Point
-from fastnt.experiments.study_files import differences, merged, read_study, write_study
+from fastnt.experiments.study_files import STUDY_FILE, differences, merged, read_study, write_study
 from fastnt.experiments.tutors import provide_teachers
 from fastnt.experiments.watch import Watch, choose_watch
 from fastnt.experiments.workers import Here, Processes, Ray, Workers

@@ -1,7 +1,7 @@
 """The database of points: one SQLite file for all studies of a folder.
 
 A point is written once, in one transaction, when its training has ended. Its key (see
-``Recipe.key``) says all that decides its result, so that a point that one study has serves all.
+``fastnt.recipe_keys``) says all that decides its result, so that a point that one study has serves all.
 """
 
 import json

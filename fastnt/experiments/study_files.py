@@ -30,6 +30,7 @@ from fastnt.experiments.study import Setting, Study
 from fastnt.files import write_text
 from fastnt.recipe_files import load_recipe
 
+STUDY_FILE = "study.toml"  # in a study's folder
 _KINDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "title": (str,),
@@ -52,6 +53,11 @@ _SETTING_KINDS: dict[str, tuple[type, ...]] = {
     "teachers": (list,),
     "paper": (int, float),
 }
+
+
+def is_study_folder(path: str | Path) -> bool:
+    """Tell whether ``path`` is the folder of a study that was begun."""
+    return (Path(path) / STUDY_FILE).is_file()
 
 
 def write_study(path: Path, study: Study) -> None:

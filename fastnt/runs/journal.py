@@ -138,9 +138,10 @@ class Journal:
         interruption = self.interruption
 
         def save_when_due() -> None:
-            if interruption.arrived or self._folder.checkpoints.due:
+            stop = interruption.arrived  # asked once: a signal may come at any moment
+            if stop or self._folder.checkpoints.due:
                 self._save(trainer)
-            if interruption.arrived:
+            if stop:
                 raise KeyboardInterrupt(
                     f"{trainer.schedule.phase} is saved in epoch {trainer.epoch + 1} after "
                     f"{trainer.batch} batches"

@@ -14,6 +14,7 @@ from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
 from fastnt.errors import UserError, warn
 from fastnt.files import cache_dir
+from fastnt.recipe_keys import recipe_key
 from fastnt.training.model import Model
 from fastnt.training.probe import differs
 from fastnt.training.progress import Progress
@@ -46,7 +47,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
     """
     digest, device = teacher.digest(), next(teacher.parameters()).device.type
     digests = {"data": data.digest, "teacher": digest, "device": device}
-    key = data.recipe.key(digests=digests)
+    key = recipe_key(data.recipe, digests=digests)
     path = cache_dir() / "logits" / f"{data.recipe.dataset_name}-{key[:16]}.safetensors"
     expected = {
         "holds": KIND,

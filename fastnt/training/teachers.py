@@ -13,6 +13,7 @@ from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError, warn
 from fastnt.factory import is_own_teacher
 from fastnt.files import cache_dir
+from fastnt.recipe_keys import recipe_key
 from fastnt.training.evaluation import label_loss
 from fastnt.training.model import Model, load_model
 from fastnt.training.objectives import label_objective
@@ -174,5 +175,5 @@ def _path(course: Course, untrained: Model) -> Path:
         "untrained_teacher": untrained.digest(),
         "torch": torch.__version__,
     }
-    key = recipe.key("data", "teacher", digests=digests)
+    key = recipe_key(recipe, "data", "teacher", digests=digests)
     return cache_dir() / "teachers" / f"{recipe.dataset_name}-{key[:16]}.safetensors"

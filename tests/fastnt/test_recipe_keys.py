@@ -6,6 +6,7 @@ import pytest
 
 from fastnt.config import ENTRIES, FIELDS, Recipe
 from fastnt.recipe_files import load_recipe
+from fastnt.recipe_keys import recipe_key
 
 DIGESTS = {
     "data": "d",
@@ -17,7 +18,7 @@ DIGESTS = {
 
 def _key(**changes: Any) -> str:
     recipe = load_recipe("digits", None, changes)
-    return recipe.key("data", "student", "noise", digests=DIGESTS)
+    return recipe_key(recipe, "data", "student", "noise", digests=DIGESTS)
 
 
 def test_every_value_belongs_to_a_part() -> None:
@@ -50,7 +51,7 @@ def test_what_decides_a_student_changes_its_key(changes: dict[str, Any]) -> None
 
 
 def test_all_ways_to_draw_no_noise_have_one_key() -> None:
-    clean = load_recipe("digits").clean().key("data", "student", "noise", digests=DIGESTS)
+    clean = recipe_key(load_recipe("digits").clean(), "data", "student", "noise", digests=DIGESTS)
     ways: list[dict[str, Any]] = [
         {"alpha": 0},
         {"sigma": 0},
@@ -63,7 +64,7 @@ def test_all_ways_to_draw_no_noise_have_one_key() -> None:
 
 def test_the_teachers_seed_and_batch_are_the_runs_until_they_are_given() -> None:
     def key(**changes: Any) -> str:
-        return load_recipe("digits", None, changes).key("teacher", digests=DIGESTS)
+        return recipe_key(load_recipe("digits", None, changes), "teacher", digests=DIGESTS)
 
     assert key() == key(teacher_seed=0) == key(teacher_batch_size=64)
     assert key(seed=3) == key(teacher_seed=3) != key()
@@ -75,22 +76,24 @@ def test_the_teachers_seed_and_batch_are_the_runs_until_they_are_given() -> None
 def test_content_is_named_by_digests_alone() -> None:
     a, b = (Recipe(dataset=path, student_network=path, teacher=path) for path in ("/a", "/b"))
     parts: Any = ("data", "teacher", "student", "noise")
-    assert a.key(*parts, digests=DIGESTS) == b.key(*parts, digests=DIGESTS)
-    assert a.key(*parts, digests=DIGESTS | {"data": "other"}) != a.key(*parts, digests=DIGESTS)
+    assert recipe_key(a, *parts, digests=DIGESTS) == recipe_key(b, *parts, digests=DIGESTS)
+    assert recipe_key(a, *parts, digests=DIGESTS | {"data": "other"}) != recipe_key(
+        a, *parts, digests=DIGESTS
+    )
     with pytest.raises(ValueError, match="a key of dataset needs the digest 'data'"):
-        a.key("data", digests={})
+        recipe_key(a, "data", digests={})
 
 
 def test_known_keys_stay() -> None:
     """Another key would train again what is stored; raise KEY_FORMAT where results change."""
     recipe = Recipe(student_network="FC10")
     student: Any = ("data", "student", "noise")
-    assert recipe.key(*student, digests=DIGESTS) == (
+    assert recipe_key(recipe, *student, digests=DIGESTS) == (
         "c7f60ad947a1776dd9987ac224ceb0c977b280c17f09ed81881e52505276b448"
     )
-    assert recipe.clean().key(*student, digests=DIGESTS) == (
+    assert recipe_key(recipe.clean(), *student, digests=DIGESTS) == (
         "31013a6ead838864c2ec316c971c272c6f6330b2547726d8741171450633eb66"
     )
-    assert recipe.key("data", "teacher", digests=DIGESTS) == (
+    assert recipe_key(recipe, "data", "teacher", digests=DIGESTS) == (
         "75e57c103af44ea0713dbbbe8414e84303277a982a3ad1aa2596e3c24c672683"
     )

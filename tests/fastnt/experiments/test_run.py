@@ -18,6 +18,7 @@ from fastnt.experiments.results import load_study
 from fastnt.experiments.run import Finding
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import read_study
+from fastnt.recipe_keys import recipe_key
 from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.display import Silent
 from fastnt.training.evaluation import evaluate, label_loss
@@ -343,7 +344,7 @@ def test_what_makes_a_key_stays_as_it_is(small_study: MakeStudy, tmp_path: Path)
     }
     point = lab.study.points()[1]
     digests = lab.course.compute.describe() | KNOWN | {"teachers": ["a teacher"]}
-    key = point.recipe.key("data", "student", "noise", digests=digests)
+    key = recipe_key(point.recipe, "data", "student", "noise", digests=digests)
     assert key == KNOWN_KEY
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from fastnt.config import Recipe
 from fastnt.errors import UserError
+from fastnt.experiments.beside_paper import own_grid
 from fastnt.experiments.grid import grid_settings, parse_over
-from fastnt.experiments.named import STUDIES, own_grid, with_dropout
+from fastnt.experiments.named import STUDIES
+from fastnt.experiments.paper import with_dropout
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import differences, merged, read_study, write_study
 from fastnt.networks import build_network

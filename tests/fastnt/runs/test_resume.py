@@ -28,6 +28,7 @@ from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
 from fastnt.runs.run import Run
 from fastnt.sealed import seal
 from fastnt.training import checkpoint as checkpoint_module
+from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.compute import Compute, choose_compute
 from fastnt.training.display import Silent
 from fastnt.training.model import load_model
@@ -224,6 +225,28 @@ def test_mirror_images_crops_and_the_other_loader_resume_exactly(tmp_path: Path)
         run("a", "ffcv", At("clean", 250, term), resume=True).execute()
     run("a", "resident", resume=True).execute()
     assert _result(tmp_path / "a") == _result(tmp_path / "whole")
+
+
+def test_a_signal_between_two_looks_is_saved_too(
+    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether to stop is asked once a step: a signal just after that waits for the next step."""
+    looks = itertools.count()
+
+    def due(checkpoints: Checkpoints) -> bool:
+        if next(looks) == 6:
+            term()
+        return False
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as stopped:
+        patch.setattr(Checkpoints, "due", property(due))
+        _run(tmp_path / "run").execute()
+    saved = RunFolder(tmp_path / "run").checkpoints.newest()
+    assert saved is not None
+    where = f"{saved.phase} is saved in epoch {saved.epoch + 1} after {saved.batch} batches"
+    assert where in str(stopped.value)
+    _run(tmp_path / "run", resume=True).execute()
+    assert _result(tmp_path / "run") == undisturbed
 
 
 def test_a_second_signal_stops_at_once(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
