@@ -1,5 +1,7 @@
 """The command line: ``fastnt train``, ``fastnt report`` and so on, one file a subcommand."""
 
+import errno
+import logging
 import os
 import shlex
 import sys
@@ -65,6 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input or usage, 1 a bug, 130 interrupted."""
     typed = sys.argv[1:] if arguments is None else arguments
     arguments = [_at_home(text) for text in typed]
+    # It speaks of its fonts and of a home folder that it cannot write to.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     command = typer.main.get_command(app)
     _hide_types_of_flags(command)
     try:
@@ -76,8 +80,11 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{error.format_message().rstrip('.')}; see {name} --help")
     except UserError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.filename is None:  # no file of the user's: a bug
+    except (MemoryError, ImportError, OSError) as error:
+        if _is_short_of_memory(error):
+            what = str(error) or type(error).__name__
+            _fail(f"there is too little memory ({what}); raise the limit (ulimit -v)")
+        if not isinstance(error, OSError) or error.filename is None:  # no file of the user's: a bug
             raise
         _fail(f"{error.filename}: {error.strerror}; check the path and who may read or write it")
     except Interrupted as stop:
@@ -105,6 +112,13 @@ def _at_home(text: str) -> str:
     if not value.startswith("~"):
         return text
     return f"{option}{equals}{os.path.expanduser(value)}"  # noqa: PTH111  # what is no user stays
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    """Tell whether memory was refused, to Python or to the loader of a library."""
+    if isinstance(error, ImportError):
+        return any(words in str(error) for words in ("map segment", "allocate memory"))
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _interrupted(how: str = "") -> NoReturn:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from fastnt.cli import options
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 
@@ -46,7 +46,7 @@ def bench(
     shapes = tuple(_shape(text) for text in shape or ())
     place = choose_device(device)
     torch.set_num_threads(threads)
-    console, rows = Console(highlight=False), []
+    console, rows = make_console(), []
     if output.exists() and not output.is_dir():
         raise UserError(f"--output is {output}, a file; give the name of a folder")
     machine = describe_machine(place)
@@ -89,7 +89,7 @@ def _print(console: Console, rows: list[dict[str, object]]) -> None:
             str(row["rival"]),
             f"{1e6 * seconds:,.1f}"
             if isinstance(seconds, float)
-            else escape(str(row.get("error")).partition("\n")[0]),
+            else str(row.get("error")).partition("\n")[0],
             f"{seconds / base:.2f}"
             if isinstance(seconds, float) and isinstance(base, float)
             else "",

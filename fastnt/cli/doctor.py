@@ -1,7 +1,9 @@
 """``fastnt doctor``: what is there, what is missing, and the one command that mends it."""
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from fastnt.console import make_console
 
 
 def doctor() -> None:
@@ -12,6 +14,6 @@ def doctor() -> None:
     for column in ("what", "here", "found, or how to mend it"):
         table.add_column(column, overflow="fold")
     for finding in diagnose():
-        mark = "[green]yes[/]" if finding.present else "[yellow]no[/]"
+        mark = Text("yes", "green") if finding.present else Text("no", "yellow")
         table.add_row(finding.what, mark, finding.detail)
-    Console(highlight=False).print(table)
+    make_console().print(table)

@@ -50,7 +50,7 @@ def print_plan(plan: Plan, compute: Compute, ahead: Ahead | None, console: Conso
     lines += [("computed", computed), ("folder", str(plan.folder.path))]
     for name, text in lines:
         line = f"{name + ':':10}{text}"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _data(ahead: Ahead) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fastnt.cli import options
 from fastnt.cli.tables import print_table
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def prepare(
 
     if (dataset is not None) + show + clean != 1:
         raise UserError("say one of --dataset NAME, --list and --clean")
-    console = Console(highlight=False)
+    console = make_console()
     if clean:
         found = cache.kept()
         _print_kept(console, found)
@@ -92,7 +93,7 @@ def _print_kept(console: Console, found: "Sequence[Kept]") -> None:
     if rows:
         print_table(console, ("kind", "name", "MB", "written"), rows, numbers=("MB",))
     what = f"is in {cache_dir()}" if rows else f"nothing is in {cache_dir()}"
-    console.print(f"All of it {what}" if rows else what, soft_wrap=True, markup=False)
+    console.print(f"All of it {what}" if rows else what, soft_wrap=True)
 
 
 def _print(console: Console, datasets: "Sequence[Dataset]") -> None:
@@ -111,6 +112,6 @@ def _print(console: Console, datasets: "Sequence[Dataset]") -> None:
     if rows:
         print_table(console, headings, rows, numbers=headings[2:])
     for found in datasets:
-        console.print(f"{found.name} is in {found.folder}", soft_wrap=True, markup=False)
+        console.print(f"{found.name} is in {found.folder}", soft_wrap=True)
     if not datasets:
         console.print("nothing is prepared")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fastnt.cli.study_table import show_study
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def report(
             draw_runs(output, found)
         typer.echo(json.dumps([dataclasses.asdict(row) for run in table for row in run], indent=2))
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_table(table, [noise_label(run) for run in found]))
     console.print()
     for run, its in zip(found, differs, strict=True):

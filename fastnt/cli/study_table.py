@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from fastnt.console import make_console
 from fastnt.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,15 +35,15 @@ def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> Non
     if json_:
         typer.echo(json.dumps(_as_json(results.failed, analysis, sentences, page), indent=2))
         return
-    console = Console(highlight=False)
+    console = make_console()
     if not quiet:
         console.print(_table(analysis))
     for row in results.failed:
         line = f"seed {row['seed']}, {row['setting']} failed: {row['error']}"
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for sentence in sentences:
-        console.print(sentence, markup=False, soft_wrap=True)
-    console.print(f"The page is {page}", markup=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
+    console.print(f"The page is {page}", soft_wrap=True)
 
 
 def show_list(dataset: str | None, studies_dir: Path) -> None:
@@ -67,8 +67,8 @@ def show_list(dataset: str | None, studies_dir: Path) -> None:
             continue
         plan = plan_study(studies_dir / f"{name}-{recipe.dataset_name}", study)
         hours = "" if plan.hours is None else _time(plan.hours)
-        table.add_row(name, recipe.dataset_name, str(plan.points), hours, _plain(study.title))
-    Console(highlight=False).print(table)
+        table.add_row(name, recipe.dataset_name, str(plan.points), hours, study.title)
+    make_console().print(table)
 
 
 def show_plan(folder: Path, study: "Study") -> None:
@@ -76,10 +76,10 @@ def show_plan(folder: Path, study: "Study") -> None:
     from fastnt.experiments.plan import plan_study
 
     plan = plan_study(folder, study)
-    console = Console(highlight=False)
+    console = make_console()
 
     def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
     trained = f", {plan.trained} of them trained" if plan.trained else ""
     say(f"{study.title}: {plan.points} students in {folder}{trained}")
@@ -111,7 +111,7 @@ def _table(analysis: "Analysis") -> Table:
         if s.comparison is not None:
             cells += [f"{100 * s.comparison.difference:+.2f}", _interval(s), s.comparison.verdict]
         style = "bold" if s.primary else ""
-        table.add_row(_plain(s.name), *cells, style=style)
+        table.add_row(s.name, *cells, style=style)
     return table
 
 
@@ -119,13 +119,6 @@ def _interval(setting: Any) -> str:
     comparison = setting.comparison
     interval = comparison.crossed or (comparison.paired and comparison.paired.interval)
     return "" if not interval else interval.in_points(to=" ")
-
-
-def _plain(text: str) -> str:
-    """What a user named is no markup."""
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _as_json(failed: Any, analysis: "Analysis", sentences: list[str], page: Path) -> dict[str, Any]:

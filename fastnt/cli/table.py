@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from fastnt.console import make_console
 from fastnt.data.sources import SOURCES
 from fastnt.report.sentences import difference_text, error_interval, percents
 from fastnt.training.display import name_phase
@@ -17,7 +17,7 @@ from fastnt.training.progress import PHASES
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
     """Print the networks, what their difference means, where the time went and where the run lies."""
-    console = Console(highlight=False)
+    console = make_console()
     own = summary["dataset"] not in SOURCES
     official = "" if summary["official"] or own else " (not the official files)"
     table = Table(
@@ -60,7 +60,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     )
     picture = folder / "curves.png"
     its = f", its picture {picture}" if picture.exists() else ""
-    console.print(f"Besides: {others}. The run is in {folder}{its}", soft_wrap=True, markup=False)
+    console.print(f"Besides: {others}. The run is in {folder}{its}", soft_wrap=True)
 
 
 def print_profile(sections: Sequence[Section], title: str) -> None:
@@ -72,4 +72,4 @@ def print_profile(sections: Sequence[Section], title: str) -> None:
     table.add_column("share", footer="100.0 %", justify="right")
     for section in sections:
         table.add_row(section.name, f"{section.milliseconds:,.2f}", f"{100 * section.share:.1f} %")
-    Console(highlight=False).print(table)
+    make_console().print(table)

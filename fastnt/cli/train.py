@@ -141,10 +141,9 @@ def train(
 
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
-    from rich.console import Console
-
     from fastnt.cli.plan import look, print_plan
     from fastnt.cli.table import print_profile, print_summary
+    from fastnt.console import make_console
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
     from fastnt.recipe_files import load_recipe
     from fastnt.report.curves import draw_curves
@@ -208,7 +207,7 @@ def train(
         if dry_run:
             if ranks.is_rank_0:
                 compute = plan.compute(asked, amp=amp, compile=compile_)
-                print_plan(plan, compute, look(plan, compute, data_dir), Console())
+                print_plan(plan, compute, look(plan, compute, data_dir), make_console())
             return
         if plan.resume and plan.folder.finished and ranks.is_rank_0:
             typer.echo(f"{plan.folder.path} is finished; this is what it found", err=True)
@@ -230,7 +229,7 @@ def train(
             )
             if not silent:
                 current.tell = lambda ahead: print_plan(
-                    plan, current.compute, ahead, Console(stderr=True)
+                    plan, current.compute, ahead, make_console(stderr=True)
                 )
             summary = current.execute(draw_curves)
     if not ranks.is_rank_0:

@@ -6,7 +6,7 @@ IntField. Without test files the last tenth of the training samples, rounded, is
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
+from fastnt.console import working
 from fastnt.data import beton, beton_head, numpy_files
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
@@ -47,8 +47,7 @@ class ArrayFiles:
         Raises:
             UserError: a file is damaged, of another type or shape, or does not fit the others.
         """
-        console = Console(stderr=True)
-        with console.status(f"reading {self.name}") if progress else nullcontext():
+        with working(f"reading {self.name}", shown=progress):
             found = {split: _read(split, files) for split, files in self.splits.items()}
             if "test" not in found:
                 found |= self._cut(*found["train"])

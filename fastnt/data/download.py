@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
+from fastnt.console import Words, make_console
 from fastnt.data.sources import Source
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, sweep
@@ -43,12 +43,12 @@ def download(source: Source, folder: Path, *, extra: bool = True, progress: bool
     """
     sweep(folder)
     columns = (
-        TextColumn("{task.description}"),
+        Words("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as display:
+    with Progress(*columns, console=make_console(stderr=True), disable=not progress) as display:
         for name in source.files:
             if extra or name not in source.optional:
                 _fetch(source, name, folder / name, display)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from fastnt.console import Words, make_console
 from fastnt.data import picture
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
@@ -57,8 +57,11 @@ class PictureFolder:
         Raises:
             UserError: one is none, or they differ in size; within the block, one cannot be decoded.
         """
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-        console, every = Console(stderr=True), [p for split in self.splits.values() for p in split]
+        columns = Words("{task.description}"), BarColumn(), MofNCompleteColumn()
+        console, every = (
+            make_console(stderr=True),
+            [p for split in self.splits.values() for p in split],
+        )
         with (
             warnings.catch_warnings(action="ignore"),  # Pillow's, which name no file
             ThreadPoolExecutor() as pool,

@@ -1,12 +1,11 @@
 """Prepared data sets: find one in the cache folder, or make it from official files or the user's own."""
 
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from fastnt.console import make_console, working
 from fastnt.data import own
 from fastnt.data.sources import (
     Contents,
@@ -84,8 +83,7 @@ def prepare(
 
             with locked(data_dir / ".lock"):
                 download(source, data_dir, extra=extra is not False, progress=progress)
-    status = Console(stderr=True).status(f"reading {name}") if progress else nullcontext()
-    with status:
+    with working(f"reading {name}", shown=progress):
         return _make(source, data_dir.expanduser(), extra)
 
 
@@ -125,8 +123,7 @@ def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
 
 def _prepare_own(path: Path, image_size: int, *, progress: bool) -> Dataset:
     """Write the .beton files of the user's own data, or open those written before."""
-    console = Console(stderr=True, highlight=False)
-    with console.status(f"reading {path.name}") if progress else nullcontext():
+    with working(f"reading {path.name}", shown=progress):
         data = own.find(path, image_size)
         sha256 = data.sha256
 
@@ -136,7 +133,7 @@ def _prepare_own(path: Path, image_size: int, *, progress: bool) -> Dataset:
 
     made = _made(_folder(data.name, sha256), write)
     if progress and (note := data.note(made.test.count)):
-        console.print(note, soft_wrap=True, markup=False)
+        make_console(stderr=True).print(note, soft_wrap=True)
     return made
 
 

@@ -3,8 +3,9 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 
+from fastnt.console import Words, make_console
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
 
@@ -52,7 +53,7 @@ class Lines(Watch):
         what = row["error"] or f"test error {100 * row['best_test_error']:.2f} %"
         seconds = time.monotonic() - self._begun[key][1]
         line = f"{self.done}/{self.total} {self._describe(key)}: {what}, {seconds:.1f} s"
-        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self._console.print(line, soft_wrap=True)
 
 
 class Bars(Watch):
@@ -61,9 +62,9 @@ class Bars(Watch):
     def __init__(self, total: int, console: Console) -> None:
         super().__init__(total)
         self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
+            Words("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[state]}"),
+            Words("{task.fields[state]}"),
             TimeRemainingColumn(),
             console=console,
             expand=True,
@@ -93,7 +94,7 @@ class Bars(Watch):
         self._bars.remove_task(self._tasks.pop(key))
         if row["error"]:
             line = f"{self._describe(key)}: {row['error']}"
-            self._bars.console.print(line, soft_wrap=True, highlight=False, markup=False)
+            self._bars.console.print(line, soft_wrap=True)
         self._move()
 
     def close(self) -> None:
@@ -106,7 +107,7 @@ class Bars(Watch):
 
 def choose_watch(total: int, *, quiet: bool) -> Watch:
     """Return bars where stderr is a terminal, lines where it is not, and silence if asked for."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if quiet:
         return Watch(total)
     return Bars(total, console) if console.is_terminal else Lines(total, console)

@@ -10,7 +10,7 @@ from fastnt.errors import UserError
 from fastnt.report.differences import differences, differences_text, noise_label
 from fastnt.report.runs import SavedRun
 from fastnt.report.sentences import difference_text, error_text
-from fastnt.report.style import COLOURS, dress, run_look, save, scale
+from fastnt.report.style import COLOURS, dress, plain_text, run_look, save, scale
 from fastnt.training.progress import STUDENTS, EpochRecord
 
 _LINES: dict[str, Any] = {"clean": (0, (4, 2)), "noisy": "-"}  # where colours stand for runs
@@ -18,6 +18,7 @@ _MARKED = 16  # markers a line at most
 _LETTERS = 160  # of a legend, beside each other
 
 
+@plain_text()
 def draw_runs(path: Path, runs: Sequence[SavedRun]) -> None:
     """Draw the students' held-out error and loss after each epoch to ``path`` (PNG).
 
@@ -130,7 +131,8 @@ def _legend(runs: Sequence[SavedRun], *, several_datasets: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
     def line(text: str, **look: Any) -> Any:
-        return Line2D([], [], label=text, **look)
+        hidden = text.startswith("_")  # matplotlib shows no such label
+        return Line2D([], [], label=f" {text}" if hidden else text, **look)
 
     if len(runs) == 1:
         (run,) = runs

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.report.sentences import difference_text, error_text
-from fastnt.report.style import COLOURS, dress, noise_text, note, save, scale
+from fastnt.report.style import COLOURS, dress, noise_text, note, plain_text, save, scale
 from fastnt.training.progress import STUDENTS, EpochRecord
 
 
+@plain_text()
 def draw_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, Any]) -> None:
     """Draw the students' held-out error after each epoch to ``path`` (PNG); nothing without students.
 

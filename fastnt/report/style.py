@@ -1,7 +1,9 @@
 """How the pictures of runs look: colours that colour-blind readers tell apart, quiet axes."""
 
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,23 @@ RUN_COLOURS = (
 )
 RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LOGARITHMIC = 4.0  # times the smallest value, from which on a linear axis would hide the end
+
+# Fonts with Chinese, Japanese and Korean letters, of which those that are installed are used.
+_MORE_LETTERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Draw texts as they are: a dollar begins no formula, a letter that no font has is a box."""
+    import matplotlib as mpl
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in _MORE_LETTERS if name in installed)]
+    style: Any = {"text.parse_math": False, "font.family": fonts}
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+")
+        yield
 
 
 def dress(axes: Any, title: str, ylabel: str) -> None:

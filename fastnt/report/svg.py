@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fastnt.report.style import plain_text
+
 # Stand-ins while matplotlib draws; the page's style sheet says how each looks.
 INK, LINE, BLUE, ORANGE, GREY = "#010203", "#d0d4da", "#0072b2", "#d55e00", "#6b7280"
 GREEN, PINK, YELLOW = "#009e73", "#cc79a7", "#e69f00"
@@ -28,7 +30,6 @@ _FONT = re.compile(r"(font: [^;\"]*?px) [^;\"]*")
 WIDTH = 4.8  # inches: on a telephone the text of a figure is as large as that of a footnote
 
 _STYLE: dict[str, Any] = {
-    "text.parse_math": False,  # a name may hold a dollar
     "svg.fonttype": "none",
     "font.size": 8.5,
     "axes.titlesize": 8.5,
@@ -84,7 +85,7 @@ def draw(
     from matplotlib.figure import Figure
 
     style: Any = {**_STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(style):
+    with plain_text(), mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.subplots()

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
+from fastnt.console import Words, make_console
 from fastnt.training.progress import EpochRecord, Part, Progress
 from fastnt.training.time_left import TimeLeft, duration
 
@@ -81,7 +82,7 @@ class Lines(Silent):
         self._print(f"{NAMES[record.phase]}: {place}, {error}, {speed}{left}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, highlight=False)
+        self._console.print(line, soft_wrap=True)
 
 
 class Bars(Silent):
@@ -89,10 +90,10 @@ class Bars(Silent):
 
     def __init__(self, console: Console) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            Words("{task.description}"),
             BarColumn(bar_width=None),  # what the others leave of the line
-            TextColumn("{task.fields[epoch]}"),
-            TextColumn("{task.fields[error]}"),
+            Words("{task.fields[epoch]}"),
+            Words("{task.fields[error]}"),
             _Speed(table_column=Column(no_wrap=True, justify="right")),
             _TimeLeft(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
         )
@@ -204,7 +205,7 @@ class Several:
 @contextmanager
 def choose_progress(*, quiet: bool) -> Iterator[Progress]:
     """Yield the progress that fits: silent, bars on a terminal or in a notebook, or lines."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if quiet:
         yield Silent()
     elif not (console.is_terminal or console.is_jupyter):

@@ -1,0 +1,28 @@
+"""What is shown on a terminal: the text of a user is text, never Rich's markup.
+
+Only this module makes consoles and columns of text, so no path, name or message can be read as a style.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import TextColumn
+from rich.text import Text
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints every text as it is."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+class Words(TextColumn):
+    """A column of a progress display, its words shown as they are."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words, markup=False)
+
+
+def working(on: str, *, shown: bool = True) -> AbstractContextManager[Any]:
+    """Show on stderr, while the block runs, what is being done."""
+    return make_console(stderr=True).status(Text(on)) if shown else nullcontext()
