@@ -1,6 +1,6 @@
 """One look for all tables; where a table does not fit the terminal, each row becomes lines of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich import box
 from rich.console import Console
@@ -16,57 +16,54 @@ def print_table(
     headings: Sequence[str],
     rows: Sequence[Sequence[Cell]],
     *,
-    numbers: Sequence[str] = (),
+    numbers: Collection[str] = (),
     title: str = "",
-    footer: Sequence[str] = (),
+    ends: Collection[int] = (),
 ) -> None:
-    """Print ``rows`` under ``headings``; words may go on in a second line, numbers and names not.
+    """Print ``rows`` under ``headings``, or where they do not fit, a line for each cell.
 
     Args:
         console: where to.
         headings: of the columns; "\\n" breaks one.
-        rows: a text for each column; an empty first text belongs to the row above.
-        numbers: the headings of columns that are numbers, to be aligned at the right.
+        rows: a cell for each column.
+        numbers: the headings of columns that are numbers: aligned at the right, never broken.
         title: a line above.
-        footer: a last row.
+        ends: numbers of the rows after which a line is left empty.
     """
     if title:
-        console.print(Text(title), soft_wrap=True)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        show_footer=bool(footer),
-    )
-    for place, heading in enumerate(headings):
-        number = heading in numbers
-        table.add_column(
-            heading,
-            footer=footer[place] if footer else "",
-            justify="right" if number else "left",
-            no_wrap=number,
-        )
-    for row in rows:
-        table.add_row(*(_plain(cell) for cell in row))
-    if Measurement.get(console, console.options, table).minimum <= console.width:
-        console.print(table)
+        console.print(title, soft_wrap=True)
+    table = fitting_table(console, headings, rows, numbers, ends)
+    if table is None:
+        _print_lines(console, headings, rows)
     else:
-        _print_lines(console, headings, [*rows, footer] if footer else rows)
+        console.print(table)
+
+
+def fitting_table(
+    console: Console,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    numbers: Collection[str] = (),
+    ends: Collection[int] = (),
+) -> Table | None:
+    """Return a table as ``print_table`` prints it; None where a word or number had to be broken."""
+    unbounded = console.options.update(max_width=10_000)
+    for gap in (1, 0):  # beside the one that stands between all columns
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
+        for heading in headings:
+            number = heading in numbers
+            table.add_column(heading, justify="right" if number else "left", no_wrap=number)
+        for place, row in enumerate(rows):
+            table.add_row(*row, end_section=place in ends)
+        if Measurement.get(console, unbounded, table).minimum <= console.width:
+            return table
+    return None
 
 
 def _print_lines(console: Console, headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    first, *others = (heading.replace("\n", " ") for heading in headings)
-    for name, *cells in rows:
-        if str(name):
-            console.print(
-                Text.assemble(f"{first}: " if first else "", _plain(name)), soft_wrap=True
-            )
-        for heading, cell in zip(others, cells, strict=True):
+    names = [heading.replace("-\n", "").replace("\n", " ") for heading in headings[1:]]
+    for first, *cells in rows:
+        console.print(first, soft_wrap=True)
+        for name, cell in zip(names, cells, strict=True):
             if str(cell):
-                console.print(Text.assemble(f"  {heading}: ", _plain(cell)), soft_wrap=True)
-
-
-def _plain(cell: Cell) -> Text:
-    """What a user named is no markup."""
-    return cell if isinstance(cell, Text) else Text(cell)
+                console.print(Text.assemble(f"  {name}: ", cell), soft_wrap=True)

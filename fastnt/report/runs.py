@@ -74,6 +74,20 @@ class Row:
     epochs: int | None  # as the recipe has them
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """Return the folder itself if it holds a run, else the runs in it, by name.
+
+    Raises:
+        UserError: it holds none.
+    """
+    if RunFolder(folder).config.is_file():
+        return [folder]
+    found = sorted(config.parent for config in folder.glob("*/config.json"))
+    if not found:
+        RunFolder(folder).require()
+    return found
+
+
 def read_runs(folders: Sequence[Path]) -> list[SavedRun]:
     """Read each folder once, in the order given.
 
