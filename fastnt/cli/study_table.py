@@ -43,7 +43,7 @@ def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> Non
         line = f"seed {row['seed']}, {row['setting']} failed: {row['error']}"
         console.print(line, soft_wrap=True)
     for sentence in sentences:
-        console.print(sentence, soft_wrap=True)
+        console.print(sentence)
     console.print(f"The page is {page}", soft_wrap=True)
 
 

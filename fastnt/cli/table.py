@@ -37,15 +37,16 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     title = f"{summary['dataset']}{official}, seed {summary['seed']}"
     print_table(console, ("network", *numbers), rows, numbers=numbers, title=title)
     if (difference := difference_text(summary)) is not None:
-        console.print(difference, soft_wrap=True)
+        console.print(difference)
     others = ", ".join(
         f"{name} {timings[f'{name}_seconds']:.1f} s"
         for name in ("prepare", "logits", "evaluation")
         if f"{name}_seconds" in timings
     )
+    console.print(f"Besides: {others}")
     picture = folder / "curves.png"
     its = f", its picture {picture}" if picture.exists() else ""
-    console.print(f"Besides: {others}. The run is in {folder}{its}", soft_wrap=True)
+    console.print(f"The run is in {folder}{its}", soft_wrap=True)
 
 
 def print_profile(sections: Sequence[Section], title: str) -> None:

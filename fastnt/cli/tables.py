@@ -3,8 +3,8 @@
 from collections.abc import Collection, Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -47,17 +47,44 @@ def fitting_table(
     ends: Collection[int] = (),
 ) -> Table | None:
     """Return a table as ``print_table`` prints it; None where a word or number had to be broken."""
-    unbounded = console.options.update(max_width=10_000)
-    for gap in (1, 0):  # beside the one that stands between all columns
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
-        for heading in headings:
-            number = heading in numbers
-            table.add_column(heading, justify="right" if number else "left", no_wrap=number)
-        for place, row in enumerate(rows):
-            table.add_row(*row, end_section=place in ends)
-        if Measurement.get(console, unbounded, table).minimum <= console.width:
-            return table
-    return None
+    for gap in (2, 1):
+        room = console.width - gap * (len(headings) - 1)
+        widths = _widths(headings, rows, numbers, room)
+        if widths is not None:
+            break
+    else:
+        return None
+    padding = (0, gap - 1, 0, 0)  # beside the column that stands between all
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, justify="right" if heading in numbers else "left", width=width)
+    for place, row in enumerate(rows):
+        table.add_row(*row, end_section=place in ends)
+    return table
+
+
+def _widths(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    numbers: Collection[str],
+    room: int,
+) -> list[int] | None:
+    """Return widths of columns that fit the room with words and numbers whole; None if there are none.
+
+    Where lines have to be broken, the column that can give most gives first.
+    """
+    widths, least = [], []
+    for heading, *cells in zip(headings, *rows, strict=True):
+        lines = [line for cell in cells for line in str(cell).split("\n")]
+        words = lines if heading in numbers else [word for line in lines for word in line.split()]
+        widths.append(max(map(cell_len, [*heading.split("\n"), *lines])))
+        least.append(max(map(cell_len, [*heading.split(), *words]), default=1))
+    while sum(widths) > room:
+        gives, place = max((widths[i] - least[i], i) for i in range(len(widths)))
+        if gives == 0:
+            return None
+        widths[place] -= 1
+    return widths
 
 
 def _print_lines(console: Console, headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

@@ -5,14 +5,19 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from fastnt.cli import main
+from fastnt.report.loggers import open_logger
 from fastnt.report.tensorboard import SCALARS, TensorBoard
+from fastnt.runs.folder import RunFolder
 from fastnt.training.display import Bars, Lines, Several, Silent, choose_progress
 from fastnt.training.progress import EpochRecord, Part, Progress
 from fastnt.training.time_left import TimeLeft, duration
@@ -258,6 +263,91 @@ def test_train_writes_for_tensorboard_when_asked(
         main(["train", "--run", "a", "--log", "tensorboard", "--quiet", *TINY])
     for phase in ("teacher", "clean", "noisy"):
         assert set(_scalars(Path("runs/a/tensorboard") / phase)) == set(SCALARS)
+
+
+class StandIn:
+    """What fastnt calls of wandb, written down."""
+
+    Error = ValueError
+    Settings = dict
+
+    def __init__(self, mode: str = "offline") -> None:
+        self.settings, self.calls = SimpleNamespace(mode=mode), list[Any]()
+
+    def setup(self) -> "StandIn":
+        return self
+
+    def login(self, *, prompt: bool) -> bool:
+        assert not prompt
+        return False
+
+    def init(self, **options: Any) -> "StandIn":
+        self.calls.append(options)
+        return self
+
+    def define_metric(self, name: str, *, step_metric: str) -> None:
+        self.calls.append((name, step_metric))
+
+    def log(self, figures: dict[str, float]) -> None:
+        self.calls.append(figures)
+
+    def finish(self) -> None:
+        self.calls.append("finished")
+
+
+def test_wandb_is_told_of_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    (tmp_path / "wandb" / "run-20261125_182218-xy9qzav3").mkdir(parents=True)
+    with ExitStack() as stack:
+        watcher = open_logger("wandb", tmp_path, {"alpha": 0.5}, stack)
+        assert wandb.calls == []
+        _train_one_of_two_epochs(watcher)
+    begun, metric, figures, finished = wandb.calls
+    assert (begun["dir"], begun["name"], begun["config"]) == (
+        tmp_path,
+        tmp_path.name,
+        {"alpha": 0.5},
+    )
+    assert (begun["id"], begun["resume"]) == ("xy9qzav3", "allow")  # the run that it was before
+    assert metric == ("noisy/*", "noisy/epoch")
+    assert figures["noisy/epoch"] == 1
+    assert figures["noisy/error/validation"] == 0.1234
+    assert {f"noisy/{tag}" for tag in SCALARS} < figures.keys()
+    assert finished == "finished"
+
+
+def test_wandb_without_an_account_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", StandIn("online"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--log", "wandb", *TINY])
+    assert "wandb login, or keep the figures here with WANDB_MODE=off" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--log", "wandb", *TINY])
+    assert "--log wandb needs the package wandb" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_wandb_offline_keeps_each_epoch_in_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--run", "a", "--log", "wandb", "--quiet", *TINY])
+    (file,) = Path("runs/a/wandb").glob("offline-run-*/run-*.wandb")
+    written = file.read_bytes()
+    for phase in ("teacher", "clean", "noisy"):
+        for tag in ("epoch", *SCALARS):
+            assert f"{phase}/{tag}".encode() in written
+    record = RunFolder(Path("runs/a")).metrics.read()[-1]
+    assert repr(record.validation_error).encode() in written
 
 
 def test_without_the_package_nothing_is_trained(
