@@ -53,9 +53,9 @@ def main(partial: Path, path: Path) -> None:
     whole.replace(path)
     drawn, count = partial / "drawn", str(len(result["rows"]))
     if result["rows"] and (not drawn.exists() or drawn.read_text() != count):
-        from fastnt.bench.picture import draw_pictures  # with torch, which the figures do not need
+        from fastnt.bench.picture import plot_pictures  # with torch, which the figures do not need
 
-        draw_pictures(path.parent, result["rows"], result["machine"], prefix=f"{path.stem}-")
+        plot_pictures(path.parent, result["rows"], result["machine"], prefix=f"{path.stem}-")
         drawn.write_text(count)
 
 

@@ -96,14 +96,17 @@ def shares(work: Work, rounds: int, *, bf16: bool) -> dict[str, float]:
 
 @contextmanager
 def _clocks(network: nn.Module) -> Iterator[dict[str, float]]:
-    """Yield the seconds spent in each part of the student, as they add up."""
+    """Yield the seconds that training spends in each part of the student, as they add up."""
     seconds = dict.fromkeys(PARTS, 0.0)
 
     def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
             begin = time.perf_counter()
             result = call(*arguments, **options)
-            seconds[name] += time.perf_counter() - begin
+            if (
+                network.training
+            ):  # not in the evaluation after an epoch, which is not in the figures
+                seconds[name] += time.perf_counter() - begin
             return result
 
         return run

@@ -13,23 +13,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import Dataset as TorchDataset
 
 from fastnt.bench.cases import SIGMA
 from fastnt.bench.rivals import pytorch_loss
 from fastnt.config import Recipe
-from fastnt.data.loaders import make_loader
-from fastnt.data.preprocess import Preprocess
-from fastnt.data.split import Split, write_split
+from fastnt.data.beton import Images, Labels
+from fastnt.data.prepare import Dataset
+from fastnt.data.split import HELD_OUT, write_split
 from fastnt.networks import build_network
 from fastnt.training.compute import Compute, Precision, choose_precision
 from fastnt.training.display import Silent
-from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
-from fastnt.training.objectives import noisy_l2_objective
-from fastnt.training.step import TrainStep
-from fastnt.training.targets import stored_targets
-from fastnt.training.trainer import Schedule, Trainer
+from fastnt.training.pipeline import open_course, train_student
+from fastnt.training.progress import EpochRecord
+from fastnt.training.trainer import Trainer
 
 SHAPE, CLASSES, LR, ALPHA = (32, 32, 3), 10, 1e-3, 0.5
 CPU = torch.device("cpu")
@@ -46,8 +45,7 @@ class Work:
     student: nn.Module  # (B, 3, 32, 32) floats to logits (B, 10); never trained itself
     teacher: nn.Module
     logits: Tensor  # (N, 10), the teacher's
-    student_notation: str
-    split: Split  # the same images as a .beton file
+    dataset: Dataset  # the same images as a .beton file, and a few to hold out and to test
     batch: int
 
     def first(self, count: int) -> "Work":
@@ -60,15 +58,6 @@ def make_work(folder: Path, count: int, batch: int, student: str, teacher: str) 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, count)
-    names = tuple(map(str, range(CLASSES)))
-    split = write_split(
-        folder / "train.beton",
-        dataset="random",
-        official=False,
-        classes=names,
-        parts={"train": (images, labels)},
-        source_sha256="",
-    )
     torch.manual_seed(0)
     height, width, channels = SHAPE
     networks = [
@@ -77,18 +66,38 @@ def make_work(folder: Path, count: int, batch: int, student: str, teacher: str) 
     pixels = torch.from_numpy(images)
     mean = pixels.double().mean(0).div(255).float()
     with torch.inference_mode():
-        parts = [networks[1].eval()(_normalise(part, mean)) for part in pixels.split(batch)]
+        parts = [networks[1].eval()(normalise(part, mean)) for part in pixels.split(batch)]
     logits = torch.cat(parts).clone()
-    targets = torch.from_numpy(labels)
-    return Work(pixels, targets, mean, *networks, logits, student, split, batch)
+    dataset = _dataset(folder, images, labels)
+    return Work(pixels, torch.from_numpy(labels), mean, *networks, logits, dataset, batch)
 
 
-def _normalise(images: Tensor, mean: Tensor) -> Tensor:
+def _dataset(folder: Path, images: Images, labels: Labels) -> Dataset:
+    """Write the images as the training split; the first eight are held out and tested again."""
+    few = images[:8], labels[:8]
+    train, test = (
+        write_split(
+            folder / f"{name}.beton",
+            dataset="random",
+            official=False,
+            classes=[*map(str, range(CLASSES))],
+            parts=parts,
+            source_sha256="",
+        )
+        for name, parts in (
+            ("train", {"train": (images, labels), HELD_OUT: few}),
+            ("test", {"test": few}),
+        )
+    )
+    return Dataset("random", False, train.classes, SHAPE, "", folder, train, test)
+
+
+def normalise(images: Tensor, mean: Tensor) -> Tensor:
     """(B, H, W, C) uint8 to (B, C, H, W) float32; the memory stays as it is, channels last."""
     return images.float().div_(255).sub_(mean).permute(0, 3, 1, 2)
 
 
-class Transformed(Dataset[tuple[Tensor, Tensor]]):
+class Transformed(TorchDataset[tuple[Tensor, Tensor]]):
     """A TensorDataset whose images go one by one through a transform."""
 
     def __init__(self, data: TensorDataset, transform: Callable[[Tensor], Tensor]) -> None:
@@ -141,7 +150,7 @@ def by_hand(work: Work) -> Epoch:
     def epoch() -> float:
         begin = time.perf_counter()
         for rows in torch.randperm(len(work.images)).split(work.batch):
-            images = _normalise(work.images[rows], work.mean)
+            images = normalise(work.images[rows], work.mean)
             with autocast(CPU):
                 logits = student(images)
             loss = pytorch_loss(logits, work.logits[rows], ALPHA)
@@ -153,31 +162,45 @@ def by_hand(work: Work) -> Epoch:
     return epoch
 
 
-def fastnt(work: Work, *, bf16: bool) -> tuple[Epoch, nn.Module]:
-    """This package's own training; also its student's network, for who wants to watch it.
+class Stepwise:
+    """A keeper that trains an epoch each time its ``epoch`` is called, and not before."""
 
-    The one place that knows the trainer.
-    """
-    preprocess = Preprocess("pixel_mean", SHAPE)
-    preprocess.mean.copy_(work.mean)
-    model = Model(work.student_notation, preprocess, CLASSES)
-    recipe = Recipe("cifar10", "", work.student_notation, alpha=ALPHA, sigma=SIGMA)
-    loader = make_loader(
-        "resident",
-        work.split,
-        positions=np.arange(len(work.images)),
+    def train(self, trainer: Trainer) -> list[EpochRecord]:
+        """Begin the training."""
+        self._records = trainer.train()
+        return []
+
+    def epoch(self) -> float:
+        """Train for an epoch and return its images/s, without the evaluation after it."""
+        return next(self._records).images_per_second
+
+    def began(self, phase: str) -> bool:
+        return False
+
+    def finished(self, name: str, phase: str) -> Model | None:
+        return None
+
+    def keep(self, model: Model, name: str) -> None:
+        pass
+
+
+def fastnt(work: Work, *, bf16: bool) -> tuple[Epoch, nn.Module]:
+    """This package's own training, and its student's network, whose calls can be watched."""
+    compute = Compute(CPU, Precision(torch.bfloat16 if bf16 else torch.float32), loader="resident")
+    recipe = Recipe(
+        "cifar10",
+        preprocess="pixel_mean",
+        train_samples=len(work.images),
         batch_size=work.batch,
-        order_seed=0,
-        device=CPU,
-    )
-    step = TrainStep(
-        model,
-        noisy_l2_objective(stored_targets(work.logits), recipe, alpha=ALPHA),
-        lambda batch, epoch: None,
+        alpha=ALPHA,
+        sigma=SIGMA,
+        epochs=10**6,
         lr=LR,
-        compute=Compute(CPU, Precision(torch.bfloat16 if bf16 else torch.float32)),
+        lr_decay=1.0,
     )
-    schedule = Schedule("noisy", epochs=10**6, lr=LR, lr_decay=1.0, batch_size=work.batch, seed=0)
-    trainer = Trainer(step, loader, lambda: Evaluation(0, 0.0, torch.zeros(1)), schedule, Silent())
-    records = trainer.train()
-    return lambda: next(records).images_per_second, model.network
+    course = open_course(work.dataset, recipe, compute, Silent())
+    teacher = Model(copy.deepcopy(work.teacher), course.preprocess, CLASSES)
+    student = course.new_student(recipe, copy.deepcopy(work.student))
+    keeper = Stepwise()
+    train_student(course, course.teach([teacher]), student, recipe, keeper)
+    return keeper.epoch, student.network

@@ -1,7 +1,7 @@
 """Check the arguments of the loss.
 
-The values of Python numbers and CPU tensors are checked; of tensors on other devices only dtype,
-shape and device, since reading their values would wait for the device.
+The values of Python numbers and of CPU tensors are checked. For tensors on other devices only dtype,
+shape and device are checked, since reading their values would wait for the device.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _OPTIONS = {
     "perturb": ("teacher", "student"),
     "reduction": ("none", "sum", "batchmean", "mean"),
 }
-# What a value must be: words for the error, and a test, which NaN fails.
+# What a value must be: words for the error, and a test, which fails for NaN.
 Rule = tuple[str, Callable[[float], bool]]
 PROBABILITY: Rule = ("in [0, 1]", lambda v: 0 <= v <= 1)
 _LARGEST = torch.finfo(torch.float32).max
@@ -47,11 +47,12 @@ def check_options(noise: str, perturb: str, reduction: str) -> Options:
 
 
 def check_noise(alpha: Number, sigma: Sigma, seed: int | Tensor | None) -> None:
-    """Check types, and values where they are at hand, before there are logits.
+    """Check the noise arguments before there are logits: their types, and the values that can be read.
 
     Raises:
         TypeError: an argument is not a number or a tensor of such.
-        ValueError: alpha is outside [0, 1], sigma negative, not finite or no pair, or one requires grad.
+        ValueError: alpha is outside [0, 1]; sigma is negative, not finite or no pair; or an argument
+            requires a gradient.
     """
     check_values("alpha", alpha, PROBABILITY, torch.float32)
     for bound in sigma_pair(sigma):
@@ -124,7 +125,8 @@ def sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
         raise ValueError(f"sigma must be a number or a pair (low, high), got {sigma!r}")
     low, high = sigma
     if all(not isinstance(x, Tensor) or is_readable(x) for x in (low, high)):
-        above = low > high  # of numbers no tensor: torch.compile makes none of symbolic numbers
+        # Numbers are compared as they are: torch.compile makes no tensors of symbolic numbers.
+        above = low > high
         if above.any() if isinstance(above, Tensor) else above:
             raise ValueError(f"sigma must be a pair (low, high) with low <= high, got {sigma!r}")
     return low, high
@@ -161,7 +163,7 @@ def _kind(integer: bool) -> str:
 
 
 def is_readable(tensor: Tensor) -> bool:
-    """Tell whether values can be read: no device waits, no graph breaks, torch.func hides none."""
+    """Tell whether a tensor's values can be read without waiting for a device or breaking a graph."""
     return (
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()

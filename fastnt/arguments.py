@@ -1,7 +1,7 @@
 """Turn the arguments of the loss into the tensors that the op takes.
 
-Numbers become small tensors that are filled on the student's device: the host never waits for the
-device, and a schedule, a replayed CUDA graph or a compiled step sees new values.
+Numbers become small tensors that are filled on the student's device. The host therefore never waits
+for the device, and schedules, replayed CUDA graphs and compiled steps see new values.
 """
 
 import math
@@ -48,8 +48,8 @@ def make_tensors(
 ) -> Tensors:
     """Return the op's tensors, the logits detached.
 
-    For a ``version`` that accepts them, Python numbers and the logits (N, C) of one student stay
-    what they are: tensors and views of them would cost more than a small batch.
+    If ``version`` accepts them, Python numbers stay numbers, and the logits (N, C) of one student stay
+    as they are: making tensors and views would take longer than the loss of a small batch.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -77,7 +77,7 @@ def make_tensors(
     if seed is None:
         seed = torch.randint((1 << 63) - 1, (count,), device=device)
         if index is None and dist.is_available() and dist.is_initialized():
-            # Ranks are often seeded alike; the places in their batches are not the same samples.
+            # Ranks often have the same seed, but the same place in their batches is not the same sample.
             seed = seed + as_int64(dist.get_rank() * _RANK_STRIDE)
     return Tensors(
         student,
@@ -113,7 +113,7 @@ def classes_last(
             f"dim must be a dimension of the student's logits {tuple(student.shape)} that holds "
             f"classes, got {dim}{reason}"
         )
-    from_the_end = dim % dims - dims  # a teacher of all students has one dimension less
+    from_the_end = dim % dims - dims  # a teacher for all students has one dimension less
     return student.movedim(from_the_end, -1), teacher.movedim(from_the_end, -1)
 
 
@@ -125,7 +125,7 @@ def loss_shape(student: Tensor, students: bool, reduction: str) -> torch.Size:
 
 
 def _flatten_samples(student: Tensor, teacher: Tensor, students: bool) -> tuple[Tensor, Tensor]:
-    """Return student (S, N, C) and teacher (S or 1, N, C), detached; views where strides allow."""
+    """Return student (S, N, C) and teacher (S or 1, N, C), detached; copies only if strides need it."""
     first = 1 if students else 0
     one_teacher = not students or teacher.shape == student.shape[1:]
     count = student.shape[0] if students else 1

@@ -1,4 +1,4 @@
-"""The cache folder as a whole: what fastnt keeps there, and how it is emptied."""
+"""The cache folder: what fastnt keeps there, and how to empty it."""
 
 import errno
 import shutil
@@ -12,8 +12,8 @@ from fastnt.errors import UserError
 from fastnt.files import cache_dir
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-# The patterns of all that fastnt keeps in its cache folder. `remove` removes these and nothing else,
-# since FASTNT_CACHE may name a folder that holds files of the user's too.
+# The patterns of everything that fastnt keeps in its cache folder. `remove` removes these and nothing
+# else, since FASTNT_CACHE may name a folder that also holds files of the user's.
 KEPT = {
     "data": ("data/*-????????????",),
     "downloads": tuple(f"downloads/{name}" for name in SOURCES),
@@ -33,12 +33,13 @@ class Kept:
 
 
 def try_to_store(what: str, store: Callable[[], None]) -> bool:
-    """Call ``store``; where the cache may only be read say on stderr that ``what`` is not kept.
+    """Call ``store``; if the cache is read-only, print on stderr that ``what`` is not kept.
 
-    Returns whether it was stored.
+    Returns:
+        Whether it was stored.
 
     Raises:
-        UserError: it failed for another reason.
+        UserError: storing failed for another reason.
     """
     try:
         store()

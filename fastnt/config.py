@@ -29,9 +29,9 @@ _DATASET = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run's recipe; the defaults are the paper's, or the field's where the paper is silent.
+    """A run's recipe. Defaults are the paper's; where it gives none, they are usual in the field.
 
-    Sections are the paper's. ``fastnt.networks`` explains names and notations of networks.
+    Sections are those of the paper. ``fastnt.networks`` explains names and notations of networks.
     """
 
     dataset: str = entry(
@@ -177,24 +177,24 @@ class Recipe:
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """The teachers that were given; none when one is to be trained."""
+        """The teachers that the user gave; empty if one is to be trained."""
         if isinstance(self.teacher, tuple):
             return self.teacher
         return (self.teacher,) if self.teacher else ()
 
     @property
     def dataset_name(self) -> str:
-        """What files and folders of the data set are named after."""
+        """The data set's name in names of files and folders."""
         return self.dataset if self.dataset in DATASETS else own.name_of(Path(self.dataset))
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """The lowest and highest sigma; equal unless sigma is drawn anew at each step."""
+        """The lowest and the highest sigma; they are equal unless each step draws its sigma."""
         return sigma_range(self.sigma)
 
     @property
     def draws_noise(self) -> bool:
-        """Whether any sample of any step can be perturbed."""
+        """Whether any step may perturb any sample."""
         if self.objective == "labels" or self.sigma_range[1] == 0:
             return False
         return any(self.teacher_alphas) if self.teacher_alphas else self.alpha > 0

@@ -10,27 +10,27 @@ from fastnt.argument_checks import Number, Sigma, check_noise, check_options
 from fastnt.kernels.noisy_l2.op import choose
 from fastnt.loss import Impl, Noise, Perturb, Reduction, noisy_l2_loss
 
-_COUNTING = threading.Lock()  # of all losses: a lock of its own could be neither copied nor pickled
+_COUNTING = threading.Lock()  # one for all losses, since locks cannot be copied or pickled
 
 
 class NoisyL2Loss(nn.Module):
     """`noisy_l2_loss` as a module: noisy in ``train()``, the clean L2 loss in ``eval()``.
 
-    Given a ``seed`` it counts its training steps in the buffer ``step`` (part of the state dict):
-    each call has its own noise, and a resumed run goes on with the next. Pass ``index`` then:
-    without it the noise of a sample depends on its place in the batch alone, the same in every
-    rank. Without ``seed`` each call draws one from torch's generator. Threads that share the loss get
-    different steps, unless torch.compile compiled it; processes count each for themselves.
+    With a ``seed``, the loss counts its training steps in the buffer ``step``, which is part of the state
+    dict. Each call then has noise of its own, and a resumed run goes on with the next step. Pass
+    ``index`` too: without it, the noise of a sample depends on its place in the batch alone and is the
+    same on every rank. Without ``seed``, each call draws a seed from torch's generator. Threads that
+    share the loss get different steps, unless torch.compile compiled it. Each process counts for itself.
 
-    A call that is given its ``step`` takes this one, and nothing is counted. Give the trainer's
-    number of optimizer steps wherever calls are not steps: under gradient accumulation, in
-    torch.utils.checkpoint and torch.func, and where the loss is in no checkpoint.
+    A call with a ``step`` uses that one and counts nothing. Pass the number of optimizer steps where
+    calls are not steps: under gradient accumulation, in torch.utils.checkpoint and torch.func, and where
+    the loss is not saved in checkpoints.
 
-    ``alpha`` and ``sigma`` may be changed between calls. Under torch.compile give them as 0-D
-    tensors on the student's device and ``fill_`` these: nothing is compiled again.
+    ``alpha`` and ``sigma`` may be changed between calls. Under torch.compile pass them as 0-D tensors on
+    the student's device and change these with ``fill_``: then nothing is compiled again.
 
     Args:
-        alpha: as in `noisy_l2_loss`; so are the others.
+        alpha: as in `noisy_l2_loss`, like the other arguments.
         sigma: a number, a 0-D tensor or a pair (low, high).
         seed: an integer or tensor, or None for fresh noise governed by ``torch.manual_seed``.
         students: the first dimension counts students.
@@ -65,7 +65,7 @@ class NoisyL2Loss(nn.Module):
         choose(impl)
         check_noise(alpha, sigma, seed)
         if seed is not None:
-            with torch.inference_mode(False):  # whose tensors could not be counted in outside
+            with torch.inference_mode(False):  # outside, its tensors could not be changed in place
                 self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.alpha, self.sigma, self.seed = alpha, sigma, seed
         self.students = students
@@ -84,7 +84,7 @@ class NoisyL2Loss(nn.Module):
         Args:
             student: logits, as in `noisy_l2_loss`; so is ``teacher``.
             index: the row of each sample in the training list.
-            step: number of the training step, instead of the count.
+            step: the number of the training step, instead of the counted one.
 
         Raises:
             RuntimeError: it is being traced by ``torch.jit.trace``.
@@ -115,19 +115,19 @@ class NoisyL2Loss(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Count from step 0 again; needed after ``to_empty``, which leaves the step undefined."""
+        """Count from step 0 again; this is needed after ``to_empty``, which leaves the step undefined."""
         if self.seed is not None:
             self.step.zero_()
 
     def _next_step(self, device: torch.device) -> Tensor:
-        """Return the step of this call, and count it; threads that share the loss get different ones."""
-        if torch.compiler.is_compiling():  # a lock would break the graph
+        """Return the step of this call and count it; threads that share the loss get different steps."""
+        if torch.compiler.is_compiling():  # a lock would break the compiled graph
             return self._count(device)
         with _COUNTING:
             return self._count(device)
 
     def _count(self, device: torch.device) -> Tensor:
-        if self.step.device != device:  # a loss is seldom moved with its network
+        if self.step.device != device:  # users seldom move a loss together with its network
             if self.step.is_meta:
                 raise RuntimeError(
                     "the loss was made on the meta device and does not know its step: call "
@@ -140,9 +140,9 @@ class NoisyL2Loss(nn.Module):
         return step
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the state of a loss that counts into one that does not, and the reverse.
+        """Load the state of a loss that counts steps into one that does not, and the reverse.
 
-        A loss without a seed ignores the count; a loss that finds none goes on with its own.
+        A loss without a seed ignores the saved step. A loss with a seed keeps its step if none is saved.
         """
         key = f"{prefix}step"
         if self.seed is None:
@@ -152,7 +152,7 @@ class NoisyL2Loss(nn.Module):
         super()._load_from_state_dict(state, prefix, *rest)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Count alone: torch.multiprocessing would hand over one step for all processes."""
+        """Copy the step: torch.multiprocessing would share one tensor between all processes."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if self.seed is not None:
             self.step = self.step.clone()

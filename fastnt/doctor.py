@@ -1,4 +1,4 @@
-"""What a machine has of what fastnt can use, and the one command that mends each missing thing."""
+"""Find what fastnt can use on this machine, and the command that installs each missing thing."""
 
 import importlib.util
 import os
@@ -22,11 +22,11 @@ class Finding:
 
     what: str
     present: bool
-    detail: str  # what was found, or how to mend it
+    detail: str  # what is there, or how to install it
 
 
 def diagnose() -> list[Finding]:
-    """Look at torch, the device, Triton, FFCV, memory, disk and the data; change nothing."""
+    """Return findings on torch, the device, Triton, FFCV, memory, disk and data; change nothing."""
     return [
         Finding("Python", True, sys.version.split()[0]),
         Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads"),

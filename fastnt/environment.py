@@ -114,8 +114,14 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def use_deterministic_algorithms() -> None:
     """Make torch choose, on a GPU too, algorithms that give the same bits every time."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    # Else Inductor times several kernels and takes the fastest; read when it is imported.
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
+    if inductor := sys.modules.get("torch._inductor.config"):
+        inductor.deterministic = True  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
+    # That would fill each new tensor, against programs that read what they did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def keep_freed_memory() -> None:

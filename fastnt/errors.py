@@ -11,17 +11,17 @@ class UserError(Exception):
 
 
 class Diverged(UserError):
-    """A training whose loss or weights are not finite any more: its recipe is at fault, nothing else."""
+    """A training diverged: its loss or its weights are not finite. The cause is its recipe."""
 
 
 class Interrupted(BaseException):
-    """A run was stopped by SIGINT or SIGTERM; the sentence says how to go on with it.
+    """A signal stopped a run; the message says how to go on with it.
 
-    As KeyboardInterrupt it is no Exception, so that nothing takes it for a failure and goes on.
+    Like KeyboardInterrupt it is no Exception, so that code that handles failures lets it pass.
     The command line prints it as ``fastnt: interrupted: <sentence>`` and exits with code 130.
     """
 
 
 def warn(sentence: str) -> None:
-    """Tell the user in one line, through the logger ``fastnt``; by default that is stderr."""
+    """Warn the user in one line, through the logger ``fastnt``, which by default prints to stderr."""
     logging.getLogger("fastnt").warning("fastnt: warning: %s", sentence)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, locks, hashes and the cache folder."""
+"""Files that are complete or absent: atomic writes, locks, hashes, and the cache folder."""
 
 import errno
 import hashlib
@@ -19,29 +19,29 @@ import platformdirs
 
 from fastnt.errors import UserError
 
-DEFLATE = 1032  # how many bytes DEFLATE makes of one at most
+DEFLATE = 1032  # DEFLATE expands a byte to at most so many
 
 
 def cache_dir() -> Path:
-    """Folder for downloads, .beton files, logits and teachers; ``FASTNT_CACHE`` moves it."""
+    """Return the folder for downloads, .beton files, logits and teachers; ``FASTNT_CACHE`` sets it."""
     moved = os.environ.get("FASTNT_CACHE")
     return Path(moved).expanduser() if moved else platformdirs.user_cache_path("fastnt")
 
 
-_UMASK = os.umask(0o022)  # it can be asked for only by setting it
+_UMASK = os.umask(0o022)  # reading the umask means setting it
 os.umask(_UMASK)
-# What file systems answer that know no fsync, or no locks.
+# The errors of file systems that have no fsync or no locks.
 _UNKNOWN = (errno.EINVAL, errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-_STALE = 3600.0  # seconds: nobody writes a file for so long without touching it
+_STALE = 3600.0  # seconds; a file that is being written changes more often than that
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target`` that becomes ``target`` only when the block succeeds.
+    """Yield a temporary path beside ``target``, which is renamed to ``target`` if the block succeeds.
 
-    The file is flushed to disk before it is renamed, and its folder after, so that after a crash
-    ``target`` is either the old file or the whole new one. When the block fails, the temporary file
-    is removed.
+    The file is flushed to disk before the rename, and the folder after it. After a crash, ``target`` is
+    therefore either the old file or the complete new one. If the block fails, the temporary file is
+    removed.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
@@ -58,7 +58,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("r+b") as written:
             _flush(written.fileno())
-        with suppress(PermissionError):  # some file systems have one mode for all files
+        with suppress(PermissionError):  # some file systems have the same mode for all files
             temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(target)
         _flush_folder(target.parent)
@@ -70,7 +70,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def _flush(handle: int) -> None:
-    """Make what was written last through a loss of power, where the file system can."""
+    """Flush a file to disk, if the file system can."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -79,7 +79,7 @@ def _flush(handle: int) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last, where the system can open folders."""
+    """Flush a folder to disk after a rename, if the system can open folders."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -91,16 +91,16 @@ def _flush_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold the lock file ``path``; the system lets go of it when the process dies.
+    """Hold the lock file ``path`` during the block; the system releases it when the process dies.
 
-    Where the file system knows no locks, a file with the number of its process stands for one.
+    If the file system has no locks, a file that contains the process's number serves as the lock.
 
     Args:
-        path: the file, removed again at the end, and so are the folders made for it that are empty.
-        busy: what to refuse with when another process holds it; None waits for that one.
+        path: the file. It is removed at the end, as are folders that were made for it and are empty.
+        busy: the message of the error if another process holds the lock; None waits for that process.
 
     Raises:
-        UserError: ``busy``, or the file cannot be made.
+        UserError: another process holds the lock, or the file cannot be made.
     """
     lock: filelock.BaseFileLock = filelock.FileLock(path, fallback_to_soft=False)
     made = [folder for folder in path.parents if not folder.exists()]
@@ -110,7 +110,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=-1 if busy is None else 0)
                 break
-            except FileNotFoundError:  # whoever held it removed the folder; or it cannot be made
+            except FileNotFoundError:  # the holder removed the folder, or it cannot be made
                 if not patience:
                     raise
             except OSError as error:
@@ -124,7 +124,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # where an open file cannot be removed it stays
+        with suppress(OSError):  # on some systems an open file cannot be removed
             path.unlink()
         lock.release()
         with suppress(OSError):
@@ -135,32 +135,32 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 def sweep(folder: Path, *, shared: bool = False) -> None:
     """Remove the temporary files that killed processes left.
 
-    In a folder that is ``shared`` others may be writing. There only those go whose process has ended
-    on this machine, and those that nobody has touched for an hour. Otherwise all go.
+    Other processes may be writing to a folder that is ``shared``. There, a file is removed only if its
+    process ran on this machine and has ended, or if the file has not changed for an hour.
     """
     for path in folder.glob(".*.part"):
-        with suppress(OSError):  # somebody else swept it, or it is somebody else's
+        with suppress(OSError):  # another process removed it, or it belongs to another user
             if not shared or _has_ended(path) or path.lstat().st_mtime < time.time() - _STALE:
                 path.unlink()
 
 
 def _has_ended(path: Path) -> bool:
-    """Tell whether the process that made a temporary file ran here and has ended."""
+    """Tell whether the process that made a temporary file ran on this machine and has ended."""
     maker = re.search(r"\.([0-9a-f]{8})-(\d+)\.[^.]*\.part$", path.name)
     if maker is None or maker[1] != _here() or os.name != "posix":
         return False
     try:
-        os.kill(int(maker[2]), 0)  # asks only
+        os.kill(int(maker[2]), 0)  # signal 0 only asks whether the process exists
     except (ProcessLookupError, OverflowError):
         return True
-    except PermissionError:  # another user's
+    except PermissionError:  # the process is another user's
         pass
     return False
 
 
 @lru_cache
 def _here() -> str:
-    """Return what stands for this machine, or the container on it: numbers of processes are its own."""
+    """Return an identifier of this machine or container, within which process numbers are unique."""
     space = Path("/proc/self/ns/pid")
     number = space.stat().st_ino if space.exists() else 0
     return hashlib.sha256(f"{platform.node()} {number}".encode()).hexdigest()[:8]
@@ -170,7 +170,7 @@ def parse_json(text: str | bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: it is none, is nested too deeply, or names a key of an object twice.
+        ValueError: the text is no JSON, is nested too deeply, or has an object with a key twice.
     """
     try:
         return json.loads(text, object_pairs_hook=_each_once)
@@ -189,7 +189,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         return parse_json(path.read_text("utf-8"))
@@ -200,7 +200,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_error(target: Path, error: OSError) -> UserError:
-    """Say why ``target`` could not be written and how to mend it."""
+    """Return the UserError that says why ``target`` could not be written, and how to mend it."""
     remedy = {
         errno.ENOSPC: "free some space",
         errno.EFBIG: "raise the file size limit",

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP while something is trained."""
+"""Handle SIGINT, SIGTERM and SIGHUP during a training."""
 
 import signal
 import threading
@@ -8,18 +8,19 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
-if hasattr(signal, "SIGHUP"):  # the terminal was closed; Windows has none
+if hasattr(signal, "SIGHUP"):  # the signal of a closed terminal; Windows lacks it
     SIGNALS.append(signal.SIGHUP)
 
 
 class Interruption:
-    """Within it these signals raise KeyboardInterrupt; the first one waits in ``deferred`` blocks.
+    """A context in which these signals raise KeyboardInterrupt.
 
-    Handlers are the main thread's alone, and a signal that is ignored stays so (``nohup``).
+    In a ``deferred`` block, the first signal only sets ``arrived``. Only the main thread sets handlers.
+    Signals that the process ignores, as under ``nohup``, stay ignored.
     """
 
     def __init__(self) -> None:
-        self.arrived = False  # a signal that was deferred
+        self.arrived = False  # whether a signal came in a deferred block
         self._deferring = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -41,13 +42,13 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let the first signal only set ``arrived``: the block looks at it where it can stop."""
+        """Let the first signal only set ``arrived``, which the block reads where it can stop."""
         self._deferring = True
         try:
             yield
         finally:
             self._deferring = False
-        if self.arrived:  # after the block looked for the last time
+        if self.arrived:  # the signal came after the block had read it for the last time
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -38,37 +38,37 @@ def noisy_l2_loss(
     and the loss of a sample is half the squared distance to them. Only ``student`` has a gradient.
 
     All noise is a pure function of (seed, step, row, class). A fixed ``seed`` and ``step`` without
-    ``index`` repeats its noise in every call, micro-batch and rank: advance ``step``, and pass each
-    sample's own row as ``index``. With neither ``seed`` nor ``index`` the ranks of torch.distributed
-    differ in their noise, though all were given the same ``torch.manual_seed``. Frozen noise, one
-    draw a sample for good, is ``step`` held at 0 with ``index`` given.
+    ``index`` therefore give the same noise in every call, micro-batch and rank: advance ``step``, and
+    pass the row of each sample as ``index``. With neither ``seed`` nor ``index``, the ranks of
+    torch.distributed draw different noise even after the same ``torch.manual_seed``. For frozen noise,
+    one draw for each sample, pass ``index`` and leave ``step`` at 0.
 
     Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors. torch.func.vmap over
-    students, teachers, alpha, sigma, seed or step is one launch, as with ``students``; over ``index``
-    it is one each. Without ``seed`` vmap must be told its ``randomness``. No second derivative is
-    taken: asking for one, or for create_graph=True, is a RuntimeError.
+    students, teachers, alpha, sigma, seed or step takes one launch, as with ``students``; over ``index``
+    it takes one launch for each place. Without ``seed``, vmap needs its argument ``randomness``. There is
+    no second derivative: asking for one, or for create_graph=True, is a RuntimeError.
 
     Args:
-        student: logits (..., C), all leading dimensions being samples; (S, ..., C) with
-            ``students``. float64, or float32, bfloat16 or float16, all computed in float32.
-        teacher: logits, of the student's shape; with ``students`` also (..., C), shared by all.
+        student: logits (..., C), whose leading dimensions are samples; (S, ..., C) with ``students``.
+            float32, bfloat16 and float16 are computed in float32, float64 in float64.
+        teacher: logits of the student's shape; with ``students`` also (..., C), for all students.
         alpha: probability in [0, 1] that a sample is selected.
-        sigma: standard deviation of the noise, or a pair (low, high): uniform in between, drawn
-            anew for each step (section 5.4).
-        seed: any integer, taken modulo 2^64. None draws one from the default generator of the
-            student's device: ``torch.manual_seed`` governs it, and every call has fresh noise.
+        sigma: standard deviation of the noise; or a pair (low, high), between which each step draws
+            its sigma uniformly (section 5.4).
+        seed: any integer, taken modulo 2^64. None draws a seed from the default generator of the
+            student's device, which ``torch.manual_seed`` seeds: every call has fresh noise.
         step: number of the training step, below 2^32.
         index: the row of each sample in the training list, (number of samples,) int64, below 2^32.
-            None takes the places in the batch.
-        students: the first dimension counts students, each with its own loss. alpha, sigma, seed
+            None: the rows are the places in the batch.
+        students: the first dimension counts students, which have separate losses. alpha, sigma, seed
             and step may then be tensors (S,).
-        noise: "logit", each logit its own xi; or "shared", one xi of shape (C,) for the batch.
-        perturb: "teacher", or "student": (1 + xi) multiplies the student's logits instead.
-        reduction: "batchmean", the sum over the samples / number of samples (Eq. 3); "sum"; "none",
-            one loss a sample; "mean", what ``F.mse_loss`` gives: no 1/2, divided by all elements.
-        dim: the dimension of the student's logits that holds the classes: 1 for dense logits
-            (N, C, H, W), whose samples are then the pixels (N, H, W), in this order. Those in
-            channels_last are read in place, others from a copy.
+        noise: "logit": each logit has its own xi; "shared": one xi of shape (C,) for the batch.
+        perturb: "teacher"; or "student": (1 + xi) multiplies the student's logits instead.
+        reduction: "batchmean": the sum over the samples / number of samples (Eq. 3); "sum"; "none":
+            one loss a sample; "mean": as ``F.mse_loss``, without 1/2 and divided by all elements.
+        dim: the dimension of the student's logits that counts the classes. It is 1 for dense logits
+            (N, C, H, W), whose samples are the pixels (N, H, W), in this order. Such logits are read in
+            place if they are channels_last, else from a copy.
         impl: "auto", or the version to use: "triton", "native", "compile", "eager".
 
     alpha, sigma, seed and step are numbers or 0-D tensors, on the CPU or the student's device.
@@ -112,16 +112,17 @@ def noisy_l2_value_and_grad(
 ) -> tuple[Tensor, Tensor]:
     """Return the loss and its gradient for ``logits.backward(grad)``, in one pass over memory.
 
-    The arguments are those of `noisy_l2_loss`. With ``reduction="none"`` or ``students`` the
-    gradient is that of the sum of the losses returned. Neither result is part of an autograd graph.
+    The arguments are those of `noisy_l2_loss`. With ``reduction="none"`` or ``students``, the gradient is
+    that of the sum of the returned losses. Neither result is part of an autograd graph.
 
     Args:
-        grad_scale: number or 0-D tensor on the student's device that multiplies the gradient, and
-            it alone, before it is rounded to the student's dtype: the scale of mixed precision.
+        grad_scale: number or 0-D tensor on the student's device, such as the loss scale of mixed
+            precision. It multiplies the gradient, but not the loss, before rounding to the student's
+            dtype.
 
     Returns:
-        The loss, as `noisy_l2_loss` gives it, and the gradient: the student's shape and dtype,
-        contiguous, with the classes last in memory where ``dim`` is given.
+        The loss, as `noisy_l2_loss` returns it; and the gradient, in the student's shape and dtype,
+        contiguous, or with the classes last in memory if ``dim`` is given.
 
     Raises:
         TypeError: as `noisy_l2_loss`.
@@ -155,17 +156,17 @@ def noisy_logits(
     dim: int = -1,
     impl: Impl = "auto",
 ) -> Tensor:
-    """Return a teacher's logits (..., C) with their noise: what `noisy_l2_loss` regresses on.
+    """Return a teacher's logits (..., C) with noise, which are the targets of `noisy_l2_loss`.
 
-    Any other loss may take them as its targets. The arguments are those of `noisy_l2_loss`. Teachers
-    of different ``teacher_id``, below 2^24, draw masks and noise of their own.
+    Use them as targets of any other loss. The arguments are those of `noisy_l2_loss`. Teachers with
+    different ``teacher_id``, below 2^24, have different masks and noise.
 
-    They come from the kernel of the loss: at student logits of 0 its gradient is minus the noisy
+    The kernel of the loss computes them: for student logits of 0, its gradient is minus the noisy
     logits, rounded once.
 
     Returns:
-        Logits of the same shape and dtype, contiguous, with the classes last in memory where
-        ``dim`` is given, without a gradient.
+        Logits of the same shape and dtype, without a gradient; contiguous, or with the classes last in
+        memory if ``dim`` is given.
 
     Raises:
         TypeError: as `noisy_l2_loss`.

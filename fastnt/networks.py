@@ -6,14 +6,14 @@ A network is a line such as ``C5(S1P2)@64-MP2(S2)-C5(S1P2)@128-MP2(S2)-FC1024-FC
     MP3(S2)       max-pooling 3 x 3, stride 2;  AP3(S2) average-pooling
     FC500         fully connected, 500 units
     D0.5          dropout with probability 0.5
-    GAP           the mean over all places (not the paper's): images of any size fit
+    GAP           the mean over all pixels (not in the paper), for images of any size
     FCK, ...@K    as many units or kernels as there are classes
 
-Square brackets, which the paper uses to group layers, are ignored. The paper leaves open what follows
-from here: a ReLU stands after every convolution and fully connected layer but the last, pooling rounds
-sizes up (the only reading in which NIN's AP8 fits), and weights start as He et al. 2015 propose.
+Square brackets, which group layers in the paper, are ignored. The paper does not say the following. A
+ReLU follows every convolution and fully connected layer except the last. Pooling rounds sizes up, which
+is the only reading in which NIN's AP8 fits. Weights are initialised as in He et al. 2015.
 
-A line such as ``mymodule:make_network`` is none of this but the user's own: see ``fastnt.factory``.
+A line such as ``mymodule:make_network`` names a network of the user's own: see ``fastnt.factory``.
 """
 
 import re
@@ -101,19 +101,19 @@ _LAYERS: dict[str, _Maker] = {
 
 
 def build_network(notation: str, shape: Shape, classes: int) -> nn.Module:
-    """Build a network, its weights drawn from torch's default generator (by He, but a factory's).
+    """Build a network; torch's default generator draws its weights, as He et al. unless by a factory.
 
     Args:
         notation: a name in ``NETWORKS``, a line in the paper's notation, or ``module:factory``.
         shape: one image, (channels, height, width).
-        classes: number of logits that must come out.
+        classes: the number of logits.
 
     Returns:
-        A module from (N, channels, height, width) floats to (N, classes) logits.
+        A module from images (N, channels, height, width), floats, to logits (N, classes).
 
     Raises:
-        UserError: the notation cannot be read or does not fit the shape or the classes, or the
-            factory cannot be imported or makes no such network.
+        UserError: the notation cannot be parsed, or does not fit the shape or the classes; or the
+            factory cannot be imported, or returns no such network.
     """
     if is_factory(notation):
         network = call_factory(notation, classes)
@@ -175,7 +175,7 @@ def _make_layer(token: str, x: Tensor, line: str) -> nn.Module:
 
 
 def _drop_last_relu(layers: list[nn.Module]) -> None:
-    """The last convolution or fully connected layer gives the logits: no ReLU behind it."""
+    """Remove the ReLU after the last convolution or fully connected layer, which gives the logits."""
     relus = [i for i, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
     del layers[relus[-1]]
 
@@ -189,28 +189,29 @@ def _initialise(network: nn.Module) -> None:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trainable weights and biases."""
+    """Return the number of trainable weights and biases."""
     return sum(p.numel() for p in network.parameters())
 
 
 def count_multiplies(network: nn.Module, shape: Shape) -> int:
-    """Multiplications in the convolutions and matrix products of one image's forward pass.
+    """Return the multiplications in convolutions and matrix products of one image's forward pass.
 
-    The paper's measure of runtime (section 5.5). ``shape`` is (channels, height, width).
+    This is the paper's measure of runtime (section 5.5). ``shape`` is (channels, height, width).
     """
     was_training = network.training
     weight = next(network.parameters())
-    image = torch.zeros((1, *shape), dtype=weight.dtype, device=weight.device)
+    # Two: a network may want an even batch, or drop the dimension of a single image.
+    images = torch.zeros((2, *shape), dtype=weight.dtype, device=weight.device)
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter sees into no fused attention
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter cannot count fused attention
     try:
         with (
             torch.no_grad(),
             sdpa_kernel(SDPBackend.MATH),
             FlopCounterMode(display=False) as counter,
         ):
-            network.eval()(image)
+            network.eval()(images)
     finally:
         network.train(was_training)
         torch.backends.mha.set_fastpath_enabled(fused)
-    return int(counter.get_total_flops()) // 2  # it counts the additions too
+    return int(counter.get_total_flops()) // 4  # of two images, and it counts additions too

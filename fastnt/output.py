@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 
@@ -39,6 +39,13 @@ class _Handle(io.RawIOBase):
                 if error.errno == errno.EPIPE:
                     signal.raise_signal(signal.SIGINT)
         return len(data)
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Within the block what a user's network prints goes to stderr: stdout is for results."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Reading recipes: ``recipes/<data set>.toml``, then ``--config``, then flags; what comes later wins.
+"""Read recipes: ``recipes/<data set>.toml``, then ``--config``, then flags; later values win.
 
 ``recipes/folder.toml`` is for the user's own data. ``--config`` names a .toml file, the config.json of
 an earlier run, or that run's folder.
@@ -39,15 +39,15 @@ def load_recipe(
     given_by: str = "the command line",
     trust: Trust | None = NOTHING,
 ) -> Recipe:
-    """Merge the data set's recipe, a config file and overrides (text or typed values).
+    """Return the data set's recipe with the values of a config file and of overrides.
 
     Args:
-        dataset: name or path; by default the config's, or digits.
+        dataset: name or path; by default that of the config, or digits.
         config: a recipe file, or a run's folder.
-        overrides: what the user typed in this call.
+        overrides: the values that the user typed in this call, as text or with their types.
         given_by: what messages call the overrides.
-        trust: whether the networks of one's own that ``config`` names may be called; None where the
-            recipe is only read, and no network is made from it.
+        trust: which code ``config`` may name; None if the recipe is only read, and no network is made
+            from it.
 
     Raises:
         UserError: an unknown data set or key, a value of the wrong type or out of range, a file that
@@ -79,7 +79,7 @@ def load_recipe(
 
 
 def recipe_toml(recipe: Recipe) -> str:
-    """Return a recipe as TOML, each key under what it means; keys without a value are comments."""
+    """Return a recipe as TOML, with each key's meaning as a comment; keys without value are comments."""
     parts = []
     for key, entry in ENTRIES.items():
         value = getattr(recipe, key)
@@ -89,7 +89,7 @@ def recipe_toml(recipe: Recipe) -> str:
 
 
 def named_code(recipe: Recipe) -> list[tuple[str, str]]:
-    """Return each ``module:factory`` that a run of ``recipe`` calls, with the key that names it."""
+    """Return each ``module:factory`` that a run of ``recipe`` calls, as pairs of key and name."""
     named = [("student_network", recipe.student_network)]
     if not recipe.teachers:
         named.append(("teacher_network", recipe.teacher_network))
@@ -98,7 +98,7 @@ def named_code(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _dataset(name: Any) -> str:
-    """Return a data set's name as it is, and the path of the user's own data made absolute."""
+    """Return a data set's name as it is, and the path of the user's own data as an absolute path."""
     if name in DATASETS:
         return str(name)
     if not own.is_path(str(name)):
@@ -110,11 +110,11 @@ def _dataset(name: Any) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read a recipe file: JSON by its suffix, TOML otherwise; of a run's folder its config.json."""
+    """Read a recipe: a .json file, another file as TOML, or the config.json of a run's folder."""
     if path.is_dir():
         path = path / "config.json"
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte-order mark
         value = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
@@ -131,10 +131,10 @@ def _nearest(name: str, known: tuple[str, ...]) -> str:
 
 
 def typed(key: str, value: Any, source: str) -> Any:
-    """Convert ``value``, typed (TOML, JSON) or text (``--set``), to the type of field ``key``.
+    """Convert a value of TOML or JSON, or the text of ``--set``, to the type of ``key``.
 
     Raises:
-        UserError: no such key, or no such value; the message names ``source``.
+        UserError: there is no such key, or the value has another type; the message names ``source``.
     """
     if key not in FIELDS:
         raise UserError(f"unknown recipe key {key!r} in {source}; {_nearest(key, tuple(FIELDS))}")
@@ -178,7 +178,7 @@ def _number(value: Any) -> float:
 
 
 def _sigma(value: Any) -> float | tuple[float, float]:
-    """A number, or a pair: ``"0.01:1"`` on the command line, ``[0.01, 1]`` in a file."""
+    """Return a number, or a pair: ``"0.01:1"`` on the command line, ``[0.01, 1]`` in a file."""
     if isinstance(value, bool):
         raise ValueError(value)
     parts = value.split(":") if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What a recipe may hold: each key's part, meaning and allowed values, and which keys go together."""
+"""The rules of recipes: each key's part, meaning and allowed values, and rules between keys."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,13 +17,13 @@ FLOAT_MAX = 3.4e38  # float32's
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one key of a recipe beside its type and default."""
+    """What belongs to a key of a recipe besides its type and default."""
 
     parts: tuple[Part, ...]
     meaning: str
     allowed: str  # the values, in words
     good: Callable[[Any], bool]
-    # The digest that stands for the value in a key, where the value is only a name for content.
+    # If the value only names content: the digest that replaces it in a key (see recipe_keys).
     digest: str = ""
 
 
@@ -34,14 +34,14 @@ def entry(default: Any, parts: str, meaning: str, rule: Rule, digest: str = "") 
 
 
 def choice(words: Any) -> Rule:
-    """Allow the values of a ``Literal`` type."""
+    """Return the rule that allows the values of a ``Literal`` type."""
     choices = get_args(words)
     return f"one of {', '.join(choices)}", choices.__contains__
 
 
 ANY = "text", lambda value: True
 FLAG = "true or false", lambda value: True
-_MOST = 2**31 - 1  # of what is counted: beyond, tensors' sizes overflow
+_MOST = 2**31 - 1  # larger counts would overflow the sizes of tensors
 COUNT = f"at least 1, at most {_MOST}", lambda value: 1 <= value <= _MOST
 COUNT_OR_0 = f"at least 0, at most {_MOST}", lambda value: 0 <= value <= _MOST
 COUNTS = COUNT_OR_0[0], lambda values: all(0 <= value <= _MOST for value in values)
@@ -65,10 +65,10 @@ def sigma_range(sigma: float | tuple[float, float]) -> tuple[float, float]:
 
 
 def check_together(recipe: "Recipe") -> None:
-    """Refuse values that are good each for itself but not together.
+    """Refuse values that are allowed alone but not together.
 
     Raises:
-        UserError: it names the values.
+        UserError: the message names the values.
     """
     if recipe.validation and recipe.validation_per_class:
         raise UserError(
@@ -93,7 +93,7 @@ def check_together(recipe: "Recipe") -> None:
             f"teacher_alphas has {alphas} values for {teachers} teachers; give one a teacher"
         )
     if recipe.perturb != "teacher" or recipe.combine != "mean":
-        # Noise may change a logit's sign, where there is no geometric mean.
+        # Noise may change a logit's sign; logits of different signs have no geometric mean.
         raise UserError(
             "teacher_alphas puts noise on each teacher before their mean: it goes with "
             "perturb=teacher and combine=mean only; set these, or alpha instead"

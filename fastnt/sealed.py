@@ -1,4 +1,4 @@
-"""JSON that shows damage: an object with the SHA-256 of what it holds."""
+"""JSON objects with a SHA-256 over their contents, which shows damage."""
 
 import hashlib
 import json
@@ -8,16 +8,16 @@ HASH = "sha256"
 
 
 def seal(value: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Return ``value`` with its hash, which is also over the hash ``before`` in a file of several."""
+    """Return ``value`` with its hash, which also covers ``before``, the hash of the object before it."""
     text = before + json.dumps(value)
     return {**value, HASH: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def unseal(sealed: Any, before: str = "") -> dict[str, Any]:
-    """Return what ``seal`` was given.
+    """Verify what ``seal`` returned, and return the value without the hash.
 
     Raises:
-        ValueError: it is no object, has no hash, or holds something else than when it was sealed.
+        ValueError: it is no object, has no hash, or has changed since it was sealed.
     """
     if not isinstance(sealed, dict) or HASH not in sealed:
         raise ValueError("it has no SHA-256")

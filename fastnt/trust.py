@@ -1,8 +1,8 @@
-"""Code that a file names: called only when the user typed its name in this call, or trusts the file.
+"""Code that a file names is called only if the user typed its name in this call, or trusts the file.
 
 Weights and recipes are data. Some of them name the code that makes their network, ``module:factory``,
-and whoever wrote the file chose that name. The user trusts it with ``--trust-code``, in Python with
-``trust_code=True``. Even then it must name something that makes networks.
+and that name was chosen by whoever made the file. The user trusts files with ``--trust-code``, or in
+Python with ``trust_code=True``. Even then the name must be that of something that makes networks.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from torch import nn
 from fastnt.errors import UserError
 from fastnt.factory import find, is_factory
 
-# Functions of these do other things than make a user's network: delete files, run programs.
+# Functions of these modules do other things than make networks: they delete files or run programs.
 _FORBIDDEN = {"fastnt", "torch", "functorch", "torchgen", "builtins", *sys.stdlib_module_names}
 
 
@@ -24,12 +24,12 @@ _FORBIDDEN = {"fastnt", "torch", "functorch", "torchgen", "builtins", *sys.stdli
 class Trust:
     """Which ``module:factory`` in files may be imported and called."""
 
-    code: bool = False  # those of every file: ``--trust-code``
-    typed: frozenset[str] = frozenset()  # those that the user typed in this call
+    code: bool = False  # every name in files may: ``--trust-code``
+    typed: frozenset[str] = frozenset()  # the names that the user typed in this call
 
     @classmethod
     def of(cls, trust_code: bool, typed: Iterable[object]) -> "Trust":
-        """Return the trust of a call in which the user gave these values, or lists of them."""
+        """Return the trust of a call in which the user typed these values, or lists of values."""
         values = [v for given in typed for v in (given if isinstance(given, list) else [given])]
         return cls(trust_code, frozenset(v for v in values if isinstance(v, str) and is_factory(v)))
 
@@ -45,8 +45,9 @@ class Trust:
         """Refuse ``module:factory``, which ``file`` names, unless the user trusts it.
 
         Raises:
-            UserError: it is not trusted; or it is, but is no top-level function or class of networks
-                of a module outside fastnt, torch and Python's library, or cannot be imported.
+            UserError: it is not trusted; or it is trusted, but cannot be imported, or is neither a
+                top-level function nor a class of networks of a module outside fastnt, torch and
+                Python's standard library.
         """
         if text in self.typed:
             return
@@ -67,7 +68,7 @@ class Trust:
             raise _refusal(text, file, f"comes from {_top(named.__module__)}")
 
 
-NOTHING = Trust()  # no file names code that may be called
+NOTHING = Trust()  # files may name no code
 
 
 def _makes_networks(named: Any) -> bool:

@@ -17,7 +17,7 @@ SIGMA = 0.6
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: every rival runs on the same logits."""
+    """One comparison: all rivals run on the same logits."""
 
     samples: int
     classes: int
@@ -31,21 +31,21 @@ class Case:
 
     @property
     def traffic(self) -> int:
-        """Bytes that have to move: both inputs read, and the gradient written where there is one."""
+        """Bytes that any version moves: it reads both inputs, and writes the gradient if there is one."""
         tensors = 2 if self.mode == "loss" else 3
         return tensors * self.samples * self.classes * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Logits (B, C) as a network would give them, labels (B,) for the rivals that want some."""
+    """Logits (B, C) as a network would give them, and labels (B,) for rivals that need them."""
 
     student: Tensor
     teacher: Tensor
     labels: Tensor
 
     def release(self) -> None:
-        """Drop the gradient of the call before."""
+        """Drop the gradient of the previous call."""
         self.student.grad = None
 
 
@@ -55,7 +55,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     shape = (case.samples, case.classes)
 
     def logits() -> Tensor:
-        # Drawn in their own type: two float32 copies of the largest shape would not fit beside it.
+        # They are drawn in their own dtype: float32 copies of the largest shape would not fit in memory.
         return torch.randn(shape, generator=generator, device=device, dtype=case.dtype).mul_(3)
 
     labels = torch.randint(case.classes, (case.samples,), generator=generator, device=device)
@@ -69,9 +69,9 @@ def cases(
     shapes: tuple[tuple[int, int], ...] | None = None,
     modes: tuple[Mode, ...] = MODES,
 ) -> list[Case]:
-    """The cases of a device: all shapes, float32 and bfloat16, alpha .5 and 1.
+    """Return the cases of a device: all shapes, float32 and bfloat16, alpha .5 and 1.
 
-    Shape by shape: a benchmark that is stopped has all there is of its first shapes.
+    They are ordered by shape, so that a benchmark that is stopped has its first shapes complete.
     """
     chosen = shapes or (GPU_SHAPES if device.type == "cuda" else SHAPES)
     options = itertools.product(modes, chosen, (torch.float32, torch.bfloat16), (0.5, 1.0))

@@ -11,7 +11,7 @@ import torch
 
 Call = Callable[[], object]
 WARM_UP, ROUNDS = 2, 15
-TURN = 0.02  # seconds that one rival's turn should take at least
+TURN = 0.02  # the least number of seconds that a rival's turn should take
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Timing:
 def time_side_by_side(
     calls: dict[str, Call], device: torch.device, *, rounds: int = ROUNDS
 ) -> dict[str, Timing]:
-    """Time each call in turn, ``rounds`` times; a turn repeats a fast call to be long enough."""
+    """Time the calls in turn, ``rounds`` times. A turn repeats a fast call until it is long enough."""
     repeats = {}
     for name, call in calls.items():
         for _ in range(WARM_UP):
@@ -39,7 +39,7 @@ def time_side_by_side(
 
 
 def _turn(call: Call, repeats: int, device: torch.device) -> float:
-    """Mean seconds a call over ``repeats`` calls, on the device's own clock."""
+    """Return the mean time of a call over ``repeats`` calls, in seconds, by the device's clock."""
     if device.type == "cuda":
         event: Any = torch.cuda.Event
         start, end = event(enable_timing=True), event(enable_timing=True)
@@ -57,9 +57,9 @@ def _turn(call: Call, repeats: int, device: torch.device) -> float:
 
 
 def peak_extra_bytes(call: Call, device: torch.device, release: Call = lambda: None) -> int:
-    """Most bytes that torch's allocator held at once during a call, beyond what it held before.
+    """Return the peak of torch's allocated bytes during a call, less what was allocated before.
 
-    ``release`` frees what an earlier call left behind (a gradient) and a later one replaces.
+    ``release`` frees what the previous call left behind, such as a gradient.
     """
     call()
     release()
@@ -71,7 +71,7 @@ def peak_extra_bytes(call: Call, device: torch.device, release: Call = lambda: N
         torch.cuda.synchronize()
         del result
         return torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces itself on stderr
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler writes a message to stderr
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         result = call()

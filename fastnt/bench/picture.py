@@ -32,10 +32,10 @@ _MODES = {
 }
 
 
-def draw_pictures(
+def plot_pictures(
     folder: Path, rows: Sequence[dict[str, Any]], machine: dict[str, Any], *, prefix: str = ""
 ) -> None:
-    """Draw a picture for each mode, dtype and alpha: FOLDER/PREFIXmode-dtype-alpha.png.
+    """Plot a picture for each mode, dtype and alpha: FOLDER/PREFIXmode-dtype-alpha.png.
 
     Raises:
         UserError: a file cannot be written.
@@ -46,11 +46,11 @@ def draw_pictures(
         same = [r for r in rows if (r["mode"], r["dtype"], r["alpha"]) == kind]
         mode, dtype, alpha = kind
         title = f"{_MODES.get(mode, mode)}, {dtype}, alpha {alpha:g}: {name}, {threads}"
-        draw_benchmark(folder / f"{prefix}{mode}-{dtype}-alpha{alpha:g}.png", same, title)
+        plot_benchmark(folder / f"{prefix}{mode}-{dtype}-alpha{alpha:g}.png", same, title)
 
 
-def draw_benchmark(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
-    """Draw the rows of one mode, dtype and alpha: microseconds against elements.
+def plot_benchmark(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Plot the rows of one mode, dtype and alpha: microseconds against elements.
 
     Raises:
         UserError: the file cannot be written.

@@ -28,7 +28,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # student, teacher, labels
 
 
 def pytorch_loss(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
-    """Algorithm 1 and Eq. 3 of the paper in plain PyTorch, in float32."""
+    """Return the loss of the paper's Algorithm 1 and Eq. 3, in plain PyTorch, in float32."""
     student, teacher = student.float(), teacher.float()
     selected = torch.rand(len(student), 1, device=student.device) < alpha
     xi = SIGMA * torch.randn_like(teacher)
@@ -37,7 +37,7 @@ def pytorch_loss(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
 
 
 def kd_lib_loss(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float) -> Tensor:
-    """What KD_Lib's NoisyTeacher computes in a step, with its defaults, from its description."""
+    """Return what KD_Lib's NoisyTeacher computes in a step, with its defaults, from its description."""
     temperature, weight = 20.0, 0.5
     if random.random() <= alpha:
         teacher = teacher * (1 + SIGMA * torch.randn_like(teacher))
@@ -52,20 +52,20 @@ def _compiled(alpha: float, fallback: bool) -> Loss:
 
 
 def _losses(case: Case, device: torch.device) -> dict[str, Loss]:
-    torch._dynamo.reset()  # a case never runs what was compiled for another, nor falls back to eager
+    torch._dynamo.reset()  # no case runs what was compiled for another, and none falls back to eager
     losses: dict[str, Loss] = {
         "pytorch": lambda g, z, y: pytorch_loss(g, z, case.alpha),
         "compile": _compiled(case.alpha, fallback=False),
         "kd_lib": lambda g, z, y: kd_lib_loss(g, z, y, case.alpha),
         "mse": lambda g, z, y: F.mse_loss(g, z),
     }
-    if device.type == "cpu":  # where Inductor's own generator is the slower one
+    if device.type == "cpu":  # on a CPU, Inductor's own generator is slower
         losses["compile fallback"] = _compiled(case.alpha, fallback=True)
     return losses
 
 
 def rivals(case: Case, inputs: Inputs) -> dict[str, Call]:
-    """One function without arguments a rival; each call does the whole of ``case.mode``."""
+    """Return a function without arguments for each rival; a call does all of ``case.mode``."""
     g, z, labels = inputs.student, inputs.teacher, inputs.labels
     calls: dict[str, Call] = {"fastnt": _fastnt(case, inputs)}
     if g.device.type == "cpu" and (os.cpu_count() or 1) > 1:

@@ -1,4 +1,4 @@
-"""Run the cases and keep what was measured, with the machine it was measured on."""
+"""Run the cases, and describe the machine on which they were measured."""
 
 import datetime
 import subprocess
@@ -20,8 +20,8 @@ def run_cases(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of one case after the other: seconds and bytes.
 
-    A call that is out of memory (at the largest shapes), and a rival that fails in any other way,
-    has a row with its error; the others go on. fastnt's own failure is raised.
+    If a rival runs out of memory or fails in another way, its row has the error, and the others go on.
+    A failure of fastnt is raised.
     """
     for case in cases:
         yield _run_case(case, device, skip)
@@ -62,7 +62,7 @@ def _describe(case: Case, rival: str) -> dict[str, Any]:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes/s of a plain copy, read and written bytes both counted."""
+    """Return the bandwidth of a copy in bytes/s; bytes read and bytes written both count."""
     count = 2**28 if device.type == "cuda" else 2**25
     source = torch.ones(count, device=device)
     target = torch.empty_like(source)
@@ -71,7 +71,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """The environment, the date, the commit and the copy bandwidth: the head of every result."""
+    """Return environment, date, commit and copy bandwidth, which every result begins with."""
     return describe_environment(device) | {
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),

@@ -91,15 +91,15 @@ def main(arguments: list[str] | None = None) -> None:
         _interrupted(f": {stop}")
     except Abort:
         _interrupted()
-    if code == 130:  # what a KeyboardInterrupt has become
+    if code == 130:  # a KeyboardInterrupt, which Click turned into this code
         _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _hide_types_of_flags(command: Any, parent: Any = None) -> None:
-    """Leave the width of the help to its words: "<bool>" says nothing of a flag."""
+    """Show no type beside flags in the help: "<bool>" would only take width from the text."""
     context = command.context_class(command, parent=parent, **command.context_settings)
-    for option in command.get_params(context):  # --help is among them
+    for option in command.get_params(context):  # --help included
         if getattr(option, "is_bool_flag", False):
             option.metavar = ""
     for subcommand in getattr(command, "commands", {}).values():
@@ -107,11 +107,11 @@ def _hide_types_of_flags(command: Any, parent: Any = None) -> None:
 
 
 def _at_home(text: str) -> str:
-    """Put the home folder for a ``~`` that begins a value; shells leave it in ``--option=~/a``."""
+    """Replace a ``~`` at the beginning of a value by the home folder, as in ``--option=~/a``."""
     option, equals, value = text.rpartition("=")
     if not value.startswith("~"):
         return text
-    return f"{option}{equals}{os.path.expanduser(value)}"  # noqa: PTH111  # what is no user stays
+    return f"{option}{equals}{os.path.expanduser(value)}"  # noqa: PTH111  # an unknown ~user stays
 
 
 def _is_short_of_memory(error: BaseException) -> bool:

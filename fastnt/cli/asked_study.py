@@ -1,4 +1,4 @@
-"""Which study the words of the command line mean, and in which folder."""
+"""Find the study that the command line means, and its folder."""
 
 import dataclasses
 from pathlib import Path
@@ -18,9 +18,9 @@ def choose_study(
 
     Args:
         what: a study's name, a .toml file, the folder of a study, or None.
-        asked: the options of the command that say what is trained, by name; None where not given.
-        studies_dir: where new studies' folders go.
-        seeds: so many, where given.
+        asked: the options that say what is trained, by name; None if not given.
+        studies_dir: the folder of the studies.
+        seeds: the number of seeds, if given.
 
     Raises:
         UserError: there is no such study, or an option does not go with it.
@@ -48,7 +48,7 @@ def choose_study(
         flags = {"student_network": asked["student"], "epochs": asked["epochs"]}
         typed = {key: value for key, value in flags.items() if value is not None}
         overrides = parse_assignments(asked["set"] or [], typed) | typed
-        # Code that the config names is looked at with all that the study names.
+        # The code that the config names is checked later, with all code that the study names.
         recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
         grid = parse_over(asked["over"] or [])
         if what is None:
@@ -78,7 +78,7 @@ def choose_study(
 
 
 def typed_words(asked: dict[str, Any]) -> list[str]:
-    """The words of the command line that may name code."""
+    """Return the values of the command line that may name code."""
     values = [asked["student"], asked["teacher"], *parse_assignments(asked["set"] or []).values()]
     for text in asked["over"] or []:
         values += text.partition("=")[2].split(",")

@@ -35,7 +35,7 @@ def bench(
     import torch
 
     from fastnt.bench.cases import MODES, cases
-    from fastnt.bench.picture import COLOURS, draw_pictures
+    from fastnt.bench.picture import COLOURS, plot_pictures
     from fastnt.bench.run import describe_machine, run_cases
     from fastnt.environment import choose_device
     from fastnt.files import write_json
@@ -56,7 +56,7 @@ def bench(
         rows += measured
         _print(console, measured)
         write_json(output / "bench.json", {"machine": machine, "rows": rows})
-    draw_pictures(output, rows, machine)
+    plot_pictures(output, rows, machine)
     console.print(f"Written to {output}")
 
 

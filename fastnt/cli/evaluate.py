@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fastnt.cli import options
+from fastnt.output import results_alone
 
 
 def evaluate(
@@ -20,7 +21,8 @@ def evaluate(
     from fastnt.runs.networks import evaluate_run
     from fastnt.training.display import name_phase
 
-    errors = evaluate_run(run, data_dir, choose_device(device), trust_code=trust_code)
+    with results_alone():
+        errors = evaluate_run(run, data_dir, choose_device(device), trust_code=trust_code)
     if json_:
         typer.echo(json.dumps({phase: {"test_error": error} for phase, error in errors.items()}))
         return

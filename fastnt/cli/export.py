@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from fastnt.cli import options
+from fastnt.output import results_alone
 
 
 def export(
@@ -24,7 +25,8 @@ def export(
     from fastnt.runs.networks import export_run
     from fastnt.training.export import BATCHES
 
-    made, real = export_run(run, format_, network, output, trust_code=trust_code)
+    with results_alone():
+        made, real = export_run(run, format_, network, output, trust_code=trust_code)
     kind = "test images" if real else "images drawn at random"
     typer.echo(
         f"{made.path}: its logits differ from the original's by at most {made.difference:.2g}, on "

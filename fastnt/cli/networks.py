@@ -41,7 +41,7 @@ def networks(
         typer.echo(f"    {row['notation']}")
 
 
-# One image, (channels, height, width), of the data that a network's name begins with.
+# The shape of an image, (channels, height, width), for each beginning of a network's name.
 _SHAPES = {
     "digits": (1, 8, 8),
     "mnist": (1, 28, 28),

@@ -65,8 +65,24 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="auto takes the GPU where there is one.", rich_help_panel=WHERE),
 ]
+NoGraph = Annotated[
+    bool,
+    typer.Option(
+        "--no-graph",
+        help="On a GPU launch each operation of a step by itself, not all as one graph.",
+        rich_help_panel=WHERE,
+    ),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On a GPU too the same bits every time, more slowly.",
+        rich_help_panel=WHERE,
+    ),
+]
 
-# Of a run that is there.
+# Which run, and which of its networks.
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
 Network = Annotated[
     Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")

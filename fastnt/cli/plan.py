@@ -1,4 +1,4 @@
-"""What ``fastnt train`` is about to do, before it does it."""
+"""Show what ``fastnt train`` is about to do."""
 
 from pathlib import Path
 

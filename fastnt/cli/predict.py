@@ -1,4 +1,4 @@
-"""``fastnt predict RUN IMAGE...``: what a trained network says of images."""
+"""``fastnt predict RUN IMAGE...``: classify images with a trained network."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from fastnt.cli import options
 from fastnt.cli.tables import print_table
 from fastnt.console import make_console
+from fastnt.output import results_alone
 
 
 def predict(
@@ -27,7 +28,8 @@ def predict(
     """Show the likeliest classes of IMAGE, with their probabilities."""
     from fastnt.runs.predict import predict_run
 
-    predictions, names = predict_run(run, images, network, trust_code=trust_code)
+    with results_alone():
+        predictions, names = predict_run(run, images, network, trust_code=trust_code)
     if json_:
         rows = [
             {

@@ -44,7 +44,7 @@ def report(
             raise UserError("a study is reported by itself; give its folder alone")
         show_study(runs[0], json_=json_)
         return
-    from fastnt.report.comparison import draw_runs
+    from fastnt.report.comparison import plot_runs
     from fastnt.report.differences import differences, differences_text, noise_label
     from fastnt.report.findings import findings
     from fastnt.report.runs import read_runs, rows, runs_in
@@ -60,7 +60,7 @@ def report(
     table = [rows(run, its) for run, its in zip(found, differs, strict=True)]
     if json_:
         if output is not None:
-            draw_runs(output, found)
+            plot_runs(output, found)
         typer.echo(json.dumps([dataclasses.asdict(row) for run in table for row in run], indent=2))
         return
     console = make_console()
@@ -74,7 +74,7 @@ def report(
     if output is None:
         output = (found[0].folder if len(found) == 1 else Path()) / "report.png"
     if any(run.has_curves for run in found):
-        draw_runs(output, found)
+        plot_runs(output, found)
         console.print(f"The curves are in {output}", soft_wrap=True)
     else:
         console.print("No student has ended an epoch yet: there are no curves to draw")
@@ -128,7 +128,7 @@ def _beside(heads: list[str], rows: int) -> list[str]:
 
 
 def _heads(rows: "list[Row]", noise: str) -> list[str]:
-    """Say, on a line each, a run's name, what it trained on, and how far it came."""
+    """Return three lines: a run's name, its data and noise, and how far it is."""
     state = "finished"
     if rows[0].status != "finished":
         waiting = [row for row in rows if row.status == "unfinished"] or rows[-1:]
@@ -149,7 +149,7 @@ def _interval(row: "Row") -> str:
 
 
 def _short(value: int | None) -> str:
-    """Three digits and a unit: 4.54k, 62.2k, 937k, 19.8M."""
+    """Return three digits and a unit: 4.54k, 62.2k, 937k, 19.8M."""
     if value is None:
         return ""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -11,6 +11,7 @@ from fastnt.cli.asked_study import choose_study, typed_words
 from fastnt.cli.options import WHAT, WHERE, teacher_option
 from fastnt.cli.study_table import show_list, show_plan, show_study
 from fastnt.errors import UserError
+from fastnt.output import results_alone
 
 
 def study(
@@ -113,8 +114,8 @@ def study(
     Without arguments it sweeps sigma on scikit-learn's digits. A study goes on where it stopped.
     """
     from fastnt.environment import choose_device, keep_freed_memory
-    from fastnt.experiments.lab import Place
-    from fastnt.experiments.run import Options, run_study
+    from fastnt.experiments.lab import StudySetup
+    from fastnt.experiments.run import EngineOptions, run_study
     from fastnt.experiments.study_files import is_study_folder
     from fastnt.trust import Trust
 
@@ -130,7 +131,7 @@ def study(
     if dry_run:
         show_plan(folder, chosen)
         return
-    place = Place(
+    setup = StudySetup(
         chosen,
         folder,
         device=str(choose_device(device)),
@@ -139,12 +140,13 @@ def study(
         trust=Trust.of(trust_code, typed_words(asked)),
     )
     keep_freed_memory()
-    limits = Options(
+    engine_options = EngineOptions(
         jobs=_jobs(jobs), engine=engine, address=address, budget=budget, quiet=quiet or json_
     )
-    finding = run_study(place, limits)
+    with results_alone():
+        outcome = run_study(setup, engine_options)
     show_study(folder, json_=json_, quiet=quiet)
-    if not finding.whole:
+    if not outcome.whole:
         typer.echo(f"The budget is spent; go on with fastnt study {folder}", err=True)
 
 

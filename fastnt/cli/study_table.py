@@ -1,4 +1,4 @@
-"""What ``fastnt study`` and ``fastnt report`` show of a study: plan, verdict, table, page."""
+"""What ``fastnt study`` and ``fastnt report`` print about a study: plan, verdict and table."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> Non
 
 
 def show_list(dataset: str | None, studies_dir: Path) -> None:
-    """Print each study, its students at 5 seeds and, where this machine's speed is known, the time."""
+    """Print each study with its number of students and, if it can be estimated, its time."""
     from fastnt.experiments.named import PAPER_DATA, STUDIES
     from fastnt.experiments.plan import plan_study
     from fastnt.recipe_files import load_recipe
@@ -58,7 +58,7 @@ def show_list(dataset: str | None, studies_dir: Path) -> None:
         recipe = load_recipe(dataset or PAPER_DATA.get(name, "cifar10"))
         try:
             study = make(recipe, {})
-        except UserError:  # on these data it needs --over
+        except UserError:  # on these data the study needs --over
             rows.append([name, recipe.dataset_name, "", "", (make.__doc__ or "").split("\n")[0]])
             continue
         plan = plan_study(studies_dir / f"{name}-{recipe.dataset_name}", study)

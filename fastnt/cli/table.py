@@ -1,4 +1,4 @@
-"""The tables of a run: its networks at the end, and where a step's time goes."""
+"""The tables of a run: its networks, and how the time of a step is spent."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from fastnt.training.progress import PHASES
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
-    """Print the networks, what their difference means, where the time went and where the run lies."""
+    """Print the networks, what their difference means, how the time was spent, and the run's folder."""
     console = make_console()
     own = summary["dataset"] not in SOURCES
     official = "" if summary["official"] or own else " (not the official files)"
@@ -29,7 +29,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
             f"{100 * row['test_error']:.2f} %",
             percents(error_interval(row), "-"),
             f"{row['parameters']:,}",
-            f"{row['multiplies']:,}",
+            "" if row["multiplies"] is None else f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",
             "" if seconds is None else f"{seconds:.1f}",
         ]
@@ -50,7 +50,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
 
 
 def print_profile(sections: Sequence[Section], title: str) -> None:
-    """Print what each part of a step takes, milliseconds and share, and the whole."""
+    """Print the time of each part of a step, in milliseconds and percent, and their sum."""
     rows = [
         [section.name, f"{section.milliseconds:,.2f}", f"{100 * section.share:.1f} %"]
         for section in sections

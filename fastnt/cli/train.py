@@ -48,14 +48,8 @@ def train(
             rich_help_panel=WHERE,
         ),
     ] = None,
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic",
-            help="On a GPU too the same bits every time, more slowly.",
-            rich_help_panel=WHERE,
-        ),
-    ] = False,
+    no_graph: options.NoGraph = False,
+    deterministic: options.Deterministic = False,
     config: options.Config = None,
     alpha: Annotated[
         float | None,
@@ -145,8 +139,9 @@ def train(
     from fastnt.cli.table import print_profile, print_summary
     from fastnt.console import make_console
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
+    from fastnt.output import results_alone
     from fastnt.recipe_files import load_recipe
-    from fastnt.report.curves import draw_curves
+    from fastnt.report.curves import plot_curves
     from fastnt.report.loggers import open_logger
     from fastnt.runs.resume import Plan, new_run, resumed_run
     from fastnt.runs.run import Run
@@ -172,7 +167,7 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
-    again = {"--deterministic": deterministic, "--profile": profile}
+    again = {"--no-graph": no_graph, "--deterministic": deterministic, "--profile": profile}
     again |= {f"--log={log}": log is not None}
     given = {key: value for key, value in flags.items() if value is not None}
     taken = given if dataset is None else given | {"dataset": dataset}
@@ -202,7 +197,14 @@ def train(
 
     with join_ranks(choose) as (ranks, chosen_device):
         plan = plans[0].agreed(ranks)
-        asked = choose_compute(chosen_device, amp=amp, compile=compile_, loader=loader, ranks=ranks)
+        asked = choose_compute(
+            chosen_device,
+            amp=amp,
+            compile=compile_,
+            loader=loader,
+            graph=not no_graph,
+            ranks=ranks,
+        )
         silent = quiet or json_ or not ranks.is_rank_0
         if dry_run:
             if ranks.is_rank_0:
@@ -228,10 +230,11 @@ def train(
                 trust=trust,
             )
             if not silent:
-                current.tell = lambda ahead: print_plan(
+                current.before_training = lambda ahead: print_plan(
                     plan, current.compute, ahead, make_console(stderr=True)
                 )
-            summary = current.execute(draw_curves)
+            with results_alone():
+                summary = current.execute(plot_curves)
     if not ranks.is_rank_0:
         return
     if json_:

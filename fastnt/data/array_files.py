@@ -26,23 +26,23 @@ MAX_CLASSES = 1 << 20
 
 @dataclass(frozen=True)
 class ArrayFiles:
-    """Where the user's own arrays lie."""
+    """The files of the user's own arrays."""
 
     name: str
-    # Of "train", "val" and "test" those there are: the files of images and labels, or one of both.
+    # The files of each split that exists (train, val, test): images and labels, or one file with both.
     splits: Mapping[str, tuple[Path, ...]]
     classes: Path | None  # their names, one a line
 
     @cached_property
     def sha256(self) -> str:
-        """One SHA-256 of all files."""
+        """A SHA-256 over all files."""
         kept = [path for files in self.splits.values() for path in files]
         kept += [self.classes] if self.classes else []
         return digest_files("own", {path.name: path for path in kept})
 
     @contextmanager
     def reading(self, *, progress: bool) -> Iterator[Contents]:
-        """Read and check everything; .npy files are mapped.
+        """Read and check everything; .npy files are mapped into memory.
 
         Raises:
             UserError: a file is damaged, of another type or shape, or does not fit the others.
@@ -58,13 +58,13 @@ class ArrayFiles:
             yield Contents({"train": found, "test": test}, classes)
 
     def note(self, test_count: int) -> str:
-        """Say in one line what was taken for the test set, when none was given."""
+        """Return a line that says which samples are the test set; empty if the user gave one."""
         if "test" in self.splits:
             return ""
         return f"{self.name} has no test files: its last {test_count:,} samples are the test set"
 
     def _cut(self, images: Images, labels: Labels) -> dict[str, tuple[Images, Labels]]:
-        """Part the training samples into training and test set."""
+        """Split the training samples into a training and a test set."""
         cut = len(labels) - max(round(len(labels) / 10), 1)
         train, test = (images[:cut], labels[:cut]), (images[cut:], labels[cut:])
         if unseen := np.setdiff1d(test[1], train[1]).tolist():
@@ -174,7 +174,7 @@ def _checked_labels(origin: str, labels: NDArray[Any], count: int) -> Labels:
 
 
 def _remedy(labels: NDArray[Any]) -> str:
-    """The line of numpy that makes whole numbers (n,) of such labels."""
+    """Return how numpy turns such labels into whole numbers (n,), for the end of a message."""
     if labels.ndim == 1 and labels.dtype.kind in "USM":
         return ": save np.unique(labels, return_inverse=True)[1], and the names in classes.txt"
     if labels.ndim == 1 and labels.dtype.kind in "fb":

@@ -1,4 +1,4 @@
-"""Images and labels in memory, as data of the user's own: see ``fastnt.data.own``."""
+"""Store images and labels that are in memory as files, which ``fastnt.data.own`` can read."""
 
 import os
 import tempfile
@@ -17,10 +17,10 @@ Pair = tuple[Any, Any] | list[Any]  # images and labels: arrays or tensors
 
 @contextmanager
 def located(data: str | Path | Pair, test: Pair | None) -> Iterator[str]:
-    """Yield the name or path of the data; arrays lie in a folder of their own for so long.
+    """Yield the name or path of the data; arrays are stored in a temporary folder during the block.
 
     Raises:
-        UserError: they are not images and labels; or in the block, then of files without their path.
+        UserError: they are not images and labels. A UserError of the block loses the temporary path.
     """
     pairs = {"": data} if test is None else {"": data, "test_": test}
     if isinstance(data, (str, Path)):
@@ -29,7 +29,7 @@ def located(data: str | Path | Pair, test: Pair | None) -> Iterator[str]:
         yield str(data)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "arrays")  # the data set's name
+        folder = Path(temporary, "arrays")  # this is the name of the data set
         folder.mkdir()
         for prefix, pair in pairs.items():
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -46,6 +46,8 @@ def located(data: str | Path | Pair, test: Pair | None) -> Iterator[str]:
 
 def _save(path: Path, values: Any) -> None:
     try:
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+            raise TypeError("some are masked: fill them, as with values.filled(0)")
         array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
         np.save(path, array, allow_pickle=False)
     except (TypeError, ValueError) as error:

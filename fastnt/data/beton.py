@@ -4,8 +4,8 @@
     pages of whole images        | n allocations (sample, address, bytes)
 
 The bytes are those that FFCV 1.0.2's own ``DatasetWriter`` gives for the same samples with one
-worker (a test compares them). That writer is not used because it waits for ever once one of its
-workers has died, of a full disk say, and because a machine without FFCV must prepare data too.
+worker (a test compares them). That writer is not used for two reasons: it waits forever if one of its
+workers dies, for example because the disk is full; and machines without FFCV must prepare data too.
 """
 
 import math
@@ -25,7 +25,7 @@ Labels = NDArray[np.int64]  # (n,)
 
 
 class ImageRows(Protocol):
-    """Images (n, H, W, C) uint8: an array, or what makes them when a slice is asked for."""
+    """Images (n, H, W, C) uint8: an array, or an object that makes a slice when it is asked for."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ class ImageRows(Protocol):
         """Return consecutive images."""
 
 
-PAGE = 2 << 20  # the smallest that FFCV allows; larger images take larger pages
+PAGE = 2 << 20  # the smallest page that FFCV allows; larger images need larger pages
 _LARGEST_PAGE = 1 << 31
 _RECORD = np.dtype([("address", "<u8"), ("label", "<i8"), ("index", "<i8")])
 _FIELDS = {b"image": head.ARRAY, b"label": head.INT, b"index": head.INT}
@@ -54,7 +54,7 @@ def write(path: Path, parts: Sequence[tuple[ImageRows, Labels]]) -> None:
     """Write the images and labels of ``parts``, one after the other, as one .beton file.
 
     Args:
-        path: the file, overwritten; callers hand in a temporary name.
+        path: the file; an existing one is overwritten. Callers pass a temporary name.
         parts: pairs of images (n, H, W, C) uint8, in any memory layout, and labels (n,) int64.
 
     Raises:
@@ -125,7 +125,7 @@ def read(path: Path) -> tuple[Images, Labels]:
     if int(addresses.max()) + size > len(file):
         raise head.FormatError("an image lies beyond its end")
     images = np.empty((found.count, size), np.uint8)
-    # Images that lie back to back, which is all of a page, are copied in one piece.
+    # Images that lie next to each other, as those of a page do, are copied in one piece.
     gaps = np.flatnonzero(np.diff(addresses.astype(np.int64)) != size) + 1
     for start, stop in pairwise([0, *gaps.tolist(), found.count]):
         address = int(addresses[start])

@@ -1,4 +1,4 @@
-"""The head of a .beton file, FFCV's format 2: what it holds, and where.
+"""The head of a .beton file, FFCV's format 2: which fields it has, and where they are.
 
 header | field descriptors | n records (a value or an address a field) | padding to a page
 pages of images            | n allocations (sample, address, bytes)
@@ -29,7 +29,7 @@ _DIMENSIONS = 32  # room for a shape in an NDArrayField's arguments
 
 
 class FormatError(Exception):
-    """The file is not a raw .beton of the fields image and label: why, in a few words."""
+    """The file is not a raw .beton file with image and label; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Layout:
     count: int
     shape: tuple[int, ...]
     page: int
-    allocations: int  # address of the allocation table, the last thing in the file
+    allocations: int  # address of the allocation table, which ends the file
     records: int  # address of the records
-    record: "np.dtype[np.void]"  # one record; its image is an address, or an RGBImageField's
+    record: "np.dtype[np.void]"  # its image is an address, or an RGBImageField's record
 
     @property
     def size(self) -> int:
@@ -60,8 +60,8 @@ def layout(path: Path) -> Layout:
     """Read the head of a .beton file.
 
     Raises:
-        FormatError: it is something else, holds JPEG-coded images, no image and label, or too few bytes.
-        OSError: it cannot be read.
+        FormatError: the file has another format, JPEG-coded images, no image and label, or too few bytes.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(HEADER.itemsize)
@@ -115,7 +115,7 @@ def image_addresses(records: NDArray[np.void], shape: tuple[int, ...]) -> NDArra
 
 
 def _record(fields: NDArray[np.void]) -> "np.dtype[np.void]":
-    """Return the type of a record of these fields, as FFCV aligns it."""
+    """Return the NumPy type of a record with these fields, aligned as FFCV aligns it."""
     names, kinds = fields["name"].tolist(), fields["type"].tolist()
     found = dict(zip(names, kinds, strict=True))
     image, label = (found.pop(name, None) for name in (b"image", b"label"))
@@ -134,9 +134,9 @@ def _record(fields: NDArray[np.void]) -> "np.dtype[np.void]":
 
 
 def _shape(fields: NDArray[np.void], first: NDArray[np.void]) -> tuple[int, ...]:
-    """Return the shape of an image: of an RGBImageField that of the first."""
+    """Return the shape of the images; for an RGBImageField, the shape of the first one."""
     if first.dtype.names is not None:
-        if first["mode"][0] == _JPEG:  # its bytes would be too few for its pixels
+        if first["mode"][0] == _JPEG:  # it would have too few bytes for its pixels
             raise FormatError("its images are JPEG-coded, and fastnt reads raw images only")
         return int(first["height"][0]), int(first["width"][0]), 3
     arguments = fields["arguments"][fields["name"] == b"image"][0].tobytes()

@@ -1,4 +1,4 @@
-"""Fetch official files: each mirror in turn, sizes and checksums verified, files by rename."""
+"""Download official files: try each mirror, verify size and checksum, then rename the file."""
 
 import hashlib
 import os
@@ -17,29 +17,30 @@ from fastnt.data.sources import Source
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, sweep
 
-# A mirror that has sent less than LEAST_RATE bytes a second, after GRACE seconds, is given up: with a
-# file's size that is a deadline too.
+# After GRACE seconds, a mirror that is slower than LEAST_RATE bytes/s is given up. Together with the
+# size of the file this limits the total time.
 LEAST_RATE, GRACE = 10_000, 30.0
-RETRY_AFTER = 1.0  # seconds after a server's own error; once
+RETRY_AFTER = 1.0  # seconds to wait after an error of the server; there is one retry
 _TIMEOUT = (10, 30)  # seconds, to connect and to wait for bytes
 _PIECE = 1 << 16
 
 
 class _GivenUp(Exception):
-    """A mirror did not give a file: why, in a few words."""
+    """A mirror did not send a file; the message says why."""
 
 
 def download(source: Source, folder: Path, *, extra: bool = True, progress: bool = True) -> None:
-    """Fetch what ``folder`` lacks of the data set's files; nobody else may be writing there.
+    """Download the files of the data set that ``folder`` lacks; no other process may write there.
 
     Args:
         source: the data set.
-        folder: where the files go, by rename from a temporary name once their MD5 is right.
-        extra: whether optional files are fetched too.
-        progress: show a bar a file on stderr.
+        folder: the files appear there, by renaming, once their MD5 is verified.
+        extra: whether optional files are downloaded too.
+        progress: show a bar for each file on stderr.
 
     Raises:
-        UserError: no mirror gave a file, with each one's reason; or the folder cannot be written.
+        UserError: no mirror sent a file (the message has each mirror's reason), or the folder cannot be
+            written.
     """
     sweep(folder)
     columns = (
@@ -55,7 +56,7 @@ def download(source: Source, folder: Path, *, extra: bool = True, progress: bool
 
 
 def _fetch(source: Source, name: str, path: Path, display: Progress) -> None:
-    """Fetch one file from the first mirror that gives it, unless it is there."""
+    """Download a file from the first mirror that sends it, unless the file is there."""
     size, md5 = source.sizes[name], source.files[name]
     if path.is_file() and path.stat().st_size == size:
         with path.open("rb") as file:
@@ -81,7 +82,7 @@ def _fetch(source: Source, name: str, path: Path, display: Progress) -> None:
 
 
 def _receive(url: str, path: Path, size: int, md5: str, advance: Callable[[int], None]) -> None:
-    """Write what ``url`` gives to ``path``; give up on anything else than the file that is known."""
+    """Download ``url`` to ``path``; raise _GivenUp if it is not the official file."""
     digest, count = hashlib.md5(usedforsecurity=False), 0
     with _answer(url) as response, path.open("wb") as file:
         begun = time.monotonic()
@@ -101,7 +102,7 @@ def _receive(url: str, path: Path, size: int, md5: str, advance: Callable[[int],
 
 
 def _answer(url: str) -> requests.Response:
-    """Ask for a file; once more where the server itself failed."""
+    """Request a file; try once more if the server had an error."""
     for attempt in (1, 2):
         try:
             response = requests.get(
@@ -120,7 +121,7 @@ def _answer(url: str) -> requests.Response:
 
 
 def _read(response: requests.Response, url: str) -> bytes:
-    """Return what has come, as it came: not unzipped, and without waiting for a whole piece."""
+    """Return the bytes that have arrived, not unzipped, without waiting for a full buffer."""
     try:
         data: bytes = response.raw.read1(_PIECE, decode_content=False)
         return data
@@ -129,7 +130,7 @@ def _read(response: requests.Response, url: str) -> bytes:
 
 
 def _in_short(error: Exception, url: str) -> str:
-    """Name the kind of failure: the exception's own words run over several lines."""
+    """Return the kind of a failure in a few words; the exception's own message has several lines."""
     name = type(error).__name__
     known = {
         "ConnectTimeout": "no answer in time",
@@ -146,7 +147,7 @@ def _in_short(error: Exception, url: str) -> str:
 
 
 def _proxy(url: str) -> str:
-    """Return the variable that names a proxy for an address, and its value without a password."""
+    """Return the environment variable that sets a proxy for ``url``, and its value without password."""
     scheme = urlsplit(url).scheme
     for variable in (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"):
         if value := os.environ.get(variable):

@@ -1,17 +1,17 @@
 """The streaming loader: FFCV decodes raw images from the .beton file in one background thread.
 
-FFCV 1.0.2 is used through its own classes, with what would bite put right here and nowhere else:
+This module uses FFCV 1.0.2 through its own classes, and changes what would cause errors or cost time:
 
-* an error in its thread leaves the consumer waiting for ever: ours hands the error over;
-* a consumer that leaves an epoch early leaves the thread behind: ours is stopped and joined;
-* its threads set torch's number of threads for the whole process: ours do not;
-* a batch's buffers are used again while copies to the device may still be in flight: batches are
-  copied out at once, on CUDA into pinned memory of torch's own cache, which waits for such copies;
-* every Loader compiles for a second or more: one Loader a file serves all batch sizes and orders;
-* its reader of the file edits numba's uint8 array type for the whole process, and searches a table
-  of all images for the size of each (ten times slower on SVHN's 604,388): ours does neither.
+* After an error in FFCV's thread the consumer waits forever. Here the consumer gets the error.
+* A consumer that leaves an epoch early leaves the thread running. Here it is stopped and joined.
+* FFCV's threads set torch's number of threads for the whole process. Here they do not.
+* FFCV uses a batch's buffers again while copies to the device may be in flight. Here each batch is
+  copied out at once; for CUDA into pinned memory of torch's cache, which waits for such copies.
+* Each FFCV Loader compiles for a second or more. Here one Loader a file serves all batch sizes.
+* FFCV's file reader changes numba's uint8 array type for the whole process, and it searches a table
+  of all images for the size of each (ten times slower on SVHN's 604,388). Here it does neither.
 
-Importing FFCV sets torch's number of threads too: ``make_loader`` imports this and puts it back.
+Importing FFCV sets torch's number of threads too; ``make_loader`` restores it after the import.
 """
 
 from collections.abc import Iterator
@@ -31,12 +31,13 @@ from ffcv.pipeline.compiler import Compiler
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastnt.data.feed import StreamedFeed
 from fastnt.data.rows import Batch, Rows, to_device
 from fastnt.data.split import Split
 
 
 class _Cache(OSCacheManager):  # type: ignore[misc]
-    """The file as a memory map, of which every allocation is an image: all have one size."""
+    """The file as a memory map; its allocations are the images, which all have the same size."""
 
     def compile_reader(self) -> Any:
         def read(address: Any, state: Any) -> Any:
@@ -47,7 +48,7 @@ class _Cache(OSCacheManager):  # type: ignore[misc]
 
 
 class _Epoch(EpochIterator):  # type: ignore[misc]
-    """One pass over a given order in a thread: ``take`` gives the batches, ``stop`` ends it."""
+    """One pass over the given order in a thread. ``take`` returns the batches, ``stop`` ends the pass."""
 
     def run(self) -> None:
         try:
@@ -78,16 +79,16 @@ class _Epoch(EpochIterator):  # type: ignore[misc]
         return images, labels
 
     def stop(self) -> None:
-        """End the thread, wherever it is, and wait for it."""
+        """Stop the thread, and wait until it has ended."""
         self.terminate_event.set()
-        with suppress(Empty):  # make room: a thread that waits to put would do so for 0.1 s
+        with suppress(Empty):  # make room, since a thread that waits to put waits 0.1 s
             while True:
                 self.output_queue.get_nowait()
         self.join()
 
 
 class _Stream(ffcv_loader.Loader):  # type: ignore[misc]
-    """A Loader whose epochs are told their order and their batch size."""
+    """A Loader that is given the order and the batch size with each epoch."""
 
     def __init__(self, path: Path) -> None:
         threads = torch.get_num_threads()
@@ -120,7 +121,7 @@ class FfcvLoader:
             RuntimeError: FFCV's thread failed.
         """
         batches = self._rows.batches(epoch, self.batch_size, start)
-        # FFCV cuts the order into equal batches: so are ours but the last, which may be empty.
+        # FFCV cuts the order into equal batches. Ours are equal too, except the last, which may be empty.
         order = np.concatenate([*batches, np.empty(0, np.int64)])
         most = max(map(len, batches), default=0)
         running = self._stream.start(self._rows.places(order), max(most, 1))
@@ -134,13 +135,17 @@ class FfcvLoader:
         finally:
             running.stop()
 
+    def feed(self) -> StreamedFeed:
+        """Return what gives these batches to a captured step."""
+        return StreamedFeed(self)
+
     def _empty(self, index: Tensor) -> Batch:
         images = torch.empty((0, *self._shape), dtype=torch.uint8, device=self._device)
         return Batch(images, torch.empty_like(index), index)
 
     def _copy(self, buffer: Tensor) -> Tensor:
         if self._device.type == "cuda":
-            # FFCV's buffers are pinned: pin_memory() would return them as they are.
+            # FFCV's buffers are pinned already, so that pin_memory() would return them without a copy.
             own = torch.empty_like(buffer, pin_memory=True).copy_(buffer)
             return own.to(self._device, non_blocking=True)
         return buffer.clone() if self._device.type == "cpu" else buffer.to(self._device)

@@ -1,7 +1,7 @@
 """Readers of the official files: IDX, CIFAR-10 binary, SVHN's MATLAB files, scikit-learn's digits.
 
-Each gives images (n, H, W, C) uint8 and labels (n,) int64, and turns whatever is wrong with a file
-into one ``UserError`` that names it. No pickle is read; nothing of an archive is written to disk.
+Each returns images (n, H, W, C) uint8 and labels (n,) int64. Whatever is wrong with a file becomes a
+``UserError`` that names the file. No pickle is read, and no archive is unpacked to disk.
 """
 
 import gzip
@@ -26,7 +26,7 @@ _REMEDY = "fetch the official file again"
 
 
 def broken(path: Path, why: str) -> UserError:
-    """Say what is wrong with a source file."""
+    """Return the error that says what is wrong with a source file."""
     return UserError(f"{path} cannot be used: {why}; {_REMEDY}")
 
 
@@ -34,7 +34,7 @@ def checked_labels(path: Path, labels: NDArray[np.integer], low: int, high: int)
     """Return labels as int64.
 
     Raises:
-        UserError: one lies outside [low, high]; the sentence names the first.
+        UserError: a label lies outside [low, high]; the message names the first.
     """
     outside = np.flatnonzero((labels < low) | (labels > high))
     if outside.size:
@@ -56,7 +56,7 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
                 raise broken(path, f"it holds {count} items of {tuple(found)}, not of {shape}")
             size = count * math.prod(shape)
             data = _read(file, size, path)
-            surplus = file.read(1)  # reading to the end also checks the CRC
+            surplus = file.read(1)  # reading to the end also verifies the CRC
     except (OSError, EOFError, zlib.error) as error:
         raise broken(path, f"it is cut short or damaged ({error})") from error
     if len(data) != size or surplus:
@@ -65,7 +65,7 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _read(file: IO[bytes] | gzip.GzipFile, size: int, path: Path) -> bytes | bytearray:
-    """Read up to so many bytes of a deflated file, in pieces: none is reserved that does not come."""
+    """Read up to ``size`` bytes of a compressed file in pieces, so that memory grows with the data."""
     data = bytearray()
     if size <= path.stat().st_size * DEFLATE:
         while len(data) < size and (piece := file.read(min(1 << 20, size - len(data)))):
@@ -107,7 +107,7 @@ def read_tar_members(path: Path, names: list[str]) -> dict[str, bytes | bytearra
                         raise broken(path, f"its {name} promises {member.size:,} bytes")
     except UserError:
         raise
-    except Exception as error:  # tarfile raises whatever a damaged byte leads it into
+    except Exception as error:  # tarfile raises various errors on damaged bytes
         raise broken(path, f"it is cut short or damaged ({error})") from error
     if missing := [name for name in names if name not in found]:
         raise broken(path, f"it lacks {', '.join(missing)}")
@@ -115,7 +115,7 @@ def read_tar_members(path: Path, names: list[str]) -> dict[str, bytes | bytearra
 
 
 def read_svhn(path: Path) -> tuple[Images, Labels]:
-    """Read a MATLAB 5 file of X (32, 32, 3, n) uint8 and y (n, 1) in 1..10; 10 is the digit 0."""
+    """Read X (32, 32, 3, n) uint8 and y (n, 1) from a MATLAB 5 file; y is 1..10, 10 being the digit 0."""
     try:
         content = read_mat5(path, ("X", "y"))
     except MatError as error:
@@ -131,7 +131,7 @@ def read_svhn(path: Path) -> tuple[Images, Labels]:
 
 
 def read_digits() -> tuple[Images, Labels]:
-    """Return scikit-learn's 1,797 digits, 8x8, their levels 0..16 spread over 0..255."""
+    """Return scikit-learn's 1,797 digits, 8x8, with their levels 0..16 scaled to 0..255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

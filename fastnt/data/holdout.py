@@ -1,4 +1,4 @@
-"""Which images train and which are held out, and the training list that the two views make of them."""
+"""Split the training file into images that train and images that are held out."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Holdout:
-    """File positions, in file order, of the images that train and of those held out for choosing."""
+    """The positions, in file order, of the images that train and of those that are held out."""
 
     train: Positions
     validation: Positions
@@ -26,10 +26,10 @@ def hold_out(
     per_class: tuple[int, ...] = (),
     train_samples: int = 0,
 ) -> Holdout:
-    """Split a training file: the last images, or the last of each class in each source file.
+    """Hold out the last images of the file, or the last of each class in each source file.
 
-    Without a count, the last tenth of each class, rounded; where that is none, the last tenth of all,
-    at least one.
+    Without a count the last tenth of each class, rounded, is held out. If that is no image at all, it
+    is the last tenth of the file, and at least one image.
 
     Args:
         labels: (n,) labels of the file.
@@ -39,8 +39,8 @@ def hold_out(
         train_samples: keep only the first so many of the rest; 0 keeps all.
 
     Raises:
-        UserError: nothing would be left to train on, nothing is held out, or more is asked for than
-            there is.
+        UserError: no image would be left to train on, none would be held out, or ``train_samples`` is
+            larger than what is left.
     """
     n = len(labels)
     held = np.zeros(n, dtype=bool)

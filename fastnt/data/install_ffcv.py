@@ -1,9 +1,9 @@
 """Build and install FFCV without OpenCV and libjpeg-turbo: ``python -m fastnt.data.install_ffcv``.
 
-FFCV is published as source whose extension wants the headers of both, for decoding JPEG. fastnt
-stores raw images, so small stand-in headers (``ffcv_stub/include``) serve; they reach the compiler
-through CPLUS_INCLUDE_PATH, and a stand-in for the ``pkg-config`` program tells FFCV's setup.py to
-link nothing but libm. FFCV declares requirements that it never imports, hence ``--no-deps``.
+FFCV is published as source, and its extension needs the headers of both to decode JPEG. fastnt stores
+raw images, so that small stand-in headers (``ffcv_stub/include``) suffice. CPLUS_INCLUDE_PATH leads the
+compiler to them, and a stand-in for the ``pkg-config`` program tells FFCV's setup.py to link libm
+alone. FFCV declares requirements that it never imports; pip therefore gets ``--no-deps``.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from fastnt.errors import UserError
 
 STUB = Path(__file__).parent / "ffcv_stub"
-NEEDS = {  # what `import ffcv` imports besides torch and numpy, and where it comes from
+NEEDS = {  # what `import ffcv` needs besides torch and numpy, and the package that has it
     "numba": "numba>=0.60",
     "cv2": "opencv-python-headless>=4.9",
     "PIL": "pillow>=10",
@@ -28,7 +28,7 @@ NEEDS = {  # what `import ffcv` imports besides torch and numpy, and where it co
 
 
 def install(*, verbose: bool = False) -> str:
-    """Install FFCV unless it can be imported, and return a sentence that says what was done.
+    """Install FFCV unless it can be imported; return a sentence that says what was done.
 
     Raises:
         UserError: pip failed, or FFCV cannot be imported afterwards.
@@ -82,14 +82,14 @@ def _pip(arguments: list[str], environment: dict[str, str], verbose: bool) -> No
 
 
 def import_error() -> str:
-    """Return why a new interpreter cannot import FFCV, or nothing when it can."""
+    """Return why a new interpreter cannot import FFCV; empty if it can."""
     command = [sys.executable, "-c", "import ffcv"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return (done.stderr.strip().splitlines() or ["it failed"])[-1] if done.returncode else ""
 
 
 def main() -> int:
-    """Run ``install``; return the exit code, 2 when it failed."""
+    """Run ``install``; return the exit code, 2 if it failed."""
     parser = argparse.ArgumentParser(prog="python -m fastnt.data.install_ffcv")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what pip prints")
     try:

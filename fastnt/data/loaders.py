@@ -1,8 +1,8 @@
-"""Loaders: one protocol, two implementations that give the same batches bit for bit.
+"""Loaders of batches: one protocol, and two implementations that give the same bits.
 
 ``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both yield the rows
-of the training list (see ``fastnt.data.rows``) with the image as it is stored: the training step
-reads the view from ``index`` and mirrors the image where the view says so.
+of the training list (see ``fastnt.data.rows``) with the images as they are stored. The training step
+mirrors and crops them.
 
 Where several ranks train together, each rank reads its own part of every batch.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastnt.data.feed import Feed
 from fastnt.data.resident import ResidentLoader
 from fastnt.data.rows import Batch, Rows
 from fastnt.data.split import Split
@@ -29,7 +30,7 @@ Kind = Literal["auto", "ffcv", "resident"]
 
 
 class Loader(Protocol):
-    """What both implementations offer; sizes are of all ranks together."""
+    """What both implementations offer. Sizes are for all ranks together."""
 
     rows: int
     batch_size: int
@@ -37,8 +38,12 @@ class Loader(Protocol):
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on.
 
-        Alone that is every row once. With more ranks than rows in a batch a part may be empty.
+        A single rank gets every row once. If a batch has fewer rows than there are ranks, some parts are
+        empty.
         """
+
+    def feed(self) -> Feed:
+        """Return what gives the same batches to a step that is captured as a graph."""
 
 
 def make_loader(
@@ -46,38 +51,38 @@ def make_loader(
     split: Split,
     *,
     positions: NDArray[np.int64],
-    views: int = 1,
+    repeats: int = 1,
     batch_size: int,
     order_seed: int | None,
     device: torch.device,
     rank: int = 0,
     world: int = 1,
 ) -> Loader:
-    """Make a loader of the training list that ``positions`` and ``views`` describe.
+    """Make a loader of the training list that ``positions`` and ``repeats`` describe.
 
     Args:
         kind: "resident" holds the images on the device, "ffcv" streams them; "auto" is resident
             when they fill less than a tenth of the device's free memory, or without FFCV.
         split: the prepared split to read.
         positions: (n,) int64, the images' places in the split, in list order.
-        views: how often the list repeats the images.
+        repeats: how many times the list has each image.
         batch_size: rows in a batch of all ranks together; the last may have fewer.
         order_seed: seeds the order of each epoch; None keeps list order.
-        device: where batches are put.
-        rank: of ``world`` ranks that share each batch, the one that reads here.
-        world: how many ranks there are.
+        device: the device of the batches.
+        rank: this process's number among the ranks that share each batch.
+        world: the number of ranks.
 
     Raises:
-        UserError: ``kind="ffcv"`` and FFCV cannot be imported; the batch size is below 1.
-        ValueError: ``positions`` are not places in the split, or ``views`` is below 1.
+        UserError: ``kind`` is "ffcv" and FFCV cannot be imported, or the batch size is below 1.
+        ValueError: ``positions`` are not places in the split, or ``repeats`` is below 1.
     """
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}; give at least 1")
     chosen = choose_kind(kind, split, device)
     positions = np.ascontiguousarray(positions, dtype=np.int64)
-    if positions.ndim != 1 or np.any((positions < 0) | (positions >= split.count)) or views < 1:
-        raise ValueError(f"positions must lie in [0, {split.count}) and views be at least 1")
-    rows = Rows(positions, views, order_seed, rank, world)
+    if positions.ndim != 1 or np.any((positions < 0) | (positions >= split.count)) or repeats < 1:
+        raise ValueError(f"positions must lie in [0, {split.count}) and repeats be at least 1")
+    rows = Rows(positions, repeats, order_seed, rank, world)
     if chosen == "ffcv":
         return _ffcv_loader()(split, rows, batch_size, device)
     return ResidentLoader(split, rows, batch_size, device)
@@ -103,7 +108,7 @@ def _has_ffcv() -> bool:
         return False
     try:
         _ffcv_loader()
-    except UserError:  # installed, but it cannot be imported
+    except UserError:  # FFCV is installed but cannot be imported
         return False
     return True
 
@@ -123,7 +128,7 @@ def _ffcv_loader() -> type["FfcvLoader"]:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on the device; for the CPU those the system could hand out."""
+    """Return the free memory of the device in bytes; for the CPU, what the system could provide."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     memory = Path("/proc/meminfo")

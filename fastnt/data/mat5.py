@@ -1,10 +1,10 @@
-"""Arrays of numbers from MATLAB 5 files, which SVHN is published in (MathWorks, "MAT-File Format").
+"""Read arrays of numbers from MATLAB 5 files, SVHN's format (MathWorks, "MAT-File Format").
 
     128 bytes of head | elements: a tag (type, bytes), then the bytes, padded to 8
 
-An array is an element of elements: its class, its shape, its name, its numbers in Fortran's order. A
-compressed element holds one, deflated. SciPy's reader, in C, crashes on some damaged files; here no size
-is believed that the file cannot hold, and memory is filled only as far as there are bytes for it.
+An array is an element that holds elements: class, shape, name, and the numbers in Fortran order. A
+compressed element holds one deflated element. SciPy's reader, which is in C, crashes on some damaged
+files. This reader refuses sizes that the file cannot hold, and memory grows with the bytes read.
 """
 
 import math
@@ -20,7 +20,7 @@ from fastnt.files import DEFLATE
 
 _HEAD = 128
 _MATRIX, _COMPRESSED = 14, 15
-# What numbers are stored as, by an element's type, and what they are, by an array's class.
+# The dtype in which numbers are stored, by element type; and their dtype, by array class.
 _STORED = {
     1: "i1",
     2: "u1",
@@ -40,16 +40,16 @@ _MOST_DIMENSIONS, _LONGEST_NAME = 32, 64
 
 
 class MatError(Exception):
-    """The file is not a MATLAB 5 file or is damaged: why, in a few words."""
+    """The file is not a MATLAB 5 file or is damaged; the message says why."""
 
 
 class _Source(Protocol):
-    """Where the bytes of an element come from."""
+    """The source of an element's bytes."""
 
-    left: int  # bytes at most
+    left: int  # so many bytes are left, at most
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes, or fewer at the end."""
+        """Return ``size`` bytes, or fewer at the end."""
 
 
 class _Plain:
@@ -63,7 +63,7 @@ class _Plain:
 
 
 class _Inflated:
-    """The bytes that a deflated element stands for, inflated as they are asked for."""
+    """The bytes of a compressed element; they are inflated as they are read."""
 
     def __init__(self, source: _Plain) -> None:
         self._source, self._inflater, self.left = (
@@ -85,7 +85,7 @@ class _Inflated:
         return b"".join(pieces)
 
     def end(self) -> None:
-        """Read the checksum.
+        """Verify the checksum at the end.
 
         Raises:
             MatError: there is none, or there are more bytes.
@@ -95,11 +95,11 @@ class _Inflated:
 
 
 def read_mat5(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of these names, those there are, in Fortran's order.
+    """Return those arrays of these names that the file has, in Fortran order.
 
     Raises:
-        MatError: the file is no MATLAB 5 file, is damaged, or one of the names is no array of numbers.
-        OSError: it cannot be read.
+        MatError: the file is no MATLAB 5 file, is damaged, or one of the arrays is not of numbers.
+        OSError: the file cannot be read.
     """
     found: dict[str, NDArray[Any]] = {}
     with path.open("rb") as file:
@@ -135,7 +135,7 @@ def read_mat5(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
 
 
 def _matrix(source: _Source, order: str, names: Collection[str]) -> tuple[str, NDArray[Any] | None]:
-    """Read an array's name, and its numbers if it is one of ``names``."""
+    """Return an array's name, and its numbers if the name is one of ``names``."""
     flags = _integers(source, f"{order}u4", 2)
     shape = tuple(_integers(source, f"{order}i4", _MOST_DIMENSIONS))
     name = _small(source, order, _LONGEST_NAME).decode("latin-1")
@@ -152,7 +152,7 @@ def _matrix(source: _Source, order: str, names: Collection[str]) -> tuple[str, N
         raise MatError(f"{size:,} bytes are not the numbers of {name}, which has the shape {shape}")
     if size > source.left + len(data):
         raise MatError(f"{name} promises more numbers than the file can hold")
-    numbers = np.empty(size, np.uint8)  # touched only where bytes come
+    numbers = np.empty(size, np.uint8)  # the system provides memory only where bytes are written
     numbers[: len(data)] = np.frombuffer(data, np.uint8)
     done = len(data)
     while done < size:
@@ -168,7 +168,7 @@ def _matrix(source: _Source, order: str, names: Collection[str]) -> tuple[str, N
 
 
 def _tag(source: _Source, order: str) -> tuple[int, int, bytes]:
-    """Read an element's type and size, and its bytes where the tag itself holds them."""
+    """Return an element's type and size, and its bytes if the tag itself holds them."""
     tag = source.read(8)
     if len(tag) < 8:
         raise MatError("it is cut short")
@@ -182,7 +182,7 @@ def _tag(source: _Source, order: str) -> tuple[int, int, bytes]:
 
 
 def _integers(source: _Source, kind: str, most: int) -> list[int]:
-    """Read an element of at most so many integers."""
+    """Return the integers of an element that has at most ``most``."""
     data = _small(source, kind[0], 4 * most)
     if len(data) % 4:
         raise MatError(f"an element of {len(data)} bytes stands where integers belong")
@@ -191,7 +191,7 @@ def _integers(source: _Source, kind: str, most: int) -> list[int]:
 
 
 def _small(source: _Source, order: str, most: int) -> bytes:
-    """Read an element that is no longer than ``most``."""
+    """Return the bytes of an element that has at most ``most``."""
     _, size, data = _tag(source, order)
     if size > most:
         raise MatError(f"an element of {size:,} bytes stands where one of {most} at most belongs")

@@ -1,4 +1,4 @@
-"""Arrays from .npy and .npz files. No pickle is read; no size is believed that a file cannot hold."""
+"""Read .npy and .npz files. No pickle is read, and sizes that a file cannot hold are refused."""
 
 import math
 import zipfile
@@ -15,21 +15,21 @@ _PIECE = 1 << 24
 
 
 class _ObjectsError(Exception):
-    """The array holds Python objects, which only unpickling would give."""
+    """The array holds Python objects, which only unpickling could load."""
 
 
 def open_npy(path: Path) -> NDArray[Any]:
-    """Map a .npy file.
+    """Map a .npy file into memory.
 
     Raises:
-        UserError: it is no whole .npy file, or holds Python objects.
-        OSError: it cannot be read.
+        UserError: the file is no complete .npy file, or holds Python objects.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         try:
             _header(file)
             return np.lib.format.open_memmap(path, mode="r")
-        except Exception as error:  # numpy raises whatever a damaged byte leads it into
+        except Exception as error:  # numpy raises various errors on damaged bytes
             raise _broken(str(path), error) from error
 
 
@@ -37,14 +37,14 @@ def npz_names(path: Path) -> list[str]:
     """Return the names of the arrays in a .npz file.
 
     Raises:
-        UserError: it is no .npz file.
-        OSError: it cannot be read.
+        UserError: the file is no .npz file.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as whole:
         try:
             with zipfile.ZipFile(whole) as archive:
                 return [name.removesuffix(".npy") for name in archive.namelist()]
-        except Exception as error:  # zipfile raises whatever a damaged byte leads it into
+        except Exception as error:  # zipfile raises various errors on damaged bytes
             raise _broken(str(path), error, "np.savez") from error
 
 
@@ -52,7 +52,7 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
     """Read the array ``name`` of a .npz file.
 
     Raises:
-        UserError: there is none, it is damaged, or it holds Python objects.
+        UserError: there is no such array, it is damaged, or it holds Python objects.
         OSError: the file cannot be read.
     """
     if name not in npz_names(path):
@@ -78,7 +78,7 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
-    """Read the head of an array: its shape, whether it is in Fortran's order, and its dtype."""
+    """Return the shape of an array, whether it is in Fortran order, and its dtype."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
         version, np.lib.format.read_array_header_2_0

@@ -7,8 +7,8 @@ A folder holds one of
     train/CLASS/*.png        and perhaps test/CLASS/*.png, val/CLASS/*.png
 
 and with the first two perhaps classes.txt, the classes' names, one a line. ``val`` is the held-out set.
-A path to a .beton file stands for a folder of this file alone; a path to a .npz file for the arrays
-train_images, train_labels and perhaps test_... and val_... in it, as MedMNIST has them.
+A path to a .beton file means a folder with this file alone. A .npz file holds the arrays train_images,
+train_labels and perhaps test_... and val_..., as MedMNIST's files do.
 ``fastnt.data.array_files`` and ``fastnt.data.pictures`` say what each kind may hold.
 """
 
@@ -27,32 +27,32 @@ _SPLITS = ("train", "val", "test")
 
 
 class OwnData(Protocol):
-    """Data of the user's own that were found."""
+    """Data of the user's own."""
 
     @property
     def name(self) -> str:
-        """What the data are called."""
+        """The name of the data set."""
 
     @property
     def sha256(self) -> str:
-        """One SHA-256 of all files, and of what else decides the images."""
+        """A SHA-256 over all files and everything else that decides the images."""
 
     def reading(self, *, progress: bool) -> AbstractContextManager[Contents]:
-        """Read and check everything; within the block the contents may be written."""
+        """Read and check everything; the contents can be used within the block."""
 
     def note(self, test_count: int) -> str:
-        """Say in one line what was taken for splits that are missing."""
+        """Return a line that says what serves as the splits that are missing; empty if none is."""
 
 
 def is_path(name: str) -> bool:
-    """Tell whether the name of a data set is the path of the user's own."""
+    """Tell whether a data set's name is the path of the user's own data."""
     if name in SOURCES:
         return False
     return any(mark in name for mark in ("/", os.sep, ".beton", ".npz")) or Path(name).exists()
 
 
 def name_of(path: Path) -> str:
-    """Return what data at ``path`` are called: never as one of fastnt's own data sets."""
+    """Return the name for data at ``path``; it is never that of an official data set."""
     name = path.stem if path.suffix in (".beton", ".npz") else path.name
     return f"own-{name}" if name in SOURCES or not name else name
 
@@ -65,7 +65,7 @@ def find(path: Path, image_size: int = 0) -> OwnData:
         image_size: scale pictures to so many pixels each way; 0 leaves them as they are.
 
     Raises:
-        UserError: there is nothing, a file is missing, it is not clear which are meant, or
+        UserError: there are no data, a file is missing, there are several kinds of data, or
             ``image_size`` is given for arrays.
     """
     name = name_of(path)
@@ -97,7 +97,7 @@ def find(path: Path, image_size: int = 0) -> OwnData:
 
 
 def _files(folder: Path, suffix: str, split: str) -> tuple[Path, ...]:
-    """Return where a split of arrays lies in a folder."""
+    """Return the files of a split of arrays in a folder."""
     if suffix == ".beton":
         return (folder / f"{split}.beton",)
     prefix = "" if split == "train" else f"{split}_"
@@ -105,7 +105,7 @@ def _files(folder: Path, suffix: str, split: str) -> tuple[Path, ...]:
 
 
 def _array_splits(folder: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Yield the splits of arrays, of either kind, of which a folder has a file at least."""
+    """Yield the splits of arrays, of either kind, of which the folder has at least one file."""
     for suffix in (".npy", ".beton"):
         for split in _SPLITS:
             files = _files(folder, suffix, split)

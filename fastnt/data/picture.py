@@ -1,4 +1,4 @@
-"""One picture, as a viewer shows it: its head, and its pixels."""
+"""Read a picture as a viewer shows it: its size and its pixels."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-# A picture may be larger than its file by so much, and then ten times the file: more is a bomb.
+# A larger picture is refused as a decompression bomb if it also has ten times the bytes of its file.
 _MOST = 64 << 20
-_ORIENTATION = 0x0112  # the EXIF tag: which way up the camera was
-_TURNS = {  # to put a picture upright again, by the names of Pillow's Transpose
+_ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
+_TURNS = {  # names of Pillow's Transpose that turn a picture upright
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
     4: "FLIP_TOP_BOTTOM",
@@ -29,7 +29,7 @@ _TURNS = {  # to put a picture upright again, by the names of Pillow's Transpose
 
 
 class Head(NamedTuple):
-    """What a picture says of itself: its size as it is shown, and whether it is grey."""
+    """A picture's size as a viewer shows it, and whether it is grey."""
 
     width: int
     height: int
@@ -37,14 +37,14 @@ class Head(NamedTuple):
 
 
 def decoder() -> str:
-    """Return what decodes pictures, with its version."""
+    """Return the name and version of the library that decodes pictures."""
     import PIL
 
     return f"Pillow {PIL.__version__}"
 
 
 def load_decoders() -> None:
-    """Import Pillow's decoders, once, before threads use them."""
+    """Import Pillow's decoders once, before threads use them."""
     from PIL import Image
 
     Image.init()
@@ -54,8 +54,8 @@ def look(path: Path) -> Head:
     """Return a picture's head without decoding it.
 
     Raises:
-        UserError: it is no picture, or larger than its file can hold.
-        OSError: it cannot be read.
+        UserError: the file is no picture, or the picture is too large for its file.
+        OSError: the file cannot be read.
     """
     try:
         with _open(path) as image:
@@ -72,12 +72,12 @@ def decode(path: Path, shape: tuple[int, ...], image_size: int = 0) -> Images:
 
     Args:
         path: the file.
-        shape: what the pixels must be, with 1 or 3 channels.
-        image_size: scale the square in the middle to so many pixels each way; 0 leaves all.
+        shape: the shape that the pixels must have, with 1 or 3 channels.
+        image_size: scale the square in the middle to so many pixels each way; 0 keeps everything.
 
     Raises:
-        UserError: it cannot be decoded, or has another shape.
-        OSError: it cannot be read.
+        UserError: the picture cannot be decoded, or has another shape.
+        OSError: the file cannot be read.
     """
     from PIL import Image
 
@@ -111,7 +111,7 @@ def _open(path: Path) -> "Image.Image":
 
 
 def _orientation(image: "Image.Image") -> int:
-    """Return the EXIF orientation, 1 to 8; where it cannot be read a viewer turns nothing."""
+    """Return the EXIF orientation, 1 to 8; 1, which means upright, if it cannot be read."""
     from PIL import Image
 
     exif = Image.Exif()
@@ -124,10 +124,10 @@ def _orientation(image: "Image.Image") -> int:
 
 
 def _opaque(image: "Image.Image", mode: str) -> "Image.Image":
-    """Return the picture in mode L or RGB; what is transparent shows white."""
+    """Return the picture in mode L or RGB; transparent parts become white."""
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits, which convert() would clip
+    if image.mode.startswith("I"):  # 16-bit pixels, which convert() would clip
         levels = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     elif image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
@@ -138,7 +138,7 @@ def _opaque(image: "Image.Image", mode: str) -> "Image.Image":
 
 
 def _broken(path: Path, error: Exception) -> Exception:
-    """Say that a picture cannot be decoded; the system's own errors stay."""
+    """Return the error for a picture that cannot be decoded; errors of the system stay as they are."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
     why = "it is none" if type(error).__name__ == "UnidentifiedImageError" else str(error)

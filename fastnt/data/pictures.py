@@ -1,11 +1,12 @@
-"""Folders of pictures with a subfolder a class, decoded by Pillow to what a viewer shows.
+"""Folders of pictures with a subfolder for each class; Pillow decodes them as a viewer shows them.
 
     train/CLASS/*.png      and perhaps val/CLASS/*.png, held out, and test/CLASS/*.png
 
-Classes are the subfolders of train, sorted. Without test, a tenth of each class of train, at least one
-picture, is the test set. Samples are ordered by the SHA-256 of their names: mixed, and alike whatever
-order a system lists files in. Grey pictures alone give one channel, others three; what is transparent
-shows white. With ``image_size`` N the largest square in the middle is scaled to N x N, antialiased.
+The classes are the subfolders of train, sorted. Without test, a tenth of each class of train, at least
+one picture, is the test set. Samples are ordered by the SHA-256 of their names: this mixes them, in the
+same way on all systems. If all pictures are grey, images have one channel, else three. Transparent
+parts become white. With ``image_size`` N the largest square in the middle is scaled to N x N,
+antialiased.
 """
 
 import hashlib
@@ -28,34 +29,35 @@ from fastnt.data.sources import Contents, digest_files
 from fastnt.data.split import HELD_OUT
 from fastnt.errors import UserError
 
-_OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave beside pictures
-_AHEAD = 64  # pictures decoded before they are asked for
+_OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # systems leave these beside pictures
+_AHEAD = 64  # so many pictures are decoded in advance
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """Where the user's own pictures lie."""
+    """The files of the user's own pictures."""
 
     name: str
     folder: Path
     classes: tuple[str, ...]
-    splits: Mapping[str, tuple[Path, ...]]  # of "train", "val" and "test" those there are, in order
-    has_test: bool  # or its pictures are a tenth of train's
-    image_size: int  # 0 leaves pictures as they are
+    splits: Mapping[str, tuple[Path, ...]]  # of train, val and test those that exist, in order
+    has_test: bool  # otherwise a tenth of train is the test set
+    image_size: int  # 0: pictures keep their size
 
     @cached_property
     def sha256(self) -> str:
-        """One SHA-256 of all pictures, their size, and Pillow's version."""
+        """A SHA-256 over all pictures, ``image_size``, and Pillow's version."""
         kept = {p.relative_to(self.folder).as_posix(): p for s in self.splits.values() for p in s}
         return digest_files(f"pictures {self.image_size} {picture.decoder()}", kept)
 
     @contextmanager
     def reading(self, *, progress: bool) -> Iterator[Contents]:
-        """Look at all pictures; within the block they are decoded as they are written.
+        """Read the size of each picture; within the block, pictures are decoded when they are used.
 
         Raises:
-            UserError: one is none, or they differ in size; within the block, one cannot be decoded.
+            UserError: a file is no picture, or the pictures differ in size; in the block, one cannot be
+                decoded.
         """
         columns = Words("{task.description}"), BarColumn(), MofNCompleteColumn()
         console, every = (
@@ -63,7 +65,7 @@ class PictureFolder:
             [p for split in self.splits.values() for p in split],
         )
         with (
-            warnings.catch_warnings(action="ignore"),  # Pillow's, which name no file
+            warnings.catch_warnings(action="ignore"),  # Pillow's warnings name no file
             ThreadPoolExecutor() as pool,
             Progress(*columns, TimeRemainingColumn(), console=console, disable=not progress) as bar,
         ):
@@ -93,7 +95,7 @@ class PictureFolder:
         return first.height, first.width, channels
 
     def note(self, test_count: int) -> str:
-        """Say in one line what was taken for splits that are missing."""
+        """Return a line that says what serves as the splits that are missing; empty if none is."""
         missing = []
         if not self.has_test:
             missing.append(f"no test folder: {test_count:,} pictures of train are the test set")
@@ -105,7 +107,7 @@ class PictureFolder:
 
 
 class Decoded:
-    """Pictures as images (n, H, W, C) uint8, decoded by threads a little before they are asked for."""
+    """Pictures as images (n, H, W, C) uint8, which threads decode a little in advance."""
 
     dtype = np.dtype(np.uint8)
 
@@ -139,8 +141,8 @@ def find(name: str, folder: Path, image_size: int) -> PictureFolder:
     """Find the pictures in ``folder``.
 
     Raises:
-        UserError: there is no train folder, a class is empty or missing in a split, or a file is no
-            picture by its name.
+        UserError: there is no train folder, a class is empty or missing in a split, or the name of a
+            file is not a picture's.
     """
     if not (folder / "train").is_dir():
         raise UserError(
@@ -183,7 +185,7 @@ def find(name: str, folder: Path, image_size: int) -> PictureFolder:
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    """Return the pictures of each class in their order."""
+    """Return the pictures of each class, in order."""
     classes = {path.name: _pictures(path) for path in _visible(folder) if path.is_dir()}
     for path in _visible(folder):
         if path.name not in classes and path.suffix.lower() in picture.SUFFIXES:
@@ -222,7 +224,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _place(path: Path) -> bytes:
-    """Return what pictures are sorted by."""
+    """Return the key by which pictures are sorted."""
     return hashlib.sha256(f"{path.parent.name}/{path.name}".encode()).digest()
 
 
@@ -233,7 +235,7 @@ def _in_order(
     task: object,
     bar: Progress,
 ) -> list[T]:
-    """Do the work on each path, by several threads."""
+    """Call ``work`` with each path in several threads; yield the results in order."""
     done = []
     for result in pool.map(work, paths):
         done.append(result)

@@ -44,20 +44,20 @@ def prepare(
     image_size: int = 0,
     progress: bool = True,
 ) -> Dataset:
-    """Return a prepared data set, made or downloaded first where there is none.
+    """Return a prepared data set; prepare it first, and download its files, if need be.
 
-    Without ``data_dir`` that is a prepared one, of official files rather than others, then the one
-    prepared last; only when there is none are the official files downloaded.
+    Without ``data_dir`` it is the data set of this name in the cache: one of official files before
+    others, then the one prepared last. If there is none, the official files are downloaded.
 
     Args:
         name: "digits", "mnist", "svhn" or "cifar10", or the path of the user's own data (see
-            ``fastnt.data.own``), which are read again each time: what changed is prepared anew.
-        data_dir: where official files lie: the folder itself, its subfolder ``name``, or the
-            archive in either. Nothing is downloaded then.
-        extra: SVHN's extra images: True wants them, False leaves them out, None takes what is
-            there and downloads them with the rest.
-        image_size: scale and crop pictures of the user's own to so many pixels each way; 0: as they are.
-        progress: show on stderr what takes long.
+            ``fastnt.data.own``). Those are read each time, and prepared again if they have changed.
+        data_dir: the folder that holds the official files, in it or in its subfolder ``name``. Nothing
+            is downloaded then.
+        extra: SVHN's extra images: True requires them, False leaves them out, None takes them where
+            they are or downloads them.
+        image_size: scale and crop pictures of the user's own to so many pixels each way; 0: do not.
+        progress: show progress on stderr.
 
     Raises:
         UserError: unknown name, files missing or damaged, a download or a write that failed.
@@ -88,23 +88,23 @@ def prepare(
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """Open a prepared folder, both files checked.
+    """Open a prepared folder, and verify both files.
 
     Raises:
-        UserError: a file is missing, cut short, changed, foreign or JPEG-coded.
+        UserError: a file is missing, cut short, changed, of another format or JPEG-coded.
     """
     train, test = (open_split(folder / f"{name}.beton") for name in ("train", "test"))
     return _dataset(train, test)
 
 
 def list_prepared() -> list[Dataset]:
-    """Return what lies prepared in the cache folder, by folder name; only the sidecars are read."""
+    """Return the prepared data sets in the cache, sorted by folder; only the sidecars are read."""
     folders = sorted((cache_dir() / "data").glob("*-????????????"))
     return [dataset for dataset in map(_listed, folders) if dataset]
 
 
 def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
-    """Write the .beton files of the data set in ``data_dir``, or open those written before."""
+    """Prepare the data set in ``data_dir``, or open it if it was prepared before."""
     if source.files:
         files = locate(source, data_dir, extra=extra)
         sha256 = source_sha256(source, files)
@@ -122,7 +122,7 @@ def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
 
 
 def _prepare_own(path: Path, image_size: int, *, progress: bool) -> Dataset:
-    """Write the .beton files of the user's own data, or open those written before."""
+    """Prepare the user's own data, or open them if they were prepared before."""
     with working(f"reading {path.name}", shown=progress):
         data = own.find(path, image_size)
         sha256 = data.sha256
@@ -142,13 +142,13 @@ def _folder(name: str, sha256: str) -> Path:
 
 
 def _made(folder: Path, write: Callable[[Path], Dataset]) -> Dataset:
-    """Open the data set in ``folder``; where there is none, write it, one process alone."""
+    """Open the data set in ``folder``; if there is none, let one process write it."""
     if not _listed(folder):
         with locked(folder / ".lock"):
-            if not _listed(folder):  # it may have been made while we waited
+            if not _listed(folder):  # another process may have written it while this one waited
                 return write(folder)
-    with suppress(OSError):  # the cache may be somebody else's
-        sidecar(folder / "train.beton").touch()  # from now on the one prepared last
+    with suppress(OSError):  # the cache may belong to another user
+        sidecar(folder / "train.beton").touch()  # it now counts as the one prepared last
     return open_dataset(folder)
 
 
@@ -166,7 +166,7 @@ def _write(folder: Path, contents: Contents, *, official: bool, sha256: str) -> 
                 source_sha256=sha256,
                 decoder=contents.decoder,
             )
-    except BaseException:  # a picture that cannot be decoded, say: half a data set is of no use
+    except BaseException:  # for example a picture that cannot be decoded: remove what was written
         for split in written.values():
             sidecar(split.path).unlink(missing_ok=True)
             split.path.unlink(missing_ok=True)
@@ -188,7 +188,7 @@ def _dataset(train: Split, test: Split) -> Dataset:
 
 
 def _listed(folder: Path) -> Dataset | None:
-    """Return the data set in ``folder`` when both its splits were finished."""
+    """Return the data set in ``folder``, or None unless both splits were finished."""
     train, test = (read_sidecar(folder / f"{name}.beton") for name in ("train", "test"))
     return _dataset(train, test) if train and test else None
 

@@ -19,23 +19,23 @@ LCN_SIZE, LCN_SIGMA = 9, 2.0  # window of Jarrett et al.; the paper names none
 
 
 class View(NamedTuple):
-    """How the images of a batch are seen: which are mirrored, and how they are cropped at random.
+    """How the network sees the images of a batch: which are mirrored, and how they are cropped.
 
-    Crops and random mirror images are keyed by (seed, epoch, row).
+    Random crops and mirroring are a function of (seed, epoch, row).
     """
 
-    flipped: Tensor | None = None  # (N,) bool, the images to mirror whatever the epoch
+    flipped: Tensor | None = None  # (N,) bool, images that are mirrored in every epoch
     index: Tensor | None = None  # type: ignore[assignment]  # (N,) int64, rows; hides tuple.index
     seed: int = 0
     epoch: Tensor | int = 0
-    pad: int = 0  # a crop is shifted by up to so many pixels each way
+    pad: int = 0  # crops are shifted by up to so many pixels each way
     mirror: bool = False  # mirror with probability 1/2
 
 
 class Preprocess(nn.Module):
     """uint8 images (N, H, W, C) to float32 (N, C, H, W) in channels_last memory.
 
-    What was fitted (the per-pixel mean) is a buffer, so that it travels with the network.
+    The fitted mean of each pixel is a buffer, so that it is saved with the network.
     """
 
     mean: Tensor
@@ -47,14 +47,14 @@ class Preprocess(nn.Module):
         if kind not in kinds:
             raise ValueError(f"preprocess is {kind!r}; it must be one of {', '.join(kinds)}")
         self.kind, self.shape = kind, shape
-        self.impl = "auto"  # of augment; "eager" is plain torch, which an exporter sees into
+        self.impl = "auto"  # of augment; exporters need "eager", which is plain torch
         if kind == "pixel_mean":
             self.register_buffer("mean", torch.zeros(shape))
 
     def fit(self, batches: Iterable[tuple[Tensor, View | None]]) -> None:
         """Fit on the training list: images (B, H, W, C) uint8 and their view, a batch at a time.
 
-        The list is read only when there is something to fit.
+        The batches are read only if there is something to fit.
         """
         if self.kind != "pixel_mean":
             return
@@ -79,13 +79,13 @@ def local_contrast_normalise(images: Tensor) -> Tensor:
     Both are weighted by a 9 x 9 Gaussian window over all channels (Jarrett et al. 2009: v = x - w*x,
     then v / max(mean(s), s) with s = sqrt(w*v^2), the mean taken over the image). At the border the
     window is renormalised over the pixels that exist, so that a constant image gives zeros. The
-    window is a product of one over rows and one over columns: two small matrix products an image.
-    Autocast does not reach in: bfloat16 has too few digits for differences of near values.
+    window is the product of a window over rows and one over columns, so that two small matrix products
+    an image suffice. Autocast is off inside: bfloat16 is too coarse for differences of similar values.
     """
     down, across = (_gaussian(size, images) for size in images.shape[2:])
 
     def local_mean(x: Tensor) -> Tensor:
-        # Channels are added up one by one: a reduction over so few is six times slower on a CPU.
+        # Channels are added one by one: on a CPU a reduction over so few is six times slower.
         total = reduce(torch.add, torch.unbind(x, 1))
         return (down @ (total / x.shape[1]) @ across.T)[:, None]
 
@@ -93,12 +93,12 @@ def local_contrast_normalise(images: Tensor) -> Tensor:
         centred = images - local_mean(images)
         deviation = local_mean(centred.square()).sqrt()
         floor = deviation.mean(dim=(1, 2, 3), keepdim=True)
-        # A constant image has no contrast to divide by: it stays at zero.
+        # A constant image has no contrast to divide by; it stays zero.
         return centred / torch.maximum(deviation, floor).clamp_min(1e-4)
 
 
 def _gaussian(size: int, like: Tensor) -> Tensor:
-    """Weights (size, size) of one dimension: row i averages over the window around place i."""
+    """Return weights (size, size) for one dimension; row i averages over the window around i."""
     at = torch.arange(size, dtype=like.dtype, device=like.device)
     distance = at[:, None] - at
     weights = torch.exp(-0.5 * (distance / LCN_SIGMA).square())

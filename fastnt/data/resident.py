@@ -1,10 +1,12 @@
-"""The resident loader: all images on the device, an epoch is one gather a batch."""
+"""The resident loader: all images are on the device, and each batch is one gather."""
 
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastnt.data import beton
@@ -14,7 +16,7 @@ from fastnt.data.split import Split
 
 @lru_cache(maxsize=2)
 def _held(path: Path, sha256: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and labels of a whole split on the device; all loaders of the split share them."""
+    """Return images and labels of a whole split on the device; all loaders of the split share them."""
     images, labels = beton.read(path)
     return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
@@ -23,16 +25,57 @@ class ResidentLoader:
     """Holds the split's images on the device; needs no FFCV."""
 
     def __init__(self, split: Split, rows: Rows, batch_size: int, device: torch.device) -> None:
-        self.rows, self.batch_size = rows.count, batch_size
-        self._rows, self._device = rows, device
-        self._images, self._labels = _held(split.path, split.sha256, device)
-        self._positions = torch.from_numpy(rows.positions).to(device)
+        self.rows, self.batch_size, self.device = rows.count, batch_size, device
+        self.images, self.labels = _held(split.path, split.sha256, device)
+        self._rows, self._positions = rows, torch.from_numpy(rows.positions).to(device)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on."""
-        batches = self._rows.batches(epoch, self.batch_size, start)
-        for index in to_device(batches, self._device):
-            place = self._positions[index % len(self._positions)]
+        for index in to_device(self.batches(epoch, start), self.device):
+            place = self.places(index)
             yield Batch(
-                self._images.index_select(0, place), self._labels.index_select(0, place), index
+                self.images.index_select(0, place), self.labels.index_select(0, place), index
             )
+
+    def feed(self) -> "ResidentFeed":
+        """Return what gives these batches to a captured step."""
+        return ResidentFeed(self)
+
+    def batches(self, epoch: int, start: int) -> list[NDArray[np.int64]]:
+        """Return this rank's rows of each batch from ``start`` on."""
+        return self._rows.batches(epoch, self.batch_size, start)
+
+    def places(self, index: Tensor) -> Tensor:
+        """Return where in the split the images of these rows lie."""
+        return self._positions[index % len(self._positions)]
+
+
+class ResidentFeed:
+    """Gathers batches by operations on the device alone: the epoch's order and a cursor lie there."""
+
+    def __init__(self, loader: ResidentLoader) -> None:
+        device = loader.device
+        self._loader = loader
+        # This rank's rows in the order of this epoch, the places of their images, and their labels.
+        self._order = torch.zeros(3, loader.rows, dtype=torch.int64, device=device)
+        self._cursor = torch.zeros((), dtype=torch.int64, device=device)  # rows taken
+        self._ahead = torch.arange(loader.batch_size, device=device)
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
+        """Yield the number of rows of each batch from ``start`` on; the order is sent at once."""
+        batches = self._loader.batches(epoch, start)
+        if batches:
+            index = torch.from_numpy(np.concatenate(batches)).to(self._order.device)
+            place = self._loader.places(index)
+            label = self._loader.labels.index_select(0, place)
+            self._order[:, : len(index)] = torch.stack([index, place, label])
+        self._cursor.zero_()
+        for batch in batches:
+            yield len(batch)
+
+    def take(self, size: int) -> Batch:
+        """Gather the next ``size`` rows, and move the cursor behind them."""
+        at = self._ahead[:size] + self._cursor
+        self._cursor += size
+        index, place, label = self._order.index_select(1, at)
+        return Batch(self._loader.images.index_select(0, place), label, index)

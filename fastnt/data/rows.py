@@ -1,6 +1,7 @@
 """The rows of the training list: a batch of them, and their order in each epoch.
 
-The training list has ``views * n`` rows. Row p shows image ``positions[p % n]`` in view ``p // n``.
+The training list repeats its n images: it has ``repeats * n`` rows, and row p is image
+``positions[p % n]``. The second time, the training step mirrors the images.
 Both loaders build on this module, and it imports neither of them.
 """
 
@@ -16,7 +17,7 @@ from fastnt.data.order import epoch_order
 
 
 class Batch(NamedTuple):
-    """Samples on the device, the caller's to keep."""
+    """Samples on the device; the loader does not use their memory again."""
 
     images: Tensor  # (B, H, W, C) uint8
     labels: Tensor  # (B,) int64
@@ -24,23 +25,23 @@ class Batch(NamedTuple):
 
 
 class Rows:
-    """The training list: which rows come when, and which image of the file a row shows."""
+    """The training list: the order of its rows in each epoch, and the image of each row."""
 
     def __init__(
         self,
         positions: NDArray[np.int64],
-        views: int,
+        repeats: int,
         seed: int | None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.positions = positions
-        self.count = views * len(positions)
+        self.count = repeats * len(positions)
         self._seed = seed
         self._part = slice(rank, None, world)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return all rows, (count,) int64, in this epoch's order; list order without a seed."""
+        """Return all rows, (count,) int64, in this epoch's order; without a seed, in list order."""
         if self._seed is None:
             return np.arange(self.count, dtype=np.int64)
         return epoch_order(self._seed, epoch, self.count)
@@ -48,7 +49,8 @@ class Rows:
     def batches(self, epoch: int, size: int, start: int) -> list[NDArray[np.int64]]:
         """Return this rank's rows of each batch of ``size`` from ``start`` on.
 
-        Rank r of w takes rows r, r + w, ... of a batch: all but the last batch give it as many.
+        Rank r of w takes rows r, r + w, ... of each batch. All ranks have equally many, except perhaps in
+        the last batch.
         """
         order = self.order(epoch)
         return [
@@ -57,12 +59,12 @@ class Rows:
         ]
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions in the split of the images that these rows show."""
+        """Return the positions in the split of the images of these rows."""
         return self.positions[rows % len(self.positions)]
 
 
 def to_device(batches: Sequence[NDArray[np.int64]], device: torch.device) -> Sequence[Tensor]:
-    """Return the rows of each batch, (B,) int64, on the device, which they reach in one copy."""
+    """Return the rows of each batch, (B,) int64, on the device; one copy brings them all."""
     if not batches:
         return []
     rows = torch.from_numpy(np.concatenate(batches)).to(device)

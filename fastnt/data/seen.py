@@ -1,4 +1,4 @@
-"""Which images of a data set a network was trained on, so that none of them judges it."""
+"""Record which images a network was trained on, so that it is not evaluated on them."""
 
 import base64
 import zlib
@@ -13,13 +13,13 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Seen:
-    """The images of the official training split, then those of the test set: True where trained on."""
+    """Flags for the images of the training split, then of the test set: True if trained on."""
 
     source: str  # SHA-256 of the source files
     flags: Flags  # (training images + test images,)
 
     def describe(self) -> dict[str, Any]:
-        """Return it ready for JSON: the flags as compressed bits."""
+        """Return a description for JSON, with the flags as compressed bits."""
         bits = zlib.compress(np.packbits(self.flags).tobytes(), 9)
         return {
             "source": self.source,
@@ -28,15 +28,15 @@ class Seen:
         }
 
     def count(self, positions: npt.NDArray[np.int64]) -> int:
-        """Return how many of the images at these positions it was trained on."""
+        """Return how many of the images at these positions the network was trained on."""
         return int(self.flags[positions].sum())
 
 
 def read_seen(value: Any) -> Seen | None:
-    """Return what ``Seen.describe`` returned; None where nothing is said.
+    """Read what ``Seen.describe`` returned; None stays None.
 
     Raises:
-        ValueError: it is no such description.
+        ValueError: ``value`` is no such description.
     """
     if value is None:
         return None

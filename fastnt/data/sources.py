@@ -1,4 +1,4 @@
-"""The four data sets: their official files, where those are fetched, how they are found."""
+"""The four data sets: their official files, where they are downloaded, and how they are read."""
 
 import gzip
 import hashlib
@@ -20,11 +20,11 @@ _DIGITS = tuple("0123456789")
 
 
 class Contents(NamedTuple):
-    """All that is written of a data set."""
+    """The images, labels and class names of a data set."""
 
     arrays: Arrays
     classes: tuple[str, ...]
-    decoder: str = ""  # what made pixels of pictures, with its version
+    decoder: str = ""  # the library that decoded pictures, with its version; empty for arrays
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Source:
     name: str
     classes: tuple[str, ...]
     mirrors: tuple[str, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)  # what is fetched, with its MD5
+    files: Mapping[str, str] = field(default_factory=dict)  # names of the files, and their MD5
     sizes: Mapping[str, int] = field(default_factory=dict)  # bytes of each
-    # MD5 of contents that are also known zipped at another time, with another MD5.
+    # MD5 of the unzipped contents, for files that are also published with another zip header.
     unzipped: Mapping[str, str] = field(default_factory=dict)
-    optional: tuple[str, ...] = ()  # those of the files that may be missing
-    unpacked: tuple[str, ...] = ()  # what a user may have instead of the archive
-    folders: tuple[str, ...] = (".",)  # where in a data folder to look
+    optional: tuple[str, ...] = ()  # files that may be missing
+    unpacked: tuple[str, ...] = ()  # files that a user may have instead of the archive
+    folders: tuple[str, ...] = (".",)  # subfolders of the data folder to look in
 
 
 SOURCES = {
@@ -112,7 +112,7 @@ def get_source(name: str) -> Source:
     """Return the data set of this name.
 
     Raises:
-        UserError: there is none; the sentence lists those there are.
+        UserError: there is none; the message lists the names.
     """
     if name not in SOURCES:
         raise UserError(f"unknown data set {name!r}; choose one of {', '.join(SOURCES)}")
@@ -193,10 +193,10 @@ def _is_official(source: Source, name: str, path: Path) -> bool:
 
 
 def read_source(source: Source, files: Mapping[str, Path]) -> Arrays:
-    """Read a data set's files, checked by their structure.
+    """Read a data set's files, and check their structure.
 
     Raises:
-        UserError: a file is damaged or is not what its name says.
+        UserError: a file is damaged, or has other contents than its name says.
     """
     match source.name:
         case "digits":

@@ -12,12 +12,12 @@ from fastnt.errors import UserError
 from fastnt.files import atomic_path, parse_json, sha256_file, write_json
 
 FORMAT = 1
-HELD_OUT = "val"  # the part of train.beton that the user holds out, its last
+HELD_OUT = "val"  # the name of the part that the user holds out; it is the last of train.beton
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set as it lies on disk."""
+    """One split of a data set on disk."""
 
     path: Path  # the .beton file
     dataset: str
@@ -31,7 +31,7 @@ class Split:
     ]  # rows of each source in file order, e.g. {"train": 73257, "extra": 531131}
     source_sha256: str
     sha256: str
-    decoder: str = ""  # what made pixels of pictures, with its version
+    decoder: str = ""  # the library that decoded pictures, with its version; empty for arrays
 
     def arrays(self) -> tuple[Images, Labels]:
         """Return all images (count, H, W, C) uint8 and labels (count,) int64, in file order."""
@@ -57,10 +57,10 @@ def write_split(
     source_sha256: str,
     decoder: str = "",
 ) -> Split:
-    """Write one split; the sidecar comes last: a .beton without one is not taken for whole.
+    """Write one split. The sidecar is written last, so that a .beton file with a sidecar is complete.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full; nothing half-written stays.
+        UserError: the folder cannot be written or the disk is full; no incomplete file stays.
     """
     sidecar(path).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
@@ -87,7 +87,7 @@ def write_split(
 
 
 def read_sidecar(path: Path) -> Split | None:
-    """Return the split that the sidecar of ``path`` describes, None without a usable one."""
+    """Return the split that the sidecar of ``path`` describes; None if it is missing or damaged."""
     try:
         facts: dict[str, Any] = parse_json(sidecar(path).read_text(encoding="utf-8"))
         if facts.pop("format") != FORMAT:
@@ -100,7 +100,7 @@ def read_sidecar(path: Path) -> Split | None:
 
 
 def _is_sound(split: Split) -> bool:
-    """Tell whether each value is of its type, as far as others rely on it."""
+    """Tell whether the values have the types and sums that their users rely on."""
     texts = (split.dataset, split.name, split.source_sha256, split.sha256, split.decoder)
     numbers = (split.count, *split.shape, *split.parts.values())
     return (
@@ -112,13 +112,13 @@ def _is_sound(split: Split) -> bool:
 
 
 def open_split(path: Path) -> Split:
-    """Open a .beton file, checked against its own head and against its sidecar.
+    """Open a .beton file after checking it against its head and its sidecar.
 
-    The head and the size are looked at every time, the SHA-256 of the whole file once a process: it
-    reads no faster than the first epoch would and leaves the file in the system's cache for it.
+    Head and size are checked each time, the SHA-256 of the whole file once a process. Hashing leaves the
+    file in the system's cache, so that the first epoch reads it faster.
 
     Raises:
-        UserError: missing, cut short, changed, foreign or JPEG-coded.
+        UserError: the file is missing, cut short, changed, of another format or JPEG-coded.
     """
     remedy = f"delete {path.parent} and run `fastnt prepare` again"
     try:

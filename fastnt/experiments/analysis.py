@@ -1,4 +1,4 @@
-"""What a study's points say: each setting against its baseline, the family, the verdict."""
+"""Analyse a study: each setting against its baseline, and all settings as one family of tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from fastnt.statistics import BestOfK, Comparison, best_of_k, compare, holm, sma
 
 @dataclass(frozen=True)
 class SettingResult:
-    """One setting over the seeds that it and its baseline have; errors are fractions."""
+    """A setting's results over the seeds that it shares with its baseline; errors are fractions."""
 
     name: str
     baseline: str
@@ -37,11 +37,11 @@ class SettingResult:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All of a study's settings, in its order, and what may be said of them."""
+    """The results of all settings of a study, in the study's order."""
 
     when: When
     settings: tuple[SettingResult, ...]
-    best: BestOfK | None  # the best setting by test error, beside what no effect would show
+    best: BestOfK | None  # the best setting by test error; what it would show without an effect
     best_name: str
     chosen_by_pilots: tuple[str, ...]  # the primary settings, where pilot seeds chose them
 
@@ -56,7 +56,7 @@ class Analysis:
 
 
 def analyse(results: StudyResults, when: When = "best") -> Analysis:
-    """Compare each setting with its baseline, at the best or at the last epoch of each training."""
+    """Compare each setting with its baseline, at each training's best or last epoch."""
     study = results.study
     chosen = _chosen_by_pilots(results, when)
     primary = chosen or study.primary
@@ -71,7 +71,7 @@ def analyse(results: StudyResults, when: When = "best") -> Analysis:
 
 
 def sees(result: SettingResult) -> float | None:
-    """Return the smallest difference that this comparison could have seen with 80 % power."""
+    """Return the smallest difference that this comparison would have found with 80 % power."""
     if result.comparison is None or result.comparison.paired is None:
         return None
     return smallest_effect(result.comparison.paired.deviation, result.comparison.seeds)
@@ -121,7 +121,7 @@ def _with_holm(settings: Sequence[SettingResult]) -> list[SettingResult]:
 
 
 def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
-    """The setting of the largest mean gain over its baseline, of those with all seeds in common."""
+    """Return the setting with the largest mean gain, among those that have all seeds in common."""
     names = [s.name for s in results.study.settings]
     pairs = [(n, results.study.baseline_of(n)) for n in names]
     pairs = [(name, baseline) for name, baseline in pairs if name != baseline]
@@ -137,7 +137,7 @@ def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
 
 
 def _chosen_by_pilots(results: StudyResults, when: When) -> tuple[str, ...]:
-    """Return, for each family of settings, the one of the lowest mean held-out error of pilots."""
+    """Return for each family the setting whose pilots have the lowest mean held-out error."""
     study = results.study
     if not study.tune:
         return ()

@@ -1,4 +1,4 @@
-"""Studies around the paper's: open readings of it, other ways to train, schedules, grids of one's own."""
+"""Studies beside the paper's: ambiguities in its text, other ways to train, schedules, own grids."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from fastnt.experiments.study import CLEAN, Setting, Study
 
 
 def readings(recipe: Recipe, grid: Grid) -> Study:
-    """What the paper leaves open: noise per logit or shared by the batch, redrawn or frozen."""
+    """Compare what the paper leaves open: noise per logit or shared, redrawn or frozen."""
     refuse_grid("readings", grid)
     settings = [Setting("clean", CLEAN)]
     for noise in ("logit", "shared"):
@@ -25,7 +25,7 @@ def readings(recipe: Recipe, grid: Grid) -> Study:
 
 
 def baselines(recipe: Recipe, grid: Grid) -> Study:
-    """Hard labels, weight decay and Hinton's distillation, each at three learning rates."""
+    """Compare hard labels, weight decay and Hinton's distillation, each at three learning rates."""
     refuse_grid("baselines", grid)
     settings = [Setting("clean", CLEAN), Setting(noise_name(recipe))]
     families: dict[str, Mapping[str, Any]] = {"labels": {"objective": "labels"}}
@@ -39,7 +39,7 @@ def baselines(recipe: Recipe, grid: Grid) -> Study:
 
 
 def schedule(recipe: Recipe, grid: Grid) -> Study:
-    """Learning rate, its decay, length and batch: one factor at a time, then rates by lengths."""
+    """Vary learning rate, decay, length and batch one at a time, then rates and lengths together."""
     refuse_grid("schedule", grid)
     long = 4 * recipe.epochs
     changes: dict[str, dict[str, Any]] = {"recipe": {}}
@@ -55,7 +55,7 @@ def schedule(recipe: Recipe, grid: Grid) -> Study:
 
 
 def lengths(recipe: Recipe, grid: Grid) -> Study:
-    """The clean and the noisy student after n, 4n and 16n epochs, or --over epochs=..."""
+    """Train the clean and the noisy student for n, 4n and 16n epochs, or for --over epochs=..."""
     if set(grid) - {"epochs"}:
         raise UserError("lengths sweeps the epochs alone; give --over epochs=N,N or nothing")
     epochs = grid.get("epochs", tuple(times * recipe.epochs for times in (1, 4, 16)))
@@ -66,7 +66,7 @@ def lengths(recipe: Recipe, grid: Grid) -> Study:
 
 
 def at_length(recipe: Recipe, epochs: int) -> dict[str, Any]:
-    """Return the changes for another length whose last epoch has the recipe's last rate."""
+    """Return the changes for a training of ``epochs`` that ends at the recipe's last learning rate."""
     if epochs == recipe.epochs:
         return {}
     end = recipe.lr_decay ** (recipe.epochs - 1)
@@ -74,7 +74,7 @@ def at_length(recipe: Recipe, epochs: int) -> dict[str, Any]:
 
 
 def _pairs(changes: Mapping[str, Mapping[str, Any]]) -> tuple[Setting, ...]:
-    """A clean student, its baseline, and a noisy one for each of the changes."""
+    """Return two settings for each of the changes: a noisy student and its clean baseline."""
     settings = []
     for name, values in changes.items():
         clean = Setting(f"clean, {name}", {**CLEAN, **values})
@@ -83,7 +83,7 @@ def _pairs(changes: Mapping[str, Mapping[str, Any]]) -> tuple[Setting, ...]:
 
 
 def own_grid(recipe: Recipe, grid: Grid) -> Study:
-    """The user's own grid over the recipe's keys."""
+    """Sweep the recipe's keys that the user names with --over."""
     if not grid:
         raise UserError("a study of your own needs --over KEY=VALUE,VALUE")
     name = "-".join(grid)

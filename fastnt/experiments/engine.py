@@ -1,8 +1,8 @@
-"""Trains what a study still lacks: in this process, in several, or on Ray's machines.
+"""The engine of a study: hands points to workers and writes the rows that they return.
 
-This process alone hands points out and writes their rows. It holds a lock for each point that it
-handed out, so that another process on the same studies takes other points. Whatever dies, a point is
-whole in the database or not there, and what was in progress goes on from its checkpoint.
+One process hands out points and writes their rows. It holds a lock for each point that it handed out,
+so that another process that runs the same study takes other points. If a process is killed, each
+point is in the database as a whole or not at all, and trainings go on from their checkpoints.
 """
 
 import time
@@ -14,33 +14,33 @@ from dataclasses import dataclass, field
 
 from fastnt.errors import UserError
 from fastnt.experiments.keeper import StudyKeeper
-from fastnt.experiments.lab import Place
+from fastnt.experiments.lab import StudySetup
 from fastnt.experiments.store import Row, Store
 from fastnt.experiments.study import Point
 from fastnt.experiments.watch import Watch
 from fastnt.experiments.workers import Workers
 from fastnt.files import locked
 
-_PATIENCE = 1.0  # seconds between two looks at points that another process trains
+_PATIENCE = 1.0  # seconds between two checks of points that another process trains
 
 
 @dataclass
 class Engine:
-    """Trains points; ``run`` does it all."""
+    """Trains the points of a study; call ``run``."""
 
-    place: Place
+    setup: StudySetup
     store: Store
     workers: Workers
     watch: Watch
     stop_asked: Callable[[], bool]
-    budget: float | None = None  # seconds after which it stops as if asked to
+    budget: float | None = None  # seconds after which it stops
     trained: int = 0
     failed: list[Row] = field(default_factory=list)
 
     def run(self, points: Sequence[tuple[Point, str]]) -> bool:
-        """Train all points (with their keys) that the database lacks; tell whether all are there.
+        """Train all points (with their keys) that the database lacks; return whether all are done.
 
-        A point that failed counts as there; ``failed`` has its row.
+        A point that failed counts as done; its row is in ``failed``.
 
         Raises:
             UserError: the database or a checkpoint cannot be written, or a worker died.
@@ -65,8 +65,8 @@ class Engine:
                         key, lock = running.pop(future)
                         self._take(future, key)
                         lock.close()
-                        with suppress(OSError):  # where an earlier process left it
-                            self.place.in_progress(key).rmdir()
+                        with suppress(OSError):  # an earlier process may have left files in it
+                            self.setup.in_progress(key).rmdir()
                 elif waiting:
                     time.sleep(_PATIENCE)
         return not waiting and not stopping
@@ -77,21 +77,23 @@ class Engine:
         running: dict[Future[Row | None], tuple[str, ExitStack]],
         held: ExitStack,
     ) -> list[tuple[Point, str]]:
-        """Hand out points while workers are free; return those that are still to be looked at."""
+        """Hand out points while workers are free; return the points still to be trained."""
         done = self.store.finished(key for _, key in waiting)
         done |= {row["key"] for row in self.failed}
         left = []
         for point, key in waiting:
             if key in done:
-                self.watch.found(key)
+                self.watch.skip(key)
                 continue
             lock = ExitStack() if len(running) < self.workers.count else None
             if lock is None or not self._lock(lock, key):
                 left.append((point, key))
                 continue
-            if self.store.finished([key]):  # by whoever held the lock until now
+            if self.store.finished(
+                [key]
+            ):  # another process, which held the lock until now, trained it
                 lock.close()
-                self.watch.found(key)
+                self.watch.skip(key)
                 continue
             self.watch.begin(point, key)
             running[self.workers.submit(point, key)] = (key, held.enter_context(lock))
@@ -99,7 +101,7 @@ class Engine:
 
     def _lock(self, lock: ExitStack, key: str) -> bool:
         try:
-            lock.enter_context(locked(self.place.in_progress(key) / "lock", busy=key))
+            lock.enter_context(locked(self.setup.in_progress(key) / "lock", busy=key))
         except UserError as error:
             if str(error) == key:
                 return False
@@ -107,7 +109,7 @@ class Engine:
         return True
 
     def _take(self, future: Future[Row | None], key: str) -> None:
-        """Write what a worker found; None means that it was stopped."""
+        """Write the row that a worker returned; None means that the training was stopped."""
         try:
             row = future.result()
         except BrokenProcessPool as error:
@@ -118,7 +120,7 @@ class Engine:
         if row is None:
             return
         self.store.put("points", row)
-        StudyKeeper(self.place.in_progress(key), self.stop_asked).clear()
+        StudyKeeper(self.setup.in_progress(key), self.stop_asked).clear()
         if row["error"]:
             self.failed.append(row)
         else:
@@ -127,5 +129,5 @@ class Engine:
 
 
 def _distinct(points: Sequence[tuple[Point, str]]) -> list[tuple[Point, str]]:
-    """Each key once: two settings may come to the same training."""
+    """Return one point for each key: two settings may mean the same training."""
     return list({key: (point, key) for point, key in points}.values())

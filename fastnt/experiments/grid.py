@@ -18,7 +18,7 @@ def parse_over(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Read ``--over KEY=VALUE,VALUE``, given once or more.
 
     Raises:
-        UserError: it is not of that form, names no key of a student or the noise, or a key twice.
+        UserError: a text has another form, names a key twice, or a key of neither student nor noise.
     """
     grid: dict[str, tuple[Any, ...]] = {}
     for text in texts:
@@ -44,9 +44,9 @@ def parse_over(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 def grid_settings(recipe: Recipe, grid: Grid) -> tuple[tuple[Setting, ...], tuple[str, ...]]:
     """Return the settings of a grid and the names of the primary ones.
 
-    The baseline of a combination is the clean student with the same values of all that is no
-    noise. Primary is the combination that has the recipe's own values, or as many of them as the
-    grid has; one for each family of students with a baseline of their own.
+    The baseline of a combination is the clean student with the same values of the keys that are no
+    noise options. Combinations with the same baseline are a family. The primary setting of a family is
+    the one that has most values in common with the recipe.
     """
     noise = [key for key in grid if ENTRIES[key].parts == ("noise",)]
     other = [key for key in grid if key not in noise]

@@ -1,4 +1,4 @@
-"""The keeper of one training of a study: its checkpoints, and its weights at the best epoch."""
+"""The keeper of one training of a study: it keeps checkpoints and the weights of the best epoch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ _BEST = "best."
 
 
 class Stopped(BaseException):
-    """The training was asked to stop; its checkpoint stands."""
+    """The training was asked to stop; its checkpoint was saved."""
 
 
 class StudyKeeper:
-    """Trains one network of a study, or goes on with it from its checkpoint."""
+    """Trains one network of a study, from its checkpoint where there is one."""
 
     def __init__(self, folder: Path, stop_asked: Callable[[], bool]) -> None:
         """``folder`` holds this training's checkpoints; ``stop_asked`` is asked after each step."""
@@ -30,15 +30,15 @@ class StudyKeeper:
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch, from 1, of the lowest held-out error."""
+        """The first epoch, counted from 1, with the lowest held-out error."""
         return min(self.records, key=lambda record: record.validation_error).epoch
 
     def train(self, trainer: Trainer) -> Sequence[EpochRecord]:
-        """Train to the end; save every half minute, and when asked to stop.
+        """Train to the end; save a checkpoint every half minute, and when asked to stop.
 
         Raises:
             UserError: the training diverged, or a checkpoint cannot be written.
-            Stopped: it was asked to stop, and was saved.
+            Stopped: the training was asked to stop, and its checkpoint was saved.
         """
         self._resume(trainer)
 
@@ -65,16 +65,16 @@ class StudyKeeper:
         return bool(self._checkpoints.names())
 
     def finished(self, name: str, phase: str) -> Model | None:
-        """Return None: what is finished is not trained again."""
+        """Return None: a finished point is in the database and never comes here."""
         return None
 
     def keep(self, model: Model, name: str) -> None:
-        """Do nothing: the study keeps its teachers, and of students what they answer."""
+        """Do nothing: the database keeps what a student predicts, not its weights."""
 
     def _resume(self, trainer: Trainer) -> None:
         try:
             checkpoint = self._checkpoints.newest()
-        except UserError:  # damaged: the same result comes from the beginning
+        except UserError:  # it is damaged: training from the beginning gives the same result
             self._checkpoints.clear()
             return
         if checkpoint is None:

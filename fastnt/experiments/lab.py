@@ -1,4 +1,4 @@
-"""Where points are trained: the data and the teachers of one study, opened once in each process."""
+"""The lab of a study: its data and its teachers, opened once in each process that trains points."""
 
 import dataclasses
 import datetime
@@ -30,15 +30,15 @@ from fastnt.trust import NOTHING, Trust
 
 
 @dataclass(frozen=True)
-class Place:
-    """A study, and where it is computed and kept; it can be sent to another process."""
+class StudySetup:
+    """A study, its folder, and how to compute it; it can be sent to another process."""
 
     study: Study
-    folder: Path  # of the study
+    folder: Path  # the study's
     device: str = "cpu"
     compile: bool | None = None
     loader: Kind = "auto"
-    data_dir: Path | None = None  # where official files lie
+    data_dir: Path | None = None  # the folder of the official files
     quiet: bool = True
     trust: Trust = NOTHING  # which code the study and its teachers' files may name
 
@@ -52,7 +52,7 @@ class Place:
         return self.studies / "in-progress" / key[:32]
 
     def compute(self) -> Compute:
-        """Return how to compute."""
+        """Return the device and the arithmetic with which the study is computed."""
         chosen = choose_compute(
             torch.device(self.device), amp=False, compile=self.compile, loader=self.loader
         )
@@ -61,27 +61,27 @@ class Place:
 
 
 class Lab:
-    """One process's data, teachers and students of a study."""
+    """A study's data and teachers in this process; it trains the study's points."""
 
-    def __init__(self, place: Place, progress: Progress) -> None:
-        """Open the data; torch's threads become the study's.
+    def __init__(self, setup: StudySetup, progress: Progress) -> None:
+        """Open the data, and set torch's number of threads to the study's.
 
         Raises:
-            UserError: the data cannot be had, or nothing of them is left to train on.
+            UserError: the data cannot be prepared, or no image is left to train on.
         """
-        self.place, self.study = place, place.study
-        compute = place.compute()
+        self.setup, self.study = setup, setup.study
+        compute = setup.compute()
         if compute.device.type == "cpu":
             torch.set_num_threads(compute.threads)
         recipe = self.study.recipe.resolved()
-        self.dataset = prepare(recipe.dataset, place.data_dir, progress=not place.quiet)
+        self.dataset = prepare(recipe.dataset, setup.data_dir, progress=not setup.quiet)
         self.course = open_course(self.dataset, recipe, compute, progress)
-        self.teacher = functools.cache(self._load_teacher)  # by the name of its file
+        self.teacher = functools.cache(self._load_teacher)  # the argument is the name of its file
         self.teacher_digest = functools.cache(self._teacher_digest)
         self.tables = functools.cache(self._tables)
         self.test_logits = functools.cache(self._test_logits)
-        self.teaching = functools.cache(self._teaching)  # by the names of the teachers
-        # Of the user's own students: notation and outputs for fixed images, by the digest in their key.
+        self.teaching = functools.cache(self._teaching)  # the argument is the names of the teachers
+        # For each student of the user's own its notation and its probe, by the digest that is in its key.
         self.probes: dict[str, tuple[str, dict[str, Tensor]]] = {}
         self._untrained_digest = functools.cache(self._find_untrained_digest)
 
@@ -97,10 +97,10 @@ class Lab:
 
     def teacher_path(self, name: str) -> Path:
         """Return the file of a teacher in the study's folder."""
-        return self.place.folder / f"{name}.safetensors"
+        return self.setup.folder / f"{name}.safetensors"
 
     def key(self, point: Point) -> str:
-        """Return the key of a point: a digest of all that decides its result."""
+        """Return the key of a point: a digest of everything that decides its result."""
         course = self.course
         digests = course.compute.describe() | {
             "data": course.data.digest,
@@ -112,22 +112,21 @@ class Lab:
         return recipe_key(point.recipe, "data", "student", "noise", digests=digests)
 
     def _teacher_digest(self, name: str) -> str:
-        """The digest of a teacher's weights and code."""
+        """Return the digest of a teacher's weights and code."""
         return self.teacher(name).digest()
 
     def train(
         self, point: Point, key: str, progress: Progress, stop_asked: Callable[[], bool]
     ) -> Row:
-        """Train a point, or go on with it, and return its row of the table ``points``.
+        """Train a point, from its checkpoint if there is one; return its row of the table ``points``.
 
-        A training that diverges, or for which the device has too little memory, gives a row with
-        the sentence that says why.
+        If the training diverges, or the device has too little memory, the row says so under "error".
 
         Raises:
             UserError: a checkpoint cannot be written.
-            Stopped: it was asked to stop; its checkpoint stands.
+            Stopped: the training was asked to stop; its checkpoint was saved.
         """
-        keeper = StudyKeeper(self.place.in_progress(key), stop_asked)
+        keeper = StudyKeeper(self.setup.in_progress(key), stop_asked)
         row = self._describe(point, key)
         course = dataclasses.replace(self.course, progress=progress)
         try:
@@ -146,7 +145,7 @@ class Lab:
         return row
 
     def _describe(self, point: Point, key: str) -> Row:
-        """What a point is, beside what it will have found."""
+        """Return the columns of a point's row that are known before it is trained."""
         return {
             "key": key,
             "recipe": to_json(asdict(point.recipe)),
@@ -160,7 +159,7 @@ class Lab:
         }
 
     def _outcome(self, when: str, epoch: int, student: Model, point: Point) -> Row:
-        """Return what the student answers, its errors and its clean losses."""
+        """Return the columns of a row for the student after ``epoch``: predictions, errors, losses."""
         data, combine = self.course.data, point.recipe.combine
         tables = [self.tables(name) for name in point.teachers]
         taught = combine_logits([self.test_logits(name) for name in point.teachers], combine)
@@ -197,7 +196,7 @@ class Lab:
         return digest
 
     def _load_teacher(self, name: str) -> Model:
-        return load_model(self.teacher_path(name), trust=self.place.trust).to(
+        return load_model(self.teacher_path(name), trust=self.setup.trust).to(
             self.course.compute.device
         )
 
@@ -208,8 +207,8 @@ class Lab:
         return self.course.teach([self.teacher(name) for name in names])
 
     def _test_logits(self, name: str) -> Tensor:
-        """The teacher's logits of the test images, stored beside it for the other processes."""
-        path = self.place.folder / "logits" / f"{name}.safetensors"
+        """Return a teacher's logits of the test images; they are stored for the other processes."""
+        path = self.setup.folder / "logits" / f"{name}.safetensors"
         expected = {
             "holds": "test logits",
             "teacher": self.teacher_digest(name),

@@ -14,7 +14,7 @@ _REPEATS = 20
 
 
 def measure_networks(lab: Lab, store: Store) -> None:
-    """Write a row for each network of the study that has none: the teachers' and the students'."""
+    """Measure the teachers and students that were not measured yet, and write a row for each."""
     course, classes = lab.course, len(lab.dataset.classes)
     shape = to_json(list(lab.dataset.shape))
     known = {row["network"] for row in store.rows("SELECT * FROM networks WHERE shape = ?", shape)}
@@ -43,15 +43,18 @@ def measure_networks(lab: Lab, store: Store) -> None:
 
 
 @torch.inference_mode()
-def latency(model: Model, batch: int) -> float:
-    """Return the median of the seconds that a forward pass over a batch of images takes."""
+def latency(model: Model, batch: int) -> float | None:
+    """Return the median of the seconds of a forward pass over ``batch`` images; None where it fails."""
     device = next(model.parameters()).device
     images = torch.zeros((batch, *model.shape), dtype=torch.uint8, device=device)
     model.eval()
     seconds = []
     for _ in range(_REPEATS + 2):
         start = time.perf_counter()
-        model(images)
+        try:
+            model(images)
+        except Exception:  # as a user's network may for a single image
+            return None
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)

@@ -31,4 +31,4 @@ STUDIES: dict[str, Make] = {
     "schedule": schedule,
     "lengths": lengths,
 }
-PAPER_DATA = {"table1": "mnist", "table2": "svhn"}  # the others are of CIFAR-10
+PAPER_DATA = {"table1": "mnist", "table2": "svhn"}  # all others are on CIFAR-10

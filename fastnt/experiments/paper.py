@@ -1,6 +1,6 @@
-"""The paper's studies, with the errors that it prints: each makes a :class:`Study` of a base recipe.
+"""The paper's studies: each function makes a :class:`Study` of a base recipe.
 
-Printed figures are of Sau & Balasubramanian 2016, test errors in percent.
+The numbers are the test errors, in percent, that Sau & Balasubramanian 2016 print.
 """
 
 import dataclasses
@@ -15,20 +15,20 @@ from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.networks import NETWORKS
 
 SIGMAS = tuple(round(0.1 * i, 1) for i in range(1, 11))
-# Test errors at sigma .1 to 1.0, after that of the clean student.
+# The first is the clean student's; the others are at sigma .1 to 1.0.
 TABLE_1 = (0.97, 0.96, 0.93, 0.94, 0.87, 0.87, 0.90, 0.90, 0.86, 0.86, 0.87)
 TABLE_2 = (4.60, 4.51, 4.46, 4.45, 4.54, 4.57, 4.51, 4.61, 4.68, 4.72, 4.81)
 TABLE_3 = (21.94, 21.04, 20.28, 20.09, 19.79, 19.27, 19.15, 19.39, 18.72, 18.68, 18.96)
-# At alpha .1 to 1.0, sigma .6.
+# The first is the clean student's; the others are at alpha .1 to 1.0 and sigma .6.
 TABLE_4 = (21.94, 20.14, 19.73, 19.39, 19.42, 19.15, 19.05, 19.04, 18.93, 19.00, 19.00)
-# At ratio .1 to .9, no noise.
+# The first is the clean student's; the others are at dropout ratios .1 to .9, without noise.
 TABLE_5 = (21.94, 26.48, 25.34, 24.11, 23.25, 22.46, 21.15, 20.95, 20.41, 22.18)
-RANDOM_SIGMA = 19.08  # 2.86 points below 21.94
+RANDOM_SIGMA = 19.08  # the paper says: 2.86 points below the clean student's 21.94
 TEACHERS = {"teacher": 21.94, "second teacher": 22.62, "both, geometric mean": 20.44}
 
 
 def sigma_table(name: str, table: str, alpha: float, paper: Sequence[float]) -> Make:
-    """Return the study of a table over sigma; the printed errors stand beside its own."""
+    """Return what makes the study of a table that sweeps sigma; ``paper`` has the printed errors."""
     title = f"Sigma swept at alpha {alpha:g} ({table})"
 
     def make(recipe: Recipe, grid: Grid) -> Study:
@@ -44,7 +44,7 @@ def sigma_table(name: str, table: str, alpha: float, paper: Sequence[float]) -> 
 
 
 def table4(recipe: Recipe, grid: Grid) -> Study:
-    """Alpha swept at sigma .6 (Table 4)."""
+    """Sweep alpha at sigma .6 (Table 4)."""
     recipe = dataclasses.replace(recipe, sigma=0.6)
     printed = {"clean": TABLE_4[0]} | {
         f"alpha {alpha:g}": error for alpha, error in zip(SIGMAS, TABLE_4[1:], strict=True)
@@ -54,7 +54,7 @@ def table4(recipe: Recipe, grid: Grid) -> Study:
 
 
 def table5(recipe: Recipe, grid: Grid) -> Study:
-    """Dropout instead of noise (Table 5): whether its ratio keeps or drops is not said."""
+    """Train with dropout instead of noise (Table 5), its ratio read as the fraction that is dropped."""
     refuse_grid("table5", grid)
     settings = [Setting("clean", CLEAN, paper=TABLE_5[0])]
     for tenth in range(1, 10):
@@ -72,7 +72,7 @@ def table5(recipe: Recipe, grid: Grid) -> Study:
 
 
 def table6(name: str) -> Make:
-    """Return the study of three students of other sizes (Table 6 and Figure 3)."""
+    """Return what makes the study of three students of other sizes (Table 6 and Figure 3)."""
     title = "Students of three sizes (Table 6 and Figure 3; the paper prints the best sigma's)"
 
     def make(recipe: Recipe, grid: Grid) -> Study:
@@ -92,7 +92,7 @@ def table6(name: str) -> Make:
         }
         sigmas = tuple(grid.get("sigma", SIGMAS))
         settings, primary = [], []
-        own = recipe.sigma if recipe.sigma in sigmas else sigmas[-1]
+        primary_sigma = recipe.sigma if recipe.sigma in sigmas else sigmas[-1]
         for network in networks:
             clean = f"{network}, clean"
             paper = printed.get(network, (None, None))
@@ -102,7 +102,7 @@ def table6(name: str) -> Make:
             for sigma in sigmas:
                 changes = {"sigma": sigma, "student_network": network}
                 settings.append(Setting(f"{network}, sigma {sigma:g}", changes, baseline=clean))
-            primary.append(f"{network}, sigma {own:g}")
+            primary.append(f"{network}, sigma {primary_sigma:g}")
         swept = ("student_network", "sigma")
         return Study(name, title, recipe, tuple(settings), settings[0].name, tuple(primary), swept)
 
@@ -111,7 +111,7 @@ def table6(name: str) -> Make:
 
 
 def figure2(recipe: Recipe, grid: Grid) -> Study:
-    """Noise on the teacher, noise on the student, and the penalty that the latter is on average."""
+    """Compare noise on the teacher, on the student, and the latter's expected penalty (Figure 2)."""
     sigmas = tuple(grid.get("sigma", SIGMAS))
     settings = [Setting("clean", CLEAN, paper=TABLE_3[0])]
     for sigma in sigmas:
@@ -120,19 +120,19 @@ def figure2(recipe: Recipe, grid: Grid) -> Study:
             Setting(f"student noise {sigma:g}", {"sigma": sigma, "perturb": "student"}),
             Setting(f"penalty of {sigma:g}", {**CLEAN, "penalty": recipe.alpha * sigma**2}),
         ]
-    own = recipe.sigma if recipe.sigma in sigmas else sigmas[-1]
+    primary_sigma = recipe.sigma if recipe.sigma in sigmas else sigmas[-1]
     title = "Noise on the teacher or on the student (Figure 2), and its expected penalty"
-    primary = (f"teacher noise {own:g}",)
+    primary = (f"teacher noise {primary_sigma:g}",)
     return Study("figure2", title, recipe, tuple(settings), "clean", primary)
 
 
 def random_sigma(recipe: Recipe, grid: Grid) -> Study:
-    """Sigma drawn anew at each step from [.01, 1] (section 5.4)."""
+    """Draw sigma anew at each step from [.01, 1] (section 5.4)."""
     refuse_grid("random-sigma", grid)
-    own = noise_name(recipe)
+    noisy = noise_name(recipe)
     settings = (
         Setting("clean", CLEAN, paper=TABLE_3[0]),
-        Setting(own),
+        Setting(noisy),
         Setting("sigma from 0.01 to 1", {"sigma": (0.01, 1.0)}, paper=RANDOM_SIGMA),
     )
     title = "Sigma drawn anew at each step (section 5.4)"
@@ -141,7 +141,7 @@ def random_sigma(recipe: Recipe, grid: Grid) -> Study:
 
 
 def teachers(recipe: Recipe, grid: Grid) -> Study:
-    """One teacher, the other, both (section 5.4), and both with noise."""
+    """Compare one teacher, another, both together (section 5.4), and both with noise."""
     refuse_grid("teachers", grid)
     one, two, both = ("teacher",), ("second",), ("teacher", "second")
     second: dict[str, Any] = {"teacher_seed": (recipe.resolved().teacher_seed or 0) + 1}

@@ -1,4 +1,4 @@
-"""What a study will take and could see, from the points that stand in the database already."""
+"""Estimate a study's time and power from the points that are in the database already."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Plan:
 
 
 def plan_study(folder: Path, study: Study) -> Plan:
-    """Reckon a study from the points of the same data set and student beside ``folder``."""
+    """Estimate from the points of the same data set and student in the database beside ``folder``."""
     path = folder.parent / DATABASE
     rows, trained = [], set()
     if path.exists():
@@ -63,7 +63,7 @@ def _is_kin(recipe: Row, study: Study) -> bool:
 
 
 def _deviation(rows: list[Row]) -> float | None:
-    """The median deviation over seeds of the difference between noisy and clean, from 3 seeds on."""
+    """Return the median standard deviation, over seeds, of noisy minus clean; None below 3 seeds."""
     errors: dict[str, dict[int, float]] = {}
     for row in rows:
         recipe = json.loads(row["recipe"])

@@ -1,4 +1,4 @@
-"""What a study has found so far, read from its folder: points as records, ready for pandas."""
+"""Read what a study has found so far: its points as records, ready for pandas."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from fastnt.experiments.study import Study
 from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
 
 DATABASE = "results.sqlite"
-# After which epoch: the last, or the one of the lowest held-out error.
+# After which epoch a student is judged: the last, or the one with the lowest held-out error.
 When = Literal["best", "last"]
 
 
@@ -47,7 +47,7 @@ class StudyResults:
         return [self._by_point[setting, seed] for seed in seeds]
 
     def seeds(self, *settings: str, pilots: bool = False) -> list[int]:
-        """Return the seeds for which all these settings are trained; or those of the pilot."""
+        """Return the seeds, or the pilot's seeds, for which all these settings are trained."""
         count = self.study.seeds
         every = self.study.all_seeds[count:] if pilots else self.study.all_seeds[:count]
         return [seed for seed in every if all((name, seed) in self._by_point for name in settings)]

@@ -1,4 +1,4 @@
-"""A study from its definition to its last point: teachers, keys, trainings, networks."""
+"""Run a study: provide its teachers, train its points, measure its networks."""
 
 import dataclasses
 import json
@@ -13,15 +13,15 @@ import torch
 from fastnt.errors import Interrupted, UserError
 from fastnt.experiments.engine import Engine
 from fastnt.experiments.keeper import Stopped
-from fastnt.experiments.lab import Lab, Place
+from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.measure import measure_networks
 from fastnt.experiments.results import DATABASE
 from fastnt.experiments.store import Row, Store, pack, to_json
 from fastnt.experiments.study import Point
 from fastnt.experiments.study_files import STUDY_FILE, differences, merged, read_study, write_study
-from fastnt.experiments.tutors import provide_teachers
+from fastnt.experiments.teachers import provide_teachers
 from fastnt.experiments.watch import Watch, choose_watch
-from fastnt.experiments.workers import Here, Processes, Ray, Workers
+from fastnt.experiments.workers import InProcess, Processes, Ray, Workers
 from fastnt.files import locked
 from fastnt.interruption import Interruption
 from fastnt.training.display import choose_progress
@@ -29,8 +29,8 @@ from fastnt.training.probe import differs
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a study is computed; none of it changes a result."""
+class EngineOptions:
+    """How the points are distributed over processes and machines; no result depends on it."""
 
     jobs: int = 1  # processes; 0: as many as the cores allow
     engine: Literal["local", "ray"] = "local"
@@ -40,90 +40,90 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What ``run_study`` did."""
+class Outcome:
+    """What ``run_study`` did, and whether the study is finished."""
 
-    whole: bool  # all points are trained, or failed
+    whole: bool  # all points were trained, or failed
     trained: int  # by this process
     points: int  # of the study
     failed: list[Row]
 
 
-def run_study(place: Place, options: Options) -> Finding:
-    """Train what the study lacks.
+def run_study(setup: StudySetup, options: EngineOptions) -> Outcome:
+    """Train the points of the study that are not trained yet.
 
     Raises:
         UserError: the folder holds another study, or something cannot be read or written.
         Interrupted: a signal came; all that was in progress has its checkpoint.
     """
-    command = f"go on with fastnt study {place.folder}"
+    command = f"go on with fastnt study {setup.folder}"
     with Interruption() as interruption:
         try:
             with interruption.deferred():
-                return _run(begin_study(place), options, lambda: interruption.arrived)
+                return _run(begin_study(setup), options, lambda: interruption.arrived)
         except (KeyboardInterrupt, Stopped):
             raise Interrupted(command) from None
 
 
-def begin_study(place: Place) -> Place:
-    """Write study.toml, or find that the folder holds the same study with fewer seeds or settings.
+def begin_study(setup: StudySetup) -> StudySetup:
+    """Write study.toml, and return the study with the seeds and settings that it had already.
 
     Raises:
-        UserError: it holds another study, or the study names code that is not trusted.
+        UserError: the folder holds another study, or the study names code that is not trusted.
     """
-    path = place.folder / STUDY_FILE
-    study = place.study
-    with locked(place.folder / ".study.lock"):
+    path = setup.folder / STUDY_FILE
+    study = setup.study
+    with locked(setup.folder / ".study.lock"):
         if path.exists():
             stored = read_study(path)
             if found := differences(study, stored):
                 raise UserError(
-                    f"{place.folder} holds another study: {'; '.join(found)}; go on with that one "
-                    f"(fastnt study {place.folder}), or begin this under another --name"
+                    f"{setup.folder} holds another study: {'; '.join(found)}; go on with that one "
+                    f"(fastnt study {setup.folder}), or begin this under another --name"
                 )
             study = merged(study, stored)
         for name in study.named_code():
-            place.trust.check(name, path)
+            setup.trust.check(name, path)
         write_study(path, study)
-    return dataclasses.replace(place, study=study)
+    return dataclasses.replace(setup, study=study)
 
 
-def _run(place: Place, options: Options, stop_asked: Callable[[], bool]) -> Finding:
-    store = Store(place.studies / DATABASE)
+def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], bool]) -> Outcome:
+    store = Store(setup.studies / DATABASE)
     with choose_progress(quiet=options.quiet) as progress:
-        lab = Lab(place, progress)
+        lab = Lab(setup, progress)
         lab.check_students()
         provide_teachers(lab, store, stop_asked)
-        points = [(point, lab.key(point)) for point in place.study.points()]
+        points = [(point, lab.key(point)) for point in setup.study.points()]
     _check_probes(lab, store)
     _write_what_is_shared(lab, store, points)
     keys = {key for _, key in points}
     watch = choose_watch(len(keys), quiet=options.quiet)
     missing = len(keys) - len(store.finished(keys))
     workers = _workers(lab, options, missing, watch, stop_asked)
-    engine = Engine(place, store, workers, watch, stop_asked, options.budget)
+    engine = Engine(setup, store, workers, watch, stop_asked, options.budget)
     try:
         whole = engine.run(points)
     finally:
         workers.close()
         watch.close()
-        with suppress(OSError):  # where another process, or a stopped training, has something in it
-            (place.studies / "in-progress").rmdir()
+        with suppress(OSError):  # another process, or a stopped training, may have files in it
+            (setup.studies / "in-progress").rmdir()
     if stop_asked():
         done = len(store.finished(keys))
         raise Interrupted(
-            f"{done} of {watch.total} students are trained; go on with fastnt study {place.folder}"
+            f"{done} of {watch.total} students are trained; go on with fastnt study {setup.folder}"
         )
     if whole:
         measure_networks(lab, store)
-    return Finding(whole, engine.trained, watch.total, engine.failed)
+    return Outcome(whole, engine.trained, watch.total, engine.failed)
 
 
 def _workers(
-    lab: Lab, options: Options, missing: int, watch: Watch, stop_asked: Callable[[], bool]
+    lab: Lab, options: EngineOptions, missing: int, watch: Watch, stop_asked: Callable[[], bool]
 ) -> Workers:
     if options.engine == "ray" and missing:
-        return Ray(lab.place, options.address)
+        return Ray(lab.setup, options.address)
     jobs = options.jobs
     if jobs == 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -131,17 +131,17 @@ def _workers(
         jobs = max(1, (cores or 1) // lab.study.threads) if on_cpu else 1
     jobs = min(jobs, missing)
     if jobs <= 1:
-        return Here(lab, watch.tell, stop_asked)
-    return Processes(lab.place, jobs, watch.tell)
+        return InProcess(lab, watch.advance, stop_asked)
+    return Processes(lab.setup, jobs, watch.advance)
 
 
 def _check_probes(lab: Lab, store: Store) -> None:
-    """Refuse a student of the user's own that computes something else than when it was stored.
+    """Refuse a student of the user's own that computes something else than its stored points did.
 
     What a network computes can depend on more than the weights and the code that make its key.
 
     Raises:
-        UserError: naming the network.
+        UserError: it names the network.
     """
     for digest, (network, outputs) in lab.probes.items():
         known = store.rows("SELECT * FROM probes WHERE untrained_student = ?", digest)
@@ -160,12 +160,12 @@ def _check_probes(lab: Lab, store: Store) -> None:
 
 
 def _write_what_is_shared(lab: Lab, store: Store, points: list[tuple[Point, str]]) -> None:
-    """Write the data's row, and which point is which of the study.
+    """Write the row of the data, and the rows that say which point belongs to which setting and seed.
 
     Raises:
-        UserError: a point was another one when the study went on the last time.
+        UserError: a setting and seed had another point when the study was run before.
     """
-    study, data, dataset = lab.place.folder.name, lab.course.data, lab.dataset
+    study, data, dataset = lab.setup.folder.name, lab.course.data, lab.dataset
     known = {
         (row["setting"], row["seed"]): row["key"]
         for row in store.rows("SELECT * FROM study_points WHERE study = ?", study)
@@ -173,7 +173,7 @@ def _write_what_is_shared(lab: Lab, store: Store, points: list[tuple[Point, str]
     for point, key in points:
         if known.get((point.setting, point.seed), key) != key:
             raise UserError(
-                f"setting {point.setting!r}, seed {point.seed}, of {lab.place.folder} is not what it was "
+                f"setting {point.setting!r}, seed {point.seed}, of {lab.setup.folder} is not what it was "
                 "when the study went on the last time: its study.toml, its data, a teacher's file or the "
                 "network's code has changed; restore what changed, or begin the study under another "
                 "--name"

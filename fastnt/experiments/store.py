@@ -1,7 +1,7 @@
 """The database of points: one SQLite file for all studies of a folder.
 
 A point is written once, in one transaction, when its training has ended. Its key (see
-``fastnt.recipe_keys``) says all that decides its result, so that a point that one study has serves all.
+``fastnt.recipe_keys``) depends on everything that decides its result, so that studies share points.
 """
 
 import json
@@ -51,13 +51,13 @@ Row = dict[str, Any]
 
 
 class Store:
-    """One database; every method opens it anew, so that any number of processes may share it."""
+    """One database. Each method opens it anew, so that any number of processes may share it."""
 
     def __init__(self, path: Path) -> None:
-        """Make the file where there is none.
+        """Make the file if there is none.
 
         Raises:
-            UserError: it is no database of studies, damaged, or cannot be written.
+            UserError: the file is no database of studies, is damaged, or cannot be written.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ class Store:
                 raise sqlite3.DatabaseError(state)
 
     def put(self, table: str, row: Mapping[str, Any]) -> None:
-        """Write a row over any of the same key, in one transaction.
+        """Write a row in one transaction; it replaces a row of the same key.
 
         Raises:
             UserError: the disk is full or the file cannot be written.
@@ -76,7 +76,7 @@ class Store:
         self.put_all(table, [row])
 
     def put_all(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write rows of the same columns over any of the same keys, in one transaction."""
+        """Write rows of the same columns in one transaction; they replace rows of the same keys."""
         rows = list(rows)
         if not rows:
             return
@@ -88,17 +88,17 @@ class Store:
             )
 
     def rows(self, query: str, *values: Any) -> list[Row]:
-        """Return what a query finds, as dictionaries by column."""
+        """Return the rows of a query, as dictionaries by column."""
         with self._open() as database:
             return [dict(row) for row in database.execute(query, values)]
 
     def finished(self, keys: Iterable[str]) -> set[str]:
-        """Return those of the keys whose points were trained to their end without an error."""
+        """Return those of the keys whose points were trained to the end without an error."""
         done = {row["key"] for row in self.rows("SELECT key FROM points WHERE error IS NULL")}
         return done.intersection(keys)
 
     def copy_to(self, path: Path) -> None:
-        """Write a compact copy of the database, whole also while others write to this one."""
+        """Write a compact copy of the database; other processes may write to the database meanwhile."""
         with self._open() as database, closing(sqlite3.connect(path)) as copy:
             database.backup(copy)
             copy.execute("VACUUM")
@@ -108,7 +108,7 @@ class Store:
         try:
             with closing(sqlite3.connect(self.path, timeout=120)) as database:
                 database.row_factory = sqlite3.Row
-                with database:  # commits, or takes all back
+                with database:  # commits, or rolls back after an error
                     yield database
         except sqlite3.DatabaseError as error:
             raise UserError(f"{self.path} {_why(error)}") from error
@@ -131,17 +131,17 @@ def _why(error: sqlite3.DatabaseError) -> str:
 
 
 def pack(numbers: npt.NDArray[Any]) -> bytes:
-    """Compress non-negative integers: of the smallest of uint8, uint16 and uint32, little-endian."""
+    """Compress non-negative integers, little-endian, in the smallest of uint8, uint16 and uint32."""
     kind = np.min_scalar_type(int(numbers.max(initial=0))).newbyteorder("<")
     return kind.str[1:].encode() + zlib.compress(numbers.astype(kind).tobytes(), 9)
 
 
 def unpack(blob: bytes) -> npt.NDArray[np.int64]:
-    """Return what ``pack`` compressed."""
+    """Return the integers that ``pack`` compressed."""
     kind = "<" + blob[:2].decode()
     return np.frombuffer(zlib.decompress(blob[2:]), kind).astype(np.int64)
 
 
 def to_json(value: Any) -> str:
-    """JSON with sorted keys: equal values give equal text."""
+    """Return JSON with sorted keys, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True)

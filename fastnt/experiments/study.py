@@ -11,17 +11,19 @@ from fastnt.recipe_files import named_code, typed
 
 CLEAN: Mapping[str, Any] = {"alpha": 0.0, "sigma": 0.0, "teacher_alphas": ()}
 PRECISIONS = ("float32", "bfloat16", "float16")
-FIRST_PILOT_SEED = 1000  # above the base seed: pilot seeds never meet the study's own
+FIRST_PILOT_SEED = 1000  # added to the base seed, so that pilot seeds differ from the study's
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Changes to the base recipe, under a name."""
+    """Named changes to the base recipe."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)  # recipe keys and their values
     baseline: str = ""  # the setting it is compared with; empty: the study's
-    teachers: tuple[str, ...] = ()  # whose logits are combined; empty: all of the study's
+    teachers: tuple[
+        str, ...
+    ] = ()  # the teachers whose logits are combined; empty: all of the study's
     paper: float | None = None  # the test error that the paper prints, in percent
 
 
@@ -31,13 +33,13 @@ class Point:
 
     setting: str
     seed: int
-    recipe: Recipe  # complete; its teacher is the names in ``teachers``
+    recipe: Recipe  # complete; its ``teacher`` names the files in ``teachers``
     teachers: tuple[str, ...]  # as the study's folder names them
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is asked. ``points`` tells what has to be trained for it.
+    """A question and the settings that answer it; ``points`` lists the trainings.
 
     Seeds vary a student's weights, order, dropout and noise. All settings of a seed share the
     initial weights, the order and the random words of mask and noise, so that they are paired.
@@ -48,15 +50,15 @@ class Study:
     recipe: Recipe  # the base
     settings: tuple[Setting, ...]
     baseline: str  # the setting that the others are compared with
-    primary: tuple[str, ...]  # the settings on which the verdict is spoken, fixed beforehand
+    primary: tuple[str, ...]  # the settings that the verdict is about, fixed before training
     swept: tuple[str, ...] = ()  # recipe keys along which the main figure is drawn
     seeds: int = 5
-    tune: int = 0  # pilot seeds that choose the primary setting instead
+    tune: int = 0  # so many pilot seeds choose the primary setting instead
     vary_teacher: bool = False  # each seed has a teacher of its own
     # Each teacher's changes to the base recipe, by name.
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"teacher": {}})
     precision: str = "float32"
-    threads: int = 1  # of torch, on a CPU; part of the arithmetic, so that it is fixed
+    threads: int = 1  # torch's threads on a CPU; fixed, since results depend on it
 
     def __post_init__(self) -> None:
         """Check that the settings fit together.
@@ -117,7 +119,7 @@ class Study:
 
     @property
     def all_seeds(self) -> list[int]:
-        """The seeds of the verdict, then those of the pilot."""
+        """The seeds that the verdict is about, then the pilot's."""
         first = self.recipe.seed
         pilots = range(first + FIRST_PILOT_SEED, first + FIRST_PILOT_SEED + self.tune)
         return [*range(first, first + self.seeds), *pilots]
@@ -138,15 +140,15 @@ class Study:
         return Point(setting.name, seed, dataclasses.replace(base, **changes), teachers)
 
     def points(self) -> list[Point]:
-        """All trainings, seed by seed, so that a study stopped early has whole seeds."""
+        """Return all trainings, seed by seed, so that a study stopped early has complete seeds."""
         return [self.point(s, seed) for seed in self.all_seeds for s in self.settings]
 
     def teacher_file(self, name: str, seed: int) -> str:
-        """Return what the file of a teacher is called, without its suffix, for a student's seed."""
+        """Return the name, without suffix, of the file of the teacher that students of a seed have."""
         return f"{name}-seed{seed}" if self.vary_teacher else name
 
     def teacher_recipes(self) -> dict[str, Recipe]:
-        """Return the recipe with which each teacher is made, by its file's name."""
+        """Return the recipe of each teacher, by the name of the teacher's file."""
         recipes = {}
         for name, changes in self.teachers.items():
             typed_changes = {key: typed(key, value, name) for key, value in changes.items()}
@@ -160,6 +162,6 @@ class Study:
         return recipes
 
     def named_code(self) -> list[str]:
-        """Return each ``module:factory`` that training this study calls."""
+        """Return each ``module:factory`` that this study calls."""
         recipes = [*self.teacher_recipes().values(), *(point.recipe for point in self.points())]
         return sorted({name for recipe in recipes for _, name in named_code(recipe)})

@@ -61,7 +61,7 @@ def is_study_folder(path: str | Path) -> bool:
 
 
 def write_study(path: Path, study: Study) -> None:
-    """Write ``study`` to a .toml file, its recipe whole.
+    """Write ``study`` to a .toml file, with the whole recipe.
 
     Raises:
         UserError: the file cannot be written.
@@ -96,7 +96,7 @@ def make_study(values: Mapping[str, Any], origin: str) -> Study:
         UserError: something is unknown, missing or wrong.
     """
     _check(values, _KINDS, origin, needed=("name", "baseline", "settings"))
-    # What code it names is looked at before anything is trained.
+    # The code that the recipe names is checked later, with all code that the study names.
     recipe = load_recipe(
         None, None, values.get("recipe", {}), given_by=f"[recipe] of {origin}", trust=None
     )
@@ -114,7 +114,7 @@ def make_study(values: Mapping[str, Any], origin: str) -> Study:
 
 
 def differences(asked: Study, stored: Study) -> list[str]:
-    """Say what of ``asked`` is another than in ``stored``; settings and seeds may have been added."""
+    """Say in what ``asked`` differs from ``stored``; added settings and seeds do not count."""
     free = {"recipe", "settings", "seeds", "title", "primary"}
     found = [
         f"{name} is {getattr(asked, name)!r}, not {getattr(stored, name)!r}"
@@ -135,7 +135,7 @@ def differences(asked: Study, stored: Study) -> list[str]:
 
 
 def merged(asked: Study, stored: Study) -> Study:
-    """Return ``asked`` with the settings and seeds that ``stored`` has beside."""
+    """Return ``asked`` together with the settings and seeds that only ``stored`` has."""
     names = {setting.name for setting in asked.settings}
     more = tuple(setting for setting in stored.settings if setting.name not in names)
     seeds = max(asked.seeds, stored.seeds)
@@ -145,7 +145,7 @@ def merged(asked: Study, stored: Study) -> Study:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists; None, which TOML has not, left out."""
+    """Return a value for TOML: tuples become lists, and None, which TOML lacks, is left out."""
     if isinstance(value, Recipe):
         value = dataclasses.asdict(value)
     if isinstance(value, Mapping):

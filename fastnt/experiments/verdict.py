@@ -5,7 +5,7 @@ from fastnt.experiments.results import StudyResults
 
 
 def verdicts(results: StudyResults, analysis: Analysis) -> list[str]:
-    """Return one sentence a primary comparison."""
+    """Return a sentence for each primary comparison."""
     sentences = [_verdict(results, setting) for setting in analysis.primary]
     return sentences or ["No verdict yet: the settings of the verdict have no seeds in common."]
 

@@ -1,4 +1,4 @@
-"""Who watches a study: bars on a terminal, a line a point elsewhere, nothing with --quiet."""
+"""A study's progress on stderr: bars on a terminal, else a line a point; nothing with --quiet."""
 
 import time
 
@@ -17,23 +17,23 @@ class Watch:
         self.total, self.done = total, 0
         self._begun: dict[str, tuple[Point, float]] = {}
 
-    def found(self, key: str) -> None:
-        """A point is there already."""
+    def skip(self, key: str) -> None:
+        """Count a point that was trained before."""
         self.done += 1
 
     def begin(self, point: Point, key: str) -> None:
-        """A training begins, or goes on."""
+        """Note that a training begins, or goes on from its checkpoint."""
         self._begun[key] = (point, time.monotonic())
 
-    def tell(self, key: str, fraction: float) -> None:
-        """This part of a training is done."""
+    def advance(self, key: str, fraction: float) -> None:
+        """Show which fraction of a training is done."""
 
     def end(self, key: str, row: Row) -> None:
-        """A training ended."""
+        """Count a training that ended."""
         self.done += 1
 
     def close(self) -> None:
-        """The study ends."""
+        """Stop showing: the study ends."""
 
     def _describe(self, key: str) -> str:
         point, _ = self._begun[key]
@@ -41,14 +41,14 @@ class Watch:
 
 
 class Lines(Watch):
-    """One plain line a point, for logs."""
+    """Prints one plain line for each point, for logs."""
 
     def __init__(self, total: int, console: Console) -> None:
         super().__init__(total)
         self._console = console
 
     def end(self, key: str, row: Row) -> None:
-        """Print what the point found."""
+        """Print the point's test error, or why it failed."""
         super().end(key, row)
         what = row["error"] or f"test error {100 * row['best_test_error']:.2f} %"
         seconds = time.monotonic() - self._begun[key][1]
@@ -57,7 +57,7 @@ class Lines(Watch):
 
 
 class Bars(Watch):
-    """A bar a running training, and one for the whole study with the time left."""
+    """Shows a bar for each running training, and one for the whole study with the time left."""
 
     def __init__(self, total: int, console: Console) -> None:
         super().__init__(total)
@@ -73,23 +73,23 @@ class Bars(Watch):
         self._whole = self._bars.add_task("all", total=total, state=f"0/{total}")
         self._tasks: dict[str, TaskID] = {}
 
-    def found(self, key: str) -> None:
-        """Move the whole."""
-        super().found(key)
+    def skip(self, key: str) -> None:
+        """Move the bar of the whole study."""
+        super().skip(key)
         self._move()
 
     def begin(self, point: Point, key: str) -> None:
-        """Show a bar."""
+        """Show a bar for the training."""
         super().begin(point, key)
         self._tasks[key] = self._bars.add_task(self._describe(key), total=1.0, state="")
 
-    def tell(self, key: str, fraction: float) -> None:
-        """Move the bar."""
+    def advance(self, key: str, fraction: float) -> None:
+        """Move the training's bar."""
         if key in self._tasks:
             self._bars.update(self._tasks[key], completed=fraction)
 
     def end(self, key: str, row: Row) -> None:
-        """Take the bar away; a failure stays as a line."""
+        """Remove the training's bar; print a line if it failed."""
         super().end(key, row)
         self._bars.remove_task(self._tasks.pop(key))
         if row["error"]:
@@ -98,7 +98,7 @@ class Bars(Watch):
         self._move()
 
     def close(self) -> None:
-        """Leave the bars as they are."""
+        """Stop the display; the bars stay on the screen."""
         self._bars.stop()
 
     def _move(self) -> None:
@@ -106,7 +106,7 @@ class Bars(Watch):
 
 
 def choose_watch(total: int, *, quiet: bool) -> Watch:
-    """Return bars where stderr is a terminal, lines where it is not, and silence if asked for."""
+    """Return bars where stderr is a terminal, lines where it is not, and a silent watch for ``quiet``."""
     console = make_console(stderr=True)
     if quiet:
         return Watch(total)

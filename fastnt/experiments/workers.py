@@ -1,4 +1,4 @@
-"""Who trains points: this process, a pool of processes, or tasks on a Ray cluster."""
+"""Workers that train points: this process, a pool of processes, or tasks on a Ray cluster."""
 
 import multiprocessing
 import os
@@ -12,14 +12,14 @@ from typing import Any, Protocol
 from fastnt.environment import keep_freed_memory
 from fastnt.errors import UserError
 from fastnt.experiments.keeper import Stopped
-from fastnt.experiments.lab import Lab, Place
+from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
 from fastnt.training.display import Silent
 from fastnt.training.progress import EpochRecord
 
-# What a worker tells of a training: its key, and the epochs done, a fraction.
-Tell = Callable[[str, float], None]
+# Takes the key of a training and the fraction of its epochs that is done.
+OnProgress = Callable[[str, float], None]
 
 
 class Workers(Protocol):
@@ -28,28 +28,28 @@ class Workers(Protocol):
     count: int
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
-        """Train a point; the future is its row, or None where it was stopped."""
+        """Train a point; the future gives its row, or None if the training was stopped."""
 
     def stop(self) -> None:
         """Ask all trainings to stop; each saves its checkpoint."""
 
     def close(self) -> None:
-        """Let the workers go."""
+        """Release the workers."""
 
 
-class Here:
+class InProcess:
     """Trains in this process, one point after the other."""
 
     count = 1
 
-    def __init__(self, lab: Lab, tell: Tell, stop_asked: Callable[[], bool]) -> None:
-        self._lab, self._tell, self._asked = lab, tell, stop_asked
+    def __init__(self, lab: Lab, on_progress: OnProgress, stop_asked: Callable[[], bool]) -> None:
+        self._lab, self._on_progress, self._asked = lab, on_progress, stop_asked
         self._stopped = False
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
-        """Train the point before it returns."""
+        """Train the point now, and return a future that is done."""
         future: Future[Row | None] = Future()
-        future.set_result(train_point(self._lab, point, key, self._tell, self._stop_asked))
+        future.set_result(train_point(self._lab, point, key, self._on_progress, self._stop_asked))
         return future
 
     def stop(self) -> None:
@@ -66,14 +66,14 @@ class Here:
 class Processes:
     """A pool of processes on this machine, each with the study's threads."""
 
-    def __init__(self, place: Place, count: int, tell: Tell) -> None:
+    def __init__(self, setup: StudySetup, count: int, on_progress: OnProgress) -> None:
         self.count = count
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
-        self._news, self._stop = context.Queue(), context.Event()
+        self._messages, self._stop = context.Queue(), context.Event()
         self._pool = ProcessPoolExecutor(
-            count, context, initializer=_begin, initargs=(place, self._news, self._stop)
+            count, context, initializer=_begin, initargs=(setup, self._messages, self._stop)
         )
-        self._listener = threading.Thread(target=self._listen, args=(tell,), daemon=True)
+        self._listener = threading.Thread(target=self._listen, args=(on_progress,), daemon=True)
         self._listener.start()
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
@@ -88,22 +88,22 @@ class Processes:
         """End the processes."""
         self._stop.set()
         self._pool.shutdown()
-        self._news.put(None)
+        self._messages.put(None)
         self._listener.join()
 
-    def _listen(self, tell: Tell) -> None:
-        while (news := self._news.get()) is not None:
-            tell(*news)
+    def _listen(self, on_progress: OnProgress) -> None:
+        while (message := self._messages.get()) is not None:
+            on_progress(*message)
 
 
 class Ray:
-    """Tasks on a Ray cluster, each retried where its worker is lost.
+    """Tasks on a Ray cluster; a task whose worker is lost runs again.
 
     All machines need the studies' folder and the cache folder at the same paths.
     """
 
-    def __init__(self, place: Place, address: str | None) -> None:
-        """Join the cluster at ``address``; None makes one of this machine.
+    def __init__(self, setup: StudySetup, address: str | None) -> None:
+        """Join the cluster at ``address``; None starts one on this machine.
 
         Raises:
             UserError: Ray is not installed, or there is no cluster.
@@ -120,19 +120,19 @@ class Ray:
             raise UserError(
                 f"there is no Ray cluster at {address} ({error}); start one: ray start --head"
             ) from error
-        self._ray, self._place = ray, ray.put(place)
-        gpus = 1 if place.device == "cuda" else 0
+        self._ray, self._setup = ray, ray.put(setup)
+        gpus = 1 if setup.device == "cuda" else 0
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        each = resources.get("GPU", 0) if gpus else resources["CPU"] / place.study.threads
+        each = resources.get("GPU", 0) if gpus else resources["CPU"] / setup.study.threads
         self.count = max(1, int(each))
         self._task = ray.remote(
-            num_cpus=place.study.threads, num_gpus=gpus, max_retries=-1, retry_exceptions=False
+            num_cpus=setup.study.threads, num_gpus=gpus, max_retries=-1, retry_exceptions=False
         )(_train_anywhere)
         self._tasks: list[Any] = []
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
-        """Make a task of the point."""
-        task = self._task.remote(self._place, point, key)
+        """Start a Ray task that trains the point."""
+        task = self._task.remote(self._setup, point, key)
         self._tasks.append(task)
         result: Future[Row | None] = Future()
 
@@ -159,10 +159,10 @@ class Ray:
 
 
 def train_point(
-    lab: Lab, point: Point, key: str, tell: Tell, stop_asked: Callable[[], bool]
+    lab: Lab, point: Point, key: str, on_progress: OnProgress, stop_asked: Callable[[], bool]
 ) -> Row | None:
-    """Train a point; None where it was stopped."""
-    watched = _Fractions(key, tell)
+    """Train a point and return its row, or None if the training was stopped."""
+    watched = _Fractions(key, on_progress)
     try:
         return lab.train(point, key, watched, stop_asked)
     except Stopped:
@@ -170,33 +170,33 @@ def train_point(
 
 
 class _Fractions(Silent):
-    """Tells which part of a training's epochs is done, after each of them."""
+    """Reports after each epoch which fraction of a training's epochs is done."""
 
-    def __init__(self, key: str, tell: Tell) -> None:
-        self._key, self._tell, self._epochs = key, tell, 1
+    def __init__(self, key: str, on_progress: OnProgress) -> None:
+        self._key, self._on_progress, self._epochs = key, on_progress, 1
 
     def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         self._epochs = epochs
 
     def end_epoch(self, record: EpochRecord) -> None:
-        self._tell(self._key, record.epoch / self._epochs)
+        self._on_progress(self._key, record.epoch / self._epochs)
 
 
 _lab: Lab
-_news: Any
+_messages: Any
 _stop: Any
 
 
-def _begin(place: Place, news: Any, stop: Any) -> None:
-    """Make a process of the pool ready: signals are the parent's, with whom it dies."""
-    global _lab, _news, _stop
+def _begin(setup: StudySetup, messages: Any, stop: Any) -> None:
+    """Set a process of the pool up: it ignores signals, which the parent handles, and ends with it."""
+    global _lab, _messages, _stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     keep_freed_memory()
-    _lab, _news, _stop = Lab(place, Silent()), news, stop
+    _lab, _messages, _stop = Lab(setup, Silent()), messages, stop
 
 
 def _die_with(parent: Any) -> None:
@@ -205,24 +205,24 @@ def _die_with(parent: Any) -> None:
 
 
 def _train(point: Point, key: str) -> Row | None:
-    return train_point(_lab, point, key, lambda *news: _news.put(news), _stop.is_set)
+    return train_point(_lab, point, key, lambda *message: _messages.put(message), _stop.is_set)
 
 
-_kept: tuple[Place, Lab] | None = None
+_kept: tuple[StudySetup, Lab] | None = None
 
 
-def _lab_of(place: Place) -> Lab:
-    """Open the place, or find it open from the task before."""
+def _lab_of(setup: StudySetup) -> Lab:
+    """Return the lab of the study; it stays open for the next task of the same study."""
     global _kept
-    if _kept is None or _kept[0] != place:
+    if _kept is None or _kept[0] != setup:
         keep_freed_memory()
-        _kept = place, Lab(place, Silent())
+        _kept = setup, Lab(setup, Silent())
     return _kept[1]
 
 
-def _train_anywhere(place: Place, point: Point, key: str) -> Row | None:
-    """Train a point in a process that Ray keeps for the next; an interrupt stops it."""
+def _train_anywhere(setup: StudySetup, point: Point, key: str) -> Row | None:
+    """Train a point in a process of Ray's; an interrupt stops the training."""
     asked = threading.Event()
-    with suppress(ValueError):  # a handler can be set in a main thread alone
+    with suppress(ValueError):  # only a main thread may set a handler
         signal.signal(signal.SIGINT, lambda number, frame: asked.set())
-    return train_point(_lab_of(place), point, key, lambda *news: None, asked.is_set)
+    return train_point(_lab_of(setup), point, key, lambda *message: None, asked.is_set)

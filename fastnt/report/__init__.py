@@ -1,1 +1,1 @@
-"""Pictures and tables of finished runs."""
+"""Pictures and tables of runs, and the pages of studies."""

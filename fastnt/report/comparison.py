@@ -1,4 +1,4 @@
-"""Runs side by side: held-out error and loss of their students over the epochs, one line each."""
+"""Compare runs in one picture: held-out error and loss of their students over the epochs."""
 
 import math
 import textwrap
@@ -10,20 +10,21 @@ from fastnt.errors import UserError
 from fastnt.report.differences import differences, differences_text, noise_label
 from fastnt.report.runs import SavedRun
 from fastnt.report.sentences import difference_text, error_text
-from fastnt.report.style import COLOURS, dress, plain_text, run_look, save, scale
+from fastnt.report.style import COLOURS, plain_text, run_style, save, scale, style_axes
 from fastnt.training.progress import STUDENTS, EpochRecord
 
-_LINES: dict[str, Any] = {"clean": (0, (4, 2)), "noisy": "-"}  # where colours stand for runs
-_MARKED = 16  # markers a line at most
-_LETTERS = 160  # of a legend, beside each other
+# The students' line styles where colours tell runs apart.
+_LINES: dict[str, Any] = {"clean": (0, (4, 2)), "noisy": "-"}
+_MARKED = 16  # a line has at most so many markers
+_LETTERS = 160  # a line of the legend has room for so many
 
 
 @plain_text()
-def draw_runs(path: Path, runs: Sequence[SavedRun]) -> None:
-    """Draw the students' held-out error and loss after each epoch to ``path`` (PNG).
+def plot_runs(path: Path, runs: Sequence[SavedRun]) -> None:
+    """Plot the students' held-out error and loss after each epoch to ``path`` (PNG).
 
-    One run has a colour for each student and its teacher's error as a line; several runs have a
-    colour and a marker each, their clean students dashed, and a row of panels for each data set.
+    For one run, each student has a colour, and a line shows the teacher's error. For several runs, each
+    run has a colour and a marker, clean students are dashed, and each data set has a row of panels.
 
     Raises:
         UserError: no student has ended an epoch yet, or the file cannot be written.
@@ -42,13 +43,13 @@ def draw_runs(path: Path, runs: Sequence[SavedRun]) -> None:
     figure = Figure(figsize=(11, height), dpi=160, layout=layout)
     panels = figure.subplots(len(datasets), 2, squeeze=False)
     for dataset, (left, right) in zip(datasets, panels, strict=True):
-        errors = _draw(left, runs, dataset, lambda record: 100 * record.validation_error)
-        losses = _draw(right, runs, dataset, lambda record: record.validation_loss)
+        errors = _plot(left, runs, dataset, lambda record: 100 * record.validation_error)
+        losses = _plot(right, runs, dataset, lambda record: record.validation_loss)
         if len(runs) == 1:
-            errors += _draw_teacher(left, runs[0])
+            errors += _plot_teacher(left, runs[0])
         of = f"{dataset}: " if len(datasets) > 1 else ""
-        dress(left, f"{of}held-out error", "misclassified images, %")
-        dress(right, f"{of}held-out loss", "L2 loss to the teacher's clean logits")
+        style_axes(left, f"{of}held-out error", "misclassified images, %")
+        style_axes(right, f"{of}held-out loss", "L2 loss to the teacher's clean logits")
         scale(left, errors)
         scale(right, losses)
     figure.suptitle(_title(runs, datasets), x=0.015, ha="left", fontsize=13, fontweight="bold")
@@ -70,15 +71,15 @@ def _title(runs: Sequence[SavedRun], datasets: Sequence[str]) -> str:
 
 
 def _meaning(runs: Sequence[SavedRun]) -> str | None:
-    """Say of one finished run what the difference between its students means."""
+    """Return what the difference between one finished run's students means; else None."""
     summary = runs[0].summary if len(runs) == 1 else None
     return None if summary is None else difference_text(summary)
 
 
-def _draw(
+def _plot(
     axes: Any, runs: Sequence[SavedRun], dataset: str, value: Callable[[EpochRecord], float]
 ) -> list[float]:
-    """Draw one line a student a run of the data set; return the finite values drawn."""
+    """Plot a line for each student of each run on the data set; return the finite values plotted."""
     drawn = []
     for number, run in enumerate(runs):
         if run.dataset != dataset:
@@ -88,25 +89,25 @@ def _draw(
             values = [value(record) for record in records]
             epochs = [record.epoch for record in records]
             every = math.ceil(len(epochs) / _MARKED) or 1
-            axes.plot(epochs, values, markevery=every, **_look(len(runs), number, phase))
+            axes.plot(epochs, values, markevery=every, **_line_style(len(runs), number, phase))
             drawn += [v for v in values if math.isfinite(v)]
     return drawn
 
 
-def _draw_teacher(axes: Any, run: SavedRun) -> list[float]:
-    """Draw the teacher's last held-out error, where this run trained it; return it."""
+def _plot_teacher(axes: Any, run: SavedRun) -> list[float]:
+    """Plot the teacher's last held-out error if this run trained the teacher; return it in a list."""
     errors = [100 * record.validation_error for record in run.of_phase("teacher")[-1:]]
     for error in errors:
         axes.axhline(error, color=COLOURS["teacher"], linestyle=":", linewidth=1.8)
     return errors
 
 
-def _look(runs: int, number: int, phase: str) -> dict[str, Any]:
-    """How a student's line looks, as matplotlib's arguments."""
+def _line_style(runs: int, number: int, phase: str) -> dict[str, Any]:
+    """Return matplotlib's arguments for the line of a student."""
     if runs == 1:
         colour, marker, line = COLOURS[phase], {"clean": "s", "noisy": "o"}[phase], "-"
     else:
-        (colour, marker), line = run_look(number), _LINES[phase]
+        (colour, marker), line = run_style(number), _LINES[phase]
     hollow = {"markerfacecolor": "white"} if phase == "clean" and runs > 1 else {}
     return {
         "color": colour,
@@ -119,7 +120,7 @@ def _look(runs: int, number: int, phase: str) -> dict[str, Any]:
 
 
 def _columns(handles: Sequence[Any]) -> int:
-    """Wrap the labels of a legend, and return in how many columns they fit the picture."""
+    """Wrap the labels of a legend, and return the number of columns that fit the picture."""
     longest = max(len(handle.get_label()) for handle in handles)
     columns = min(len(handles), max(1, _LETTERS // (longest + 8)), 3)
     for handle in handles:
@@ -137,7 +138,7 @@ def _legend(runs: Sequence[SavedRun], *, several_datasets: bool) -> list[Any]:
     if len(runs) == 1:
         (run,) = runs
         handles = [
-            line(_with_test(run, phase, name), **_look(1, 0, phase))
+            line(_with_test(run, phase, name), **_line_style(1, 0, phase))
             for phase, name in (
                 ("clean", "clean teacher"),
                 ("noisy", f"noisy teacher ({noise_label(run)})"),
@@ -153,7 +154,7 @@ def _legend(runs: Sequence[SavedRun], *, several_datasets: bool) -> list[Any]:
         parts = [run.dataset] if several_datasets else []
         parts += [noise_label(run), *filter(None, [differences_text(differs)])]
         parts += [] if run.summary is not None else ["unfinished"]
-        handles.append(line(f"{run.name} ({', '.join(parts)})", **_look(2, number, "noisy")))
+        handles.append(line(f"{run.name} ({', '.join(parts)})", **_line_style(2, number, "noisy")))
     for phase in ("noisy", "clean"):
         look = {"color": COLOURS["teacher"], "linestyle": _LINES[phase], "linewidth": 1.8}
         handles.append(line(f"{phase} teacher", **look))

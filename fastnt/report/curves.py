@@ -1,23 +1,23 @@
-"""The picture of a run: held-out error of the two students over their epochs, beside the teacher's."""
+"""The picture of a run: held-out error of its students over the epochs, and the teacher's error."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastnt.report.sentences import difference_text, error_text
-from fastnt.report.style import COLOURS, dress, noise_text, note, plain_text, save, scale
+from fastnt.report.style import COLOURS, add_note, noise_text, plain_text, save, scale, style_axes
 from fastnt.training.progress import STUDENTS, EpochRecord
 
 
 @plain_text()
-def draw_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, Any]) -> None:
-    """Draw the students' held-out error after each epoch to ``path`` (PNG); nothing without students.
+def plot_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, Any]) -> None:
+    """Plot the students' held-out error after each epoch to ``path`` (PNG); nothing without students.
 
     Args:
         path: the picture.
-        records: epochs of the phases clean and noisy; others are passed over.
-        summary: the run's summary; its errors stand in the legend, and the teacher's held-out error
-            is a dashed line.
+        records: the epochs; those of other phases than clean and noisy are ignored.
+        summary: the run's summary. The legend shows its errors, and a dashed line the teacher's held-out
+            error.
 
     Raises:
         UserError: the file cannot be written.
@@ -58,12 +58,12 @@ def draw_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, A
     count = len(summary.get("teachers", [])) or "one"
     number = "two students" if len(students) == 2 else "a student"
     title = f"{summary['dataset']}: {number} of {count} teacher{several}"
-    dress(axes, title, "held-out error, %")
+    style_axes(axes, title, "held-out error, %")
     scale(axes, [teacher_error, *(r.validation_error for r in records if r.phase in names)])
     if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    note(figure, difference_text(summary))
+    add_note(figure, difference_text(summary))
     save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""What tells runs apart: every key of the recipe, and of the arithmetic, in which they differ."""
+"""Find the keys of the recipe and of the arithmetic in which runs differ."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ from fastnt.config import FIELDS
 from fastnt.report.runs import SavedRun
 from fastnt.report.style import noise_text
 
-_NOISE = ("alpha", "sigma", "teacher_alphas")  # said of every run
+_NOISE = ("alpha", "sigma", "teacher_alphas")  # shown for every run, whether they differ or not
 
 
 def differences(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:
-    """Return for each run the keys and values in which it differs from others of its data set.
+    """Return for each run the keys and values in which it differs from other runs on its data set.
 
-    Runs of different data sets differ in nearly every key. A key that a run lacks has its default;
-    of the arithmetic, keys count that every run has. Alpha and sigma are left to ``noise_label``.
+    A key that a run lacks has its default. Keys of the arithmetic count only if every run has them.
+    Alpha and sigma are left out: ``noise_label`` shows them.
     """
     return [
         {
@@ -29,20 +29,20 @@ def differences(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:
 
 
 def values(run: SavedRun) -> dict[str, Any]:
-    """Return a run's recipe, completed with defaults, and what else decides its bits, ready for JSON."""
+    """Return a run's recipe, completed with defaults, and its arithmetic, ready for JSON."""
     defaults = {name: field.default for name, field in FIELDS.items()}
     recipe = {key: list(v) if isinstance(v, tuple) else v for key, v in defaults.items()}
     return recipe | run.recipe | run.compute
 
 
 def noise_label(run: SavedRun) -> str:
-    """Say a run's noise: ``α 0.5, σ 0.6``."""
+    """Return a run's noise as text: ``α 0.5, σ 0.6``."""
     alpha = run.recipe.get("teacher_alphas") or run.recipe.get("alpha", float("nan"))
     return noise_text(alpha, run.recipe.get("sigma", float("nan")))
 
 
 def differences_text(differs: dict[str, Any]) -> str:
-    """Say what ``differences`` found of a run: ``seed 1, student_network FC16-FC10``."""
+    """Return a run's differences as text: ``seed 1, student_network FC16-FC10``."""
     return ", ".join(f"{key} {_text(key, value)}" for key, value in differs.items())
 
 

@@ -1,4 +1,4 @@
-"""What runs found, a sentence each: within a run, over the seeds of one recipe, between recipes."""
+"""What runs found, in sentences: within a run, over the seeds of one recipe, between recipes."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from fastnt.training.progress import STUDENTS
 
 
 def findings(runs: Sequence[SavedRun]) -> list[str]:
-    """Say what the differences between networks mean, of all runs that are finished."""
+    """Return sentences on what the differences between the networks of the finished runs mean."""
     finished = [run for run in runs if run.summary is not None]
     tested = [(run, run.predictions) for run in finished if run.predictions is not None]
     return [*_within(finished), *_over_seeds(tested), *_between(tested)]
@@ -24,14 +24,14 @@ _Tested = list[tuple[SavedRun, Predictions]]
 
 
 def _within(runs: Sequence[SavedRun]) -> Iterator[str]:
-    """The two students of each run."""
+    """Compare the two students of each run."""
     for run in runs:
         if (text := difference_text(run.summary or {})) is not None:
             yield f"{run.name}: {text}"
 
 
 def _over_seeds(tested: _Tested) -> Iterator[str]:
-    """The students of runs that differ in their seed alone, paired by seed."""
+    """Compare the students of runs that differ in their seed alone, paired by seed."""
     groups: dict[str, _Tested] = {}
     for run, predictions in tested:
         if set(STUDENTS) <= predictions.networks.keys():
@@ -50,7 +50,7 @@ def _over_seeds(tested: _Tested) -> Iterator[str]:
 
 
 def _between(tested: _Tested) -> Iterator[str]:
-    """The noisy teachers' students of other recipes against the first run's, p values by Holm."""
+    """Compare the noisy students of other recipes with the first run's; p values are adjusted by Holm."""
     noisy = [(run, predictions) for run, predictions in tested if "noisy" in predictions.networks]
     if not noisy:
         return
@@ -70,7 +70,7 @@ def _between(tested: _Tested) -> Iterator[str]:
 
 
 def _but_seed(run: SavedRun) -> str:
-    """All that decides a run's result but its seed."""
+    """Return everything that decides a run's result except its seed."""
     kept = {key: value for key, value in values(run).items() if key != "seed"}
     return json.dumps(kept, sort_keys=True)
 

@@ -1,4 +1,4 @@
-"""Mistakes: what is taken for what, and the test images on which baseline and best setting disagree."""
+"""Mistakes of a study's students: confusion matrices, and images on which two settings disagree."""
 
 import base64
 import io
@@ -12,21 +12,21 @@ from fastnt.data.prepare import list_prepared, open_dataset
 from fastnt.errors import UserError
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
-from fastnt.report.svg import Picture, draw
+from fastnt.report.svg import Picture, render
 from fastnt.report.table_files import Column, Table
 
 MOST_IMAGES = 24
-_MOST_CLASSES = 20  # of a confusion matrix with numbers
+_MOST_CLASSES = 20  # a confusion matrix of more classes shows no numbers
 
 
 def best_setting(analysis: Analysis) -> SettingResult | None:
-    """Return the compared setting of the lowest mean held-out error."""
+    """Return the compared setting with the lowest mean held-out error."""
     compared = [setting for setting in analysis.settings if setting.comparison is not None]
     return min(compared, key=lambda setting: setting.held_out_error, default=None)
 
 
 def confusion(results: StudyResults, analysis: Analysis, setting: SettingResult) -> Any:
-    """Return how many images of each class (rows) are taken for each (columns), mean over seeds."""
+    """Return the confusion matrix: images of class (row) predicted as class (column), mean over seeds."""
     labels, classes = results.data["test_labels"], len(results.data["classes"])
     counts = np.zeros((classes, classes))
     for record in results.of(setting.name, setting.seeds):
@@ -37,13 +37,13 @@ def confusion(results: StudyResults, analysis: Analysis, setting: SettingResult)
 def confusion_figures(
     results: StudyResults, analysis: Analysis, settings: list[SettingResult]
 ) -> list[Picture]:
-    """Draw a confusion matrix for each of the settings, mistakes alone in colour."""
+    """Plot a confusion matrix for each of the settings; only mistakes are coloured."""
     if len(results.data["classes"]) > _MOST_CLASSES:
         return []
     matrices = [confusion(results, analysis, setting) for setting in settings]
     most = max((float((m - np.diag(np.diag(m))).max()) for m in matrices), default=0.0) or 1.0
     return [
-        draw(
+        render(
             f"confusion-{number}",
             f"Confusion matrix of {setting.name}",
             partial(_matrix, matrix=matrix, classes=results.data["classes"], most=most),
@@ -83,7 +83,7 @@ def _matrix(axes: Any, matrix: npt.NDArray[Any], classes: list[str], most: float
 def disagreements(
     results: StudyResults, analysis: Analysis, baseline: SettingResult, best: SettingResult
 ) -> Table:
-    """The images that the one gets wrong with more seeds than the other, most first."""
+    """Return the images on which the two settings differ most in how many seeds get them wrong."""
     seeds = results.seeds(baseline.name, best.name)
     labels, classes = results.data["test_labels"], results.data["classes"]
     wrong = [
@@ -132,7 +132,7 @@ def _said(results: StudyResults, analysis: Analysis, name: str, seeds: list[int]
 
 
 def images_of(results: StudyResults, table: Table) -> dict[int, str] | None:
-    """Return each of the table's images as a data address (PNG); None where the data are not here."""
+    """Return each image of the table as a data URL (PNG); None if the data are not on this machine."""
     source = results.data["source"]
     found = next((d for d in list_prepared() if d.source_sha256 == source), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""Where a study's numbers come from: machines, code, data, and how it differs from the paper."""
+"""The provenance of a study's numbers: machines, code, data, and departures from the paper."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from fastnt.experiments.named import PAPER_DATA
 from fastnt.experiments.results import StudyResults
 from fastnt.report.table_files import Column, Table
 
-# What sections 4 and 5 of the paper state; about the other keys of a recipe it is silent.
+# What sections 4 and 5 of the paper state; the paper says nothing about the other keys.
 _ALL: dict[str, Any] = {"batch_size": 64, "objective": "noisy_l2"}
 STATED: Mapping[str, Mapping[str, Any]] = {
     "mnist": _ALL
@@ -41,7 +41,7 @@ STATED: Mapping[str, Mapping[str, Any]] = {
         "alpha": 0.5,
     },
 }
-# Every training has a value for these, and the paper gives none.
+# Every training needs a value for these, but the paper gives none.
 SILENT = (
     *("epochs", "lr", "lr_decay", "seed", "validation", "noise", "frozen"),
     *("teacher_epochs", "teacher_lr", "teacher_lr_decay", "teacher_seed", "teacher_batch_size"),
@@ -49,7 +49,7 @@ SILENT = (
 
 
 def recipe_table(results: StudyResults) -> Table:
-    """Every key that differs from the paper, or that the paper does not state."""
+    """Return the table of keys that differ from the paper, or that the paper does not state."""
     study = results.study
     stated, recipe = _stated(results), study.recipe.resolved()
     swept = {key for setting in study.settings for key in setting.changes}
@@ -79,17 +79,17 @@ def recipe_table(results: StudyResults) -> Table:
     return Table("recipe", title, columns, tuple(rows))
 
 
-_NO_NOISE = {"teacher_alphas"}  # emptied by every clean setting
+_NO_NOISE = {"teacher_alphas"}  # every clean setting empties it
 
 
 def _stated(results: StudyResults) -> Mapping[str, Any]:
-    """What the paper states of the experiment that this study repeats."""
+    """Return what the paper states about the experiment that this study repeats."""
     name = PAPER_DATA.get(results.study.name, results.study.recipe.dataset)
     return STATED.get(name, STATED["cifar10"])
 
 
 def departures(results: StudyResults) -> str:
-    """Say in one sentence what of the recipe is not the paper's."""
+    """Return a sentence on the values of the recipe that are not the paper's."""
     stated, recipe = _stated(results), results.study.recipe
     swept = {key for setting in results.study.settings for key in setting.changes}
     found = [
@@ -106,7 +106,7 @@ def departures(results: StudyResults) -> str:
 
 
 def provenance(results: StudyResults) -> list[tuple[str, str]]:
-    """Return pairs of a name and a line, of what a result is signed with."""
+    """Return the provenance of the results as pairs of a name and a line."""
     study, data = results.study, results.data
     records = [*results.records, *results.failed]
     dates = sorted(record["date"] for record in records)
@@ -138,7 +138,7 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
 
 
 def _machines(results: StudyResults) -> list[tuple[str, str]]:
-    """One line a machine and state of the code that trained a part of the study."""
+    """Return a line for each machine and commit that trained a part of the study."""
     counts: dict[str, int] = {}
     for record in results.records:
         m = record["machine"]

@@ -1,4 +1,4 @@
-"""What run folders hold, finished or not: the epochs they recorded, and a row for each network."""
+"""Read the folders of runs, finished or not: their epochs, and a row for each network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from fastnt.training.progress import STUDENTS, EpochRecord
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run as its folder tells it."""
+    """A run as it was read from its folder."""
 
     folder: Path
-    name: str  # the folder's, or its path where two have the same
+    name: str  # the folder's name, or its path where two folders have the same name
     recipe: dict[str, Any]
-    compute: dict[str, Any]  # what decides the bits beside the recipe; may be empty
+    compute: dict[str, Any]  # the arithmetic; it may be empty
     records: list[EpochRecord]  # in the order of training
     summary: dict[str, Any] | None  # None until the run has finished
-    predictions: Predictions | None  # of its networks, where the folder keeps them
+    predictions: Predictions | None  # None if the folder has none
     planned: tuple[str, ...]  # the networks that it trains
 
     @property
@@ -33,7 +33,7 @@ class SavedRun:
         return name if name in SOURCES else own.name_of(Path(name))
 
     def of_phase(self, phase: str) -> list[EpochRecord]:
-        """The epochs of one network, in order."""
+        """Return the epochs of one network, in order."""
         return [record for record in self.records if record.phase == phase]
 
     @property
@@ -43,35 +43,35 @@ class SavedRun:
 
     @property
     def phases(self) -> list[str]:
-        """The networks that were trained, or are to be."""
+        """The networks that were trained or will be."""
         named = [name for name, value in (self.summary or {}).items() if isinstance(value, dict)]
         return named or list(dict.fromkeys([*self.planned, *(r.phase for r in self.records)]))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network of one run; errors are fractions, None is what is not known (yet)."""
+    """One network of one run. Errors are fractions; what is not known (yet) is None."""
 
     run: str
     dataset: str
     seed: int
     network: str  # teacher, clean or noisy
-    alpha: float | list[float] | None  # of the noisy student; each teacher's where it has its own
+    alpha: float | list[float] | None  # of the noisy student; a list where each teacher has its own
     sigma: float | list[float] | None
-    differs: dict[str, Any]  # what else differs from the other runs of the data set
+    differs: dict[str, Any]  # other keys in which the run differs from those on the same data set
     test_error: float | None
     test_wrong: int | None
     test_images: int | None
     test_interval: tuple[float, float] | None  # Wilson's, 95 %
-    held_out_error: float | None  # after its last epoch; in float32 once the run is finished
+    held_out_error: float | None  # after the last epoch; in float32 once the run is finished
     relative_improvement: float | None  # of the noisy student over the clean one, on the test set
     mcnemar_p: float | None  # of the noisy student against the clean one
     parameters: int | None
     multiplies: int | None
     images_per_second: float | None  # while it was trained; None for a teacher that was reused
-    status: Literal["finished", "trained", "unfinished"]  # trained: saved, but the run goes on
-    epoch: int  # the last that ended
-    epochs: int | None  # as the recipe has them
+    status: Literal["finished", "trained", "unfinished"]  # trained: but the run is unfinished
+    epoch: int  # the number of the last epoch that ended
+    epochs: int | None  # in the recipe
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -117,7 +117,7 @@ def _read_run(folder: Path, name: str) -> SavedRun:
 
 
 def rows(run: SavedRun, differs: dict[str, Any] | None = None) -> list[Row]:
-    """One row a network of the run, the teacher's first; ``differs`` is of ``differences``."""
+    """Return a row for each network, the teacher first; ``differs`` is what ``differences`` gave."""
     return [_row(run, phase, differs or {}) for phase in run.phases]
 
 
@@ -157,7 +157,7 @@ def _row(run: SavedRun, phase: str, differs: dict[str, Any]) -> Row:
 
 
 def _speed(records: Sequence[EpochRecord]) -> float | None:
-    """Images/s over all epochs."""
+    """Return images/s over all epochs."""
     seconds = sum(record.seconds for record in records)
     images = sum(record.images_per_second * record.seconds for record in records)
     return images / seconds if seconds else None

@@ -1,30 +1,30 @@
-"""What errors mean, in words: with intervals, and by tests, instead of bare percentages."""
+"""Errors and differences in words, with their intervals and tests."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from fastnt.statistics import Comparison, Interval, wilson
 
-LEVEL = 0.05  # of McNemar's p, from which on two networks are called not distinguishable
+LEVEL = 0.05  # from this p of McNemar's test on, two networks are called not distinguishable
 
 
-def error_interval(found: Mapping[str, Any]) -> Interval | None:
+def error_interval(network: Mapping[str, Any]) -> Interval | None:
     """Return Wilson's 95 % interval of a network's test error, a fraction; None without counts.
 
-    ``found`` is the network's part of a summary.
+    ``network`` is the network's part of a summary.
     """
-    wrong, images = found.get("test_wrong"), found.get("test_images")
+    wrong, images = network.get("test_wrong"), network.get("test_images")
     return None if wrong is None or not images else wilson(wrong, images)
 
 
-def error_text(found: Mapping[str, Any]) -> str:
-    """Say a network's test error, with its interval: ``8.61 % (6.1 to 12.0)``."""
-    interval = error_interval(found)
-    return f"{100 * found['test_error']:.2f} %" + (f" ({percents(interval)})" if interval else "")
+def error_text(network: Mapping[str, Any]) -> str:
+    """Return a network's test error with its interval: ``8.61 % (6.1 to 12.0)``."""
+    interval = error_interval(network)
+    return f"{100 * network['test_error']:.2f} %" + (f" ({percents(interval)})" if interval else "")
 
 
 def percents(interval: Interval | None, to: str = " to ") -> str:
-    """``6.1 to 12.0``, and ``0.85 to 1.28`` where the ends are near; nothing for None."""
+    """Return ``6.1 to 12.0``, or ``0.85 to 1.28`` if the ends are near; empty for None."""
     if interval is None:
         return ""
     digits = 1 if interval.high - interval.low >= 0.01 else 2
@@ -34,16 +34,16 @@ def percents(interval: Interval | None, to: str = " to ") -> str:
 def counts_text(
     names: tuple[str, str], wrong: tuple[int, int], images: int, p: float, tests: int = 1
 ) -> str:
-    """Say what two networks' errors on the same images mean.
+    """Return a sentence on what two networks' errors on the same images mean.
 
     ``35 against 31 of 360 wrong: these two networks are not distinguishable (McNemar p = 0.45)``
 
     Args:
-        names: of the networks.
-        wrong: of their answers, how many.
-        images: of the test set.
-        p: McNemar's, adjusted by Holm where there are several ``tests``.
-        tests: how many pairs are compared.
+        names: the two networks' names.
+        wrong: how many images each gets wrong.
+        images: number of test images.
+        p: McNemar's p, adjusted by Holm if there are several ``tests``.
+        tests: number of pairs that are compared.
     """
     meaning = "these two networks are not distinguishable"
     if p < LEVEL:
@@ -56,7 +56,7 @@ def counts_text(
 
 
 def difference_text(summary: Mapping[str, Any]) -> str | None:
-    """Say what the difference between a run's two students means; None where none was counted."""
+    """Return a sentence on the difference between a run's two students; None without counts."""
     clean, noisy = summary.get("clean", {}), summary.get("noisy", {})
     p = summary.get("mcnemar_p")
     if p is None or "test_wrong" not in clean or "test_wrong" not in noisy:
@@ -72,16 +72,16 @@ def difference_text(summary: Mapping[str, Any]) -> str | None:
     return f"Clean against noisy teacher: {text}{gain}"
 
 
-def seeds_text(found: Comparison, *, one_teacher: bool) -> str:
-    """Say what several seeds show of noisy against clean teachers: verdict, difference, intervals."""
+def seeds_text(comparison: Comparison, *, one_teacher: bool) -> str:
+    """Return a sentence on noisy against clean over several seeds: verdict, difference, intervals."""
     intervals = []
-    if found.paired is not None:
-        intervals.append(f"{found.paired.interval.in_points()} for these images")
-    if found.crossed is not None:
-        intervals.append(f"{found.crossed.in_points()} for others too")
+    if comparison.paired is not None:
+        intervals.append(f"{comparison.paired.interval.in_points()} for these images")
+    if comparison.crossed is not None:
+        intervals.append(f"{comparison.crossed.in_points()} for others too")
     teachers = "one teacher" if one_teacher else "a teacher each"
     return (
-        f"{found.seeds} seeds of {teachers}, noisy against clean: {found.verdict}; error "
-        f"{100 * found.difference:+.2f} points, {found.difference_in_images:+.1f} of {found.images:,} "
-        f"images (95 %: {', '.join(intervals)})"
+        f"{comparison.seeds} seeds of {teachers}, noisy against clean: {comparison.verdict}; error "
+        f"{100 * comparison.difference:+.2f} points, {comparison.difference_in_images:+.1f} of "
+        f"{comparison.images:,} images (95 %: {', '.join(intervals)})"
     )

@@ -1,4 +1,4 @@
-"""Which figure shows a study: error along what was swept, a heat map of two keys, or a row a setting."""
+"""Choose the main figure of a study: error along a swept key, a heat map of two keys, or rows."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
 
-_MOST_SERIES = 4  # beyond it lines cannot be told apart
+_MOST_SERIES = 4  # more lines could not be told apart
 _NUMBERED = re.compile(r"(.*?),? (?:of )?([0-9.]+(?:e-?[0-9]+)?)")
 
 
@@ -16,9 +16,9 @@ class Series:
     """Settings along one axis."""
 
     name: str
-    points: tuple[tuple[float, SettingResult], ...]  # by value
-    baseline: SettingResult | None = None  # where all points have the same one
-    baselines: tuple[SettingResult, ...] = ()  # else, one a point
+    points: tuple[tuple[float, SettingResult], ...]  # sorted by value
+    baseline: SettingResult | None = None  # the baseline that all points share, if they do
+    baselines: tuple[SettingResult, ...] = ()  # otherwise a baseline for each point
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Heat:
 
 
 def axis_of(results: StudyResults, analysis: Analysis) -> tuple[str, list[Series]] | Heat | None:
-    """Return the name of the axis and its series, or a heat map's cells.
+    """Return the name of the axis and its series, or the cells of a heat map.
 
-    None where settings have no order: each then has a row of its own.
+    None if the settings have no order; the figure then has a row for each setting.
     """
     study = results.study
     baselines = {study.baseline_of(setting.name) for setting in study.settings}
@@ -63,7 +63,7 @@ def axis_of(results: StudyResults, analysis: Analysis) -> tuple[str, list[Series
 def _named_series(
     compared: list[SettingResult], analysis: Analysis
 ) -> tuple[str, list[Series]] | None:
-    """Settings whose names end in a number, such as "drop 0.3", form a series for each beginning."""
+    """Return a series for each beginning of the names that end in a number, such as "drop 0.3"."""
     families: dict[str, list[tuple[float, SettingResult]]] = {}
     for setting in compared:
         found = _NUMBERED.fullmatch(setting.name)

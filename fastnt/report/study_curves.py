@@ -11,16 +11,16 @@ from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
 from fastnt.report.study_marks import half_width
 from fastnt.report.study_tables import teacher_network
-from fastnt.report.svg import BLUE, GREY, ORANGE, Picture, draw
+from fastnt.report.svg import BLUE, GREY, ORANGE, Picture, render
 
 _PANEL = (2.3, 2.5)  # inches
 
 
 def curve_figures(results: StudyResults, analysis: Analysis) -> list[Picture]:
-    """Draw each setting's held-out error and losses over the epochs, mean and range over seeds."""
+    """Plot each setting's held-out error and losses over the epochs: mean and range over seeds."""
     limits = _limits([record["epochs"] for record in results.records])
     return [
-        draw(
+        render(
             f"curves-{number}",
             setting.name,
             partial(_curves, results=results, analysis=analysis, setting=setting, limits=limits),
@@ -31,11 +31,11 @@ def curve_figures(results: StudyResults, analysis: Analysis) -> list[Picture]:
 
 
 def teacher_figures(results: StudyResults) -> list[Picture]:
-    """Draw the training of each teacher that was trained here."""
+    """Plot the training of each teacher that was trained for this study."""
     curves = {name: row["epochs"] for name, row in results.teachers.items() if row["epochs"]}
     limits = _limits(list(curves.values()))
     return [
-        draw(
+        render(
             f"teacher-{number}",
             f"{name}: held-out error, %",
             partial(_one, epochs=[columns], colour=GREY, limits=limits),
@@ -69,7 +69,7 @@ def _one(
     colour: str,
     limits: tuple[float, float],
 ) -> None:
-    """One panel: the mean as a line, from the lowest to the highest seed as a band."""
+    """Plot a panel: the mean as a line, the range from the lowest to the highest seed as a band."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
     x, values = _stack(epochs, "validation_error")
@@ -106,7 +106,7 @@ def _stack(
 
 
 def _limits(epochs: Sequence[Mapping[str, npt.NDArray[Any]]]) -> tuple[float, float]:
-    """Lowest and highest held-out error of all panels, percent, so that they share one scale."""
+    """Return the lowest and highest held-out error of all panels, percent: they share one scale."""
     values = [100 * one["validation_error"] for one in epochs if len(one)]
     if not values:
         return 0.0, 100.0
@@ -114,15 +114,16 @@ def _limits(epochs: Sequence[Mapping[str, npt.NDArray[Any]]]) -> tuple[float, fl
 
 
 def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
-    """Draw error against multiplies: teachers, and each student's baseline and best setting.
+    """Plot error against multiplies: teachers, and each student's baseline and best setting.
 
-    None before the networks were measured, which comes at the end of a study.
+    None if the networks were not measured yet, which a study does at its end.
     """
     students = _students(results, analysis)
     teachers = [
         (results.networks[network]["multiplies"], 100 * row["test_error"])
         for name, row in results.teachers.items()
         if (network := teacher_network(results, name)) in results.networks
+        and results.networks[network]["multiplies"]
     ]
     if not students or not teachers:
         return None
@@ -150,7 +151,7 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         axes.figure.legend(loc="outside upper left", ncols=3)
 
     n = sorted({len(s.seeds) for _, *pair in students for s in pair})
-    return draw(
+    return render(
         "size",
         "Test error against multiplies",
         paint,
@@ -161,7 +162,7 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
 
 
 def _short(value: float) -> str:
-    """``10 k``, ``1 M``: text that needs no mathematics."""
+    """Return a short number without exponents: ``10 k``, ``1 M``."""
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
             return f"{value / size:g}{unit}"
@@ -171,7 +172,7 @@ def _short(value: float) -> str:
 def _students(
     results: StudyResults, analysis: Analysis
 ) -> list[tuple[int, SettingResult, SettingResult]]:
-    """Multiplies, baseline and best setting of each student network that was measured."""
+    """Return multiplies, baseline and best setting of each student network that was measured."""
     found: dict[str, list[SettingResult]] = {}
     for setting in analysis.settings:
         recipe = results.of(setting.name, setting.seeds)[0]["recipe"]
@@ -179,7 +180,7 @@ def _students(
     rows = []
     for network, settings in found.items():
         compared = [setting for setting in settings if setting.comparison is not None]
-        if network not in results.networks or not compared:
+        if not results.networks.get(network, {}).get("multiplies") or not compared:
             continue
         best = min(compared, key=lambda setting: setting.held_out_error)
         baseline = analysis.setting(best.baseline)

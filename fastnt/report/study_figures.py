@@ -1,4 +1,4 @@
-"""The main figure of a study: test error along what was swept, a heat map, or a row a setting."""
+"""Plot the main figure of a study: test error along a swept key, a heat map, or a row a setting."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,20 +9,20 @@ import numpy as np
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
 from fastnt.report.study_axes import Heat, Series, axis_of
-from fastnt.report.study_marks import draw_legend, draw_teacher, errors_of, half_width, seeds_text
-from fastnt.report.study_rows import draw_rows
+from fastnt.report.study_marks import errors_of, half_width, plot_legend, plot_teacher, seeds_text
+from fastnt.report.study_rows import plot_rows
 from fastnt.report.study_tables import is_papers_data
-from fastnt.report.svg import BLUE, GREY, SERIES, WIDTH, Picture, draw
+from fastnt.report.svg import BLUE, GREY, SERIES, WIDTH, Picture, render
 
 
 def main_figure(results: StudyResults, analysis: Analysis) -> Picture:
-    """Draw test error against what was swept, beside the baseline, the teacher and the paper."""
+    """Plot test error against what was swept, with the baseline, the teacher and the paper's errors."""
     title = f"Test error on {results.data['name']}, %"
     axis = axis_of(results, analysis)
     if isinstance(axis, Heat):
         heat = axis
         rows = len({y for _, y in heat.cells})
-        return draw(
+        return render(
             "main",
             title,
             lambda axes: _heat(axes, heat),
@@ -33,7 +33,7 @@ def main_figure(results: StudyResults, analysis: Analysis) -> Picture:
     caption = "Faint dots: single students. Marks: means, with 95 % t intervals over seeds"
     if axis is not None:
         name, series = axis
-        return draw(
+        return render(
             "main",
             title,
             lambda axes: _lines(axes, results, analysis, name, series),
@@ -41,10 +41,10 @@ def main_figure(results: StudyResults, analysis: Analysis) -> Picture:
             caption=f"{caption}. {_band_text(series)}"
             f"{seeds_text(analysis)}{_paper_text(results, analysis)}",
         )
-    return draw(
+    return render(
         "main",
         title,
-        lambda axes: draw_rows(axes, results, analysis),
+        lambda axes: plot_rows(axes, results, analysis),
         size=(WIDTH, 1.0 + 0.24 * len(analysis.settings)),
         caption=f"{caption}; blue: without noise, orange: with noise. "
         f"{seeds_text(analysis)}{_paper_text(results, analysis)}",
@@ -94,8 +94,8 @@ def _lines(
     axes.set_xlabel(name)
     axes.set_ylabel("test error, %")
     axes.grid(axis="y")
-    draw_teacher(axes, results, heights, ends, vertical=False)
-    draw_legend(axes)
+    plot_teacher(axes, results, heights, ends, vertical=False)
+    plot_legend(axes)
 
 
 def _band(axes: Any, baseline: SettingResult, colour: str, series: Sequence[Series]) -> list[float]:

@@ -1,4 +1,4 @@
-"""What the figures of errors share: intervals of means, the teacher's line, legends, counts of seeds."""
+"""Parts that several figures share: intervals of means, the teacher's line, legends, seed counts."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from fastnt.report.svg import GREY
 
 
 def half_width(deviation: float | None, n: int) -> float:
-    """Half the 95 % t interval of a mean over n seeds; 0 for one seed."""
+    """Return half the width of the 95 % t interval of a mean over n seeds; 0 for one seed."""
     if deviation is None:
         return 0.0
     return float(special.stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
@@ -24,13 +24,14 @@ def errors_of(results: StudyResults, setting: SettingResult, analysis: Analysis)
     return [100 * record[name] for record in results.of(setting.name, setting.seeds)]
 
 
-def draw_teacher(
+def plot_teacher(
     axes: Any, results: StudyResults, values: list[float], ends: list[float], *, vertical: bool
 ) -> None:
-    """Draw the teachers' mean test error as a line, or say where it lies if that is far away.
+    """Plot the teachers' mean test error as a line, or write where it lies if that is far away.
 
-    It sets the axis too: all ``values`` are seen, and of the intervals' ``ends`` those that lie no
-    further away than the values reach: two seeds may have an interval beyond all errors.
+    This also sets the limits of the axis: they include all ``values``, and those ``ends`` of intervals
+    that lie no further beyond the values than the values reach. The interval of two seeds may be wider
+    than any error.
     """
     low, high = min(values), max(values)
     reach = (high - low) or max(ends) - min(ends)
@@ -50,18 +51,18 @@ def draw_teacher(
             line(mean, color=GREY, ls=":", lw=1.4, label=f"{label}: {mean:.2f} %")
     span(low - room, high + room)
     if vertical:
-        draw_legend(axes)
+        plot_legend(axes)
 
 
-def draw_legend(axes: Any) -> None:
-    """Put one legend above the axes, each name once."""
+def plot_legend(axes: Any) -> None:
+    """Put a legend with each name once above the axes."""
     found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if found:
         axes.figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=2)
 
 
 def seeds_text(analysis: Analysis) -> str:
-    """Say how many seeds the settings have."""
+    """Return the number of seeds of the settings as text."""
     counts = sorted({len(setting.seeds) for setting in analysis.settings})
     if counts == [1]:
         return "n = 1: no interval."

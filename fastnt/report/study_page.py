@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file that needs nothing else; tables and main figures beside it."""
+"""The page of a study: one self-contained HTML file, with tables and main figures as files beside it."""
 
 import json
 from importlib import resources
@@ -29,22 +29,21 @@ def write_study_page(folder: str | Path, output: str | Path | None = None) -> Pa
     Returns:
         The page's path.
 
-    The same database gives the same bytes, where the test images are equally at hand.
+    The same database gives the same bytes, if the same test images are on the machine.
 
     Args:
-        folder: of the study.
+        folder: the study's.
         output: folder to write to; by default ``report`` in the study's folder.
 
     Raises:
-        UserError: the folder holds no study, none of its points is trained yet, or a file cannot be
-            written.
+        UserError: the folder holds no study, no point is trained yet, or a file cannot be written.
     """
     results = load_study(folder)
     return write_page(results, analyse(results, "best"), output)
 
 
 def write_page(results: StudyResults, best: Analysis, output: str | Path | None = None) -> Path:
-    """Write the page of a study that is read and analysed at its best epochs already.
+    """Write the page of a study whose best epochs are analysed already.
 
     Raises:
         UserError: a file cannot be written.
@@ -80,7 +79,7 @@ def _render(page: dict[str, Any]) -> str:
 
 
 def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, Any]:
-    """All that the template shows, part by part."""
+    """Return everything that the template shows, by name."""
     study = results.study
     seeds = f"{study.seeds} seed{'s' * (study.seeds > 1)}"
     page: dict[str, Any] = {
@@ -131,7 +130,7 @@ def _mistakes(results: StudyResults, analysis: Analysis) -> dict[str, Any]:
 
 
 def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
-    """What a reader must know beside the verdict: what is missing, and what choosing the best does."""
+    """Return notes on the verdict: missing points, and the bias from choosing the best epoch."""
     notes = []
     study = results.study
     wanted = len(study.settings) * len(study.all_seeds)

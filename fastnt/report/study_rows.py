@@ -1,21 +1,21 @@
-"""Figures with a row a setting: test errors without an order, and the paired differences."""
+"""Figures with a row for each setting: test errors, and paired differences."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
-from fastnt.report.study_marks import draw_teacher, errors_of, half_width, seeds_text
+from fastnt.report.study_marks import errors_of, half_width, plot_teacher, seeds_text
 from fastnt.report.study_tables import is_papers_data
-from fastnt.report.svg import BLUE, GREY, ORANGE, WIDTH, Picture, draw
+from fastnt.report.svg import BLUE, GREY, ORANGE, WIDTH, Picture, render
 
 
 def forest_figure(analysis: Analysis) -> Picture | None:
-    """Draw each paired difference with its two intervals; None where nothing is compared."""
+    """Plot each paired difference with its two intervals; None if nothing is compared."""
     compared = [setting for setting in analysis.settings if setting.comparison is not None]
     if not compared:
         return None
-    return draw(
+    return render(
         "differences",
         "Paired differences in test error to the baseline, points",
         lambda axes: _forest(axes, compared),
@@ -27,8 +27,8 @@ def forest_figure(analysis: Analysis) -> Picture | None:
     )
 
 
-def draw_rows(axes: Any, results: StudyResults, analysis: Analysis) -> None:
-    """Draw each setting's errors in a row of its own, blue without noise, orange with it."""
+def plot_rows(axes: Any, results: StudyResults, analysis: Analysis) -> None:
+    """Plot each setting's errors in a row: blue without noise, orange with noise."""
     settings, values, ends = analysis.settings, list[float](), list[float]()
     for row, setting in enumerate(settings):
         records = results.of(setting.name, setting.seeds)
@@ -50,7 +50,7 @@ def draw_rows(axes: Any, results: StudyResults, analysis: Analysis) -> None:
         axes.axvline(mean, color=BLUE, lw=1.2, ls=(0, (5, 2)), label=baseline.name)
     _name_rows(axes, settings)
     axes.set_xlabel("test error, %")
-    draw_teacher(axes, results, values, ends, vertical=True)
+    plot_teacher(axes, results, values, ends, vertical=True)
 
 
 def _forest(axes: Any, settings: Sequence[SettingResult]) -> None:

@@ -16,12 +16,12 @@ from fastnt.report.table_files import Column, Table
 from fastnt.statistics import Interval
 from fastnt.training.tensors import Damaged, load_tensors
 
-LEVEL = 0.05  # of Holm's p, below which a difference is bold
+LEVEL = 0.05  # below this p, adjusted by Holm, a difference is bold
 _WHEN = {"best": "the epoch of lowest held-out error", "last": "the last epoch"}
 
 
 def settings_table(results: StudyResults, analysis: Analysis) -> Table:
-    """Each setting against its baseline, beside what the paper prints."""
+    """Return the table of settings: each against its baseline, and what the paper prints."""
     images = len(results.data["test_labels"])
     several = len({setting.baseline for setting in analysis.settings}) > 1
     columns = (
@@ -93,12 +93,12 @@ def _paper_data(results: StudyResults) -> str:
 
 
 def is_papers_data(results: StudyResults) -> bool:
-    """Whether the printed figures are of the data set that the study ran on."""
+    """Tell whether the paper's figures are for the data set of the study."""
     return bool(results.data["name"] == PAPER_DATA.get(results.study.name, "cifar10"))
 
 
 def networks_table(results: StudyResults) -> Table:
-    """Size and speed of the teachers and the students, as they were measured."""
+    """Return the table of networks: measured size and speed of teachers and students."""
     teachers = {name: teacher_network(results, name) for name in results.teachers}
     used = dict.fromkeys(teachers.values(), "teacher")
     for record in results.records:
@@ -131,11 +131,13 @@ def networks_table(results: StudyResults) -> Table:
 
 
 def _ratio(reference: Row | None, network: Row, name: str) -> float | None:
-    return reference[name] / network[name] if reference and network[name] else None
+    return (
+        reference[name] / network[name] if reference and reference[name] and network[name] else None
+    )
 
 
 def teacher_network(results: StudyResults, name: str) -> str:
-    """Return the network of a teacher: its recipe's, or, of a given file, what the file says."""
+    """Return a teacher's network: from its recipe, or from the file that the user gave."""
     recipe = results.teachers[name]["recipe"]
     if not recipe["teacher"]:
         return str(recipe["teacher_network"])
@@ -147,7 +149,7 @@ def teacher_network(results: StudyResults, name: str) -> str:
 
 
 def teachers_table(results: StudyResults) -> Table:
-    """Errors of the teachers, the size of their logits, and on what they were trained."""
+    """Return the table of teachers: errors, size of the logits, and what they were trained on."""
     rows = [
         {"teacher": name, "network": teacher_network(results, name)}
         | {k: row[k] for k in ("train_error", "held_out_error", "test_error", "logit_rms")}
@@ -168,7 +170,7 @@ def teachers_table(results: StudyResults) -> Table:
 
 
 def noise_table(results: StudyResults, analysis: Analysis) -> Table:
-    """The noise on a logit beside the residual of a trained student, both root mean squares."""
+    """Return the table that compares the noise on a logit with a trained student's residual (RMS)."""
     rows = []
     for setting in analysis.settings:
         records = results.of(setting.name, setting.seeds)
@@ -192,20 +194,20 @@ _PARTS = ("residual_train", "residual_held_out", "residual_test")
 def _residual(
     records: Sequence[Mapping[str, Any]], part: str, when: When, results: StudyResults
 ) -> float:
-    """Root mean square of a logit's difference: the clean loss is half its sum over the classes."""
+    """Return the RMS of a logit's residual; the clean loss is half its square, summed over classes."""
     name = f"{when}_{part.removeprefix('residual_')}_loss"
     loss = float(np.mean([record[name] for record in records]))
     return math.sqrt(2 * loss / len(results.data["classes"]))
 
 
 def _noise(results: StudyResults, record: Mapping[str, Any]) -> dict[str, float | None]:
-    """Of a setting with one teacher: sigma times the RMS of its logits, and sqrt(alpha) times that."""
+    """Return, for one teacher, sigma times the RMS of its logits, and sqrt(alpha) times that."""
     recipe = record["recipe"]
     rms = [t["logit_rms"] for t in results.teachers.values() if t["digest"] in record["teachers"]]
     low, high = sigma_range(_as_sigma(recipe["sigma"]))
     if len(record["teachers"]) > 1 or not rms or high == 0 or recipe["alpha"] == 0:
         return {"noise_selected": None, "noise": None}
-    sigma = math.sqrt((low * low + low * high + high * high) / 3)  # of a uniform draw
+    sigma = math.sqrt((low * low + low * high + high * high) / 3)  # the RMS of a uniform sigma
     return {
         "noise_selected": sigma * rms[0],
         "noise": sigma * rms[0] * math.sqrt(recipe["alpha"]),

@@ -1,4 +1,4 @@
-"""How the pictures of runs look: colours that colour-blind readers tell apart, quiet axes."""
+"""The style of the pictures of runs: colours that colour-blind readers can tell apart, plain axes."""
 
 import textwrap
 import warnings
@@ -10,7 +10,7 @@ from typing import Any
 from fastnt.files import atomic_path
 
 COLOURS = {"teacher": "#6b7280", "clean": "#0072b2", "noisy": "#d55e00"}
-# A run's colour and marker, where several are compared: Okabe and Ito's colours, grey for yellow.
+# Colours and markers of runs that are compared: Okabe and Ito's colours, with grey instead of yellow.
 RUN_COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -22,7 +22,7 @@ RUN_COLOURS = (
     "#8c8c8c",
 )
 RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_LOGARITHMIC = 4.0  # times the smallest value, from which on a linear axis would hide the end
+_LOGARITHMIC = 4.0  # from this ratio of largest to smallest value on, the axis is logarithmic
 
 # Fonts with Chinese, Japanese and Korean letters, of which those that are installed are used.
 _MORE_LETTERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
@@ -42,14 +42,14 @@ def plain_text() -> Iterator[None]:
         yield
 
 
-def dress(axes: Any, title: str, ylabel: str) -> None:
-    """Give axes over epochs their title and labels, and take away what is not needed."""
+def style_axes(axes: Any, title: str, ylabel: str) -> None:
+    """Give axes over epochs their title, labels and grid."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(title, loc="left", fontweight="bold")
     axes.set_xlabel("epoch")
     axes.set_ylabel(ylabel)
-    axes.margins(x=0.02)  # epochs count from 1: no room for a zero
+    axes.margins(x=0.02)  # epochs are counted from 1: the axis needs no zero
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.grid(axis="y", color="#e5e7eb")
     axes.set_axisbelow(True)
@@ -57,7 +57,7 @@ def dress(axes: Any, title: str, ylabel: str) -> None:
 
 
 def scale(axes: Any, values: Sequence[float]) -> None:
-    """Make the y axis logarithmic, in plain numbers, where ``values`` span a wide range."""
+    """Make the y axis logarithmic, with plain numbers, if ``values`` span a wide range."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     if not values or min(values) <= 0:
@@ -70,20 +70,20 @@ def scale(axes: Any, values: Sequence[float]) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
 
 
-def run_look(number: int) -> tuple[str, str]:
-    """Return the colour and the marker of a run: 64 runs have 64 pairs of them."""
+def run_style(number: int) -> tuple[str, str]:
+    """Return the colour and the marker of a run; the first 64 runs have different pairs."""
     colours, markers = len(RUN_COLOURS), len(RUN_MARKERS)
     return RUN_COLOURS[number % colours], RUN_MARKERS[(number + number // colours) % markers]
 
 
 def noise_text(alpha: Any, sigma: Any) -> str:
-    """``α 0.5, σ 0.6``; each teacher's own alpha as ``α 0, 0.5``, a range of sigma as ``σ 0.01 to 1``."""
+    """Return ``α 0.5, σ 0.6``; ``α 0, 0.5`` for an alpha a teacher, ``σ 0.01 to 1`` for a range."""
     alphas, ends = (v if isinstance(v, (list, tuple)) else [v] for v in (alpha, sigma))
     return f"α {', '.join(f'{a:g}' for a in alphas)}, σ {' to '.join(f'{end:g}' for end in ends)}"
 
 
-def note(figure: Any, text: str | None) -> None:
-    """Put a sentence under a picture 7 inches wide."""
+def add_note(figure: Any, text: str | None) -> None:
+    """Put a sentence under a picture that is 7 inches wide."""
     if text:
         lines = textwrap.fill(text, 100)
         figure.supxlabel(lines, x=0.01, ha="left", fontsize=9, color="#4b5563")

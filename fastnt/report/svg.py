@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: text stays text, colours are the page's, light, dark or printed."""
+"""Figures as SVG inside a page: text stays text, and the page's style sheet decides the colours."""
 
 import io
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 from fastnt.report.style import plain_text
 
-# Stand-ins while matplotlib draws; the page's style sheet says how each looks.
+# matplotlib draws in these colours; most are then replaced by variables of the page's style sheet.
 INK, LINE, BLUE, ORANGE, GREY = "#010203", "#d0d4da", "#0072b2", "#d55e00", "#6b7280"
 GREEN, PINK, YELLOW = "#009e73", "#cc79a7", "#e69f00"
 SERIES = (
@@ -18,7 +18,7 @@ SERIES = (
     PINK,
     YELLOW,
     GREY,
-)  # Okabe and Ito's, told apart by the colour-blind
+)  # Okabe and Ito's colours, which colour-blind readers can tell apart
 _CSS = {
     INK: "currentColor",
     LINE: "var(--line)",
@@ -27,7 +27,7 @@ _CSS = {
     GREY: "var(--grey)",
 }
 _FONT = re.compile(r"(font: [^;\"]*?px) [^;\"]*")
-WIDTH = 4.8  # inches: on a telephone the text of a figure is as large as that of a footnote
+WIDTH = 4.8  # inches; on a phone the text is then as large as that of a footnote
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -65,11 +65,11 @@ class Picture:
     svg: str
     title: str = ""
     caption: str = ""
-    width: int = 0  # in the page, CSS pixels at most
-    file: str = ""  # the figure as a file of its own: dark on white, for papers and slides
+    width: int = 0  # largest width in the page, in CSS pixels
+    file: str = ""  # the figure as a separate SVG file, dark on white, for papers and slides
 
 
-def draw(
+def render(
     name: str,
     title: str,
     paint: Callable[[Any], None],
@@ -77,9 +77,9 @@ def draw(
     size: tuple[float, float] = (WIDTH, 3.2),
     caption: str = "",
 ) -> Picture:
-    """Let ``paint`` draw on axes of ``size`` inches, and return the figure as SVG.
+    """Call ``paint`` with axes of ``size`` inches, and return the figure as SVG.
 
-    The same drawing gives the same bytes: no date, and identifiers that come from ``name``.
+    The same content gives the same bytes: there is no date, and identifiers come from ``name``.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -100,20 +100,21 @@ def draw(
 
 
 def _alone(svg: str) -> str:
-    """Put a white ground behind a figure, and let the reader's own fonts write its text."""
+    """Return a figure as a separate file: on a white background, in the reader's fonts."""
     ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
     svg = re.sub(r"<svg[^>]*>", lambda found: f"{found[0]}\n {ground}", svg, count=1)
     return _FONT.sub(r"\1 system-ui, sans-serif", svg)
 
 
 def _inline(svg: str, name: str, title: str) -> str:
-    """Make a part of a page of an SVG file: unique identifiers, the page's colours and fonts."""
+    """Return a figure as part of a page: with unique identifiers and the page's colours and fonts."""
     svg = svg[svg.index("<svg") :].strip()
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view is not None
     label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     head = f'<svg {view[0]} role="img" aria-label="{label}">'
-    svg = re.sub(r"<svg[^>]*>", lambda found: head, svg, count=1)  # a title may hold a backslash
+    # A function, since the title may contain a backslash.
+    svg = re.sub(r"<svg[^>]*>", lambda match: head, svg, count=1)
     svg = re.sub(r"\s*<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'xlink:href="#|href="#', f'href="#{name}-', svg)
@@ -121,4 +122,4 @@ def _inline(svg: str, name: str, title: str) -> str:
     svg = _FONT.sub(r"\1 system-ui, sans-serif", svg)
     for colour, css in _CSS.items():
         svg = svg.replace(colour, css)
-    return re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # the page has it, once
+    return re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # the page has this style once

@@ -1,4 +1,4 @@
-"""A table of a study, once: shown in the page, and written as .csv, .md and .tex."""
+"""A table of a study: shown in the page, and written as .csv, .md and .tex."""
 
 import csv
 import io
@@ -17,16 +17,16 @@ _TEX = str.maketrans(
 class Column:
     """A column of numbers, intervals (pairs) or text."""
 
-    name: str  # in the .csv; an interval has two columns there, name_low and name_high
-    heading: str  # on the page
-    form: str = ""  # how a number is written
-    scale: float = 1  # values times this are shown and written
+    name: str  # in the .csv file, where an interval has two columns, name_low and name_high
+    heading: str  # in the page, .md and .tex
+    form: str = ""  # the format of a number
+    scale: float = 1  # values are multiplied by this
     text: bool = False
     pair: bool = False
-    strong: bool = False  # bold in the rows that the table names
+    strong: bool = False  # bold in the rows of Table.strong
 
     def show(self, value: Any) -> str:
-        """Return the value as the page shows it; nothing where there is none."""
+        """Return the value as text; empty for None."""
         if value is None:
             return ""
         if self.text:
@@ -37,10 +37,10 @@ class Column:
 
     def _number(self, value: float) -> str:
         text = format(self.scale * value, self.form)
-        return text if text.strip("+-0.,") else text.strip("+-")  # nothing has no sign
+        return text if text.strip("+-0.,") else text.strip("+-")  # zero has no sign
 
     def plain(self, value: Any) -> list[str]:
-        """Return the value's fields in the .csv, with ten digits."""
+        """Return the value's fields in the .csv file, with ten digits."""
         if value is None:
             return ["", ""] if self.pair else [""]
         if self.text:
@@ -52,11 +52,11 @@ class Column:
 class Table:
     """Rows of values by column name."""
 
-    name: str  # of its files
+    name: str  # of the files, without suffix
     title: str
     columns: tuple[Column, ...]
     rows: tuple[dict[str, Any], ...]
-    strong: frozenset[int] = frozenset()  # rows whose strong columns are bold
+    strong: frozenset[int] = frozenset()  # the numbers of the rows whose strong columns are bold
     note: str = ""
 
     def used(self) -> "Table":
@@ -66,7 +66,7 @@ class Table:
 
     @property
     def cells(self) -> list[list[tuple[str, bool, bool]]]:
-        """Each row's cells: the text, whether it is a number, whether it is bold."""
+        """Return each row's cells: the text, whether it is a number, whether it is bold."""
         return [
             [
                 (column.show(row.get(column.name)), not column.text, self._bold(number, column))
@@ -79,7 +79,7 @@ class Table:
         return column.strong and row in self.strong
 
     def csv(self) -> str:
-        """Comma-separated values, numbers with ten digits in the units of the headings."""
+        """Return comma-separated values: numbers with ten digits, in the units of the headings."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         ends = ("_low", "_high")
@@ -89,7 +89,7 @@ class Table:
         return file.getvalue()
 
     def markdown(self) -> str:
-        """A table of GitHub's Markdown."""
+        """Return a table in GitHub's Markdown."""
         lines = [[column.heading for column in self.columns]]
         lines.append(["---" if column.text else "---:" for column in self.columns])
         lines += [[f"**{t}**" if bold and t else t for t, _, bold in row] for row in self.cells]
@@ -97,7 +97,7 @@ class Table:
         return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
     def tex(self) -> str:
-        """A tabular of LaTeX, with the package booktabs."""
+        """Return a LaTeX tabular that needs the package booktabs."""
         kinds = "".join("l" if column.text else "r" for column in self.columns)
         head = " & ".join(column.heading.translate(_TEX) for column in self.columns)
         lines = [f"\\begin{{tabular}}{{{kinds}}}", "\\toprule", f"{head} \\\\", "\\midrule"]

@@ -1,4 +1,4 @@
-"""A watcher of trainings that writes TensorBoard's files: one folder a network, the same charts.
+"""Writes each epoch for TensorBoard: one folder for each network, with the same charts.
 
     tensorboard --logdir RUN/tensorboard
 
@@ -22,10 +22,10 @@ SCALARS = {
 
 
 class TensorBoard(Silent):
-    """Writes each epoch's figures under ``folder``, which appears with the first of them."""
+    """Writes each epoch's figures under ``folder``, which is made with the first epoch."""
 
     def __init__(self, folder: Path) -> None:
-        """Check that TensorBoard is there.
+        """Check that TensorBoard is installed.
 
         Raises:
             UserError: the package is not installed.

@@ -32,7 +32,7 @@ class Ahead:
         recipe, data = self.course.recipe, self.course.data
         rows, held_out, test = data.ordered.rows, data.validation.rows, data.test.rows
         teachers = [self.teacher] if self.teacher else list(given)
-        costs = [float(teacher.multiply_count) for teacher in teachers]
+        costs = [_cost(teacher) for teacher in teachers]
         parts = []
         if self.teacher and not self.reused:
             images = recipe.teacher_epochs * (rows + held_out)
@@ -41,7 +41,7 @@ class Ahead:
         if self.student is not None:
             if not data.random_views:
                 parts += [Part("logits", rows + held_out, cost + _EVALUATED) for cost in costs]
-            cost = float(self.student.multiply_count)
+            cost = _cost(self.student)
             images = recipe.epochs * (rows + held_out)
             parts += [Part(name, images, _PASSES * cost + _TRAINED) for name in self.students]
             evaluated += len(self.students) * cost
@@ -50,6 +50,11 @@ class Ahead:
         cost = evaluated / networks + _EVALUATED
         parts.append(Part("evaluation", networks * (held_out + test), cost))
         return parts
+
+
+def _cost(model: Model) -> float:
+    """The multiplications of one image; where they cannot be counted, at least one for each parameter."""
+    return float(model.multiply_count or model.parameter_count)
 
 
 def look_ahead(dataset: Dataset, course: Course, students: Sequence[str]) -> Ahead:

@@ -119,7 +119,7 @@ def _row(phase: str, found: dict[str, Any]) -> str:
         _NAMES[phase],
         "several" if "combine" in found else f"`{phase}.safetensors`",
         f"{found['parameters']:,}",
-        f"{found['multiplies']:,}",
+        "" if found["multiplies"] is None else f"{found['multiplies']:,}",
         f"{100 * found['test_error']:.2f} %",
         f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
         f"{found['test_wrong']:,} of {found['test_images']:,}",

@@ -12,7 +12,7 @@ from fastnt.trust import Trust
 def resume_command(
     folder: Path, data_dir: Path | None, ranks: int = 1, flags: Sequence[str] = ()
 ) -> str:
-    """The command line that resumes the run in ``folder``, with ``flags`` given again."""
+    """Return the command line that resumes the run in ``folder`` with ``flags``."""
     words = ["fastnt", "train", "--resume", "--run", folder.name]
     if ranks > 1:
         words = ["torchrun", "--nproc-per-node", str(ranks), "-m", "--", *words]
@@ -25,9 +25,9 @@ def resume_command(
 
 
 def trust_again(recipe: Recipe, trust: Trust) -> list[str]:
-    """Options that a resumed run needs, so that networks of the user's own may be called again.
+    """Return the options with which a resumed run may call the user's own networks again.
 
-    What the user may type and a file may not name has to be typed again.
+    A name that the user typed, and that no file may name, has to be typed again.
     """
     named = named_code(recipe)
     if not (named or trust.code):

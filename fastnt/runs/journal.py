@@ -1,4 +1,4 @@
-"""What a run has done so far: its epochs and times, kept on disk from checkpoint to checkpoint."""
+"""The journal of a run: its epochs, times and checkpoints, from which the run is resumed."""
 
 import json
 import time
@@ -21,9 +21,9 @@ from fastnt.trust import NOTHING, Trust
 
 
 class Journal:
-    """The keeper of a run: saves its trainings so that they can be resumed, and its networks."""
+    """The keeper of a run: saves checkpoints of its trainings, and its networks."""
 
-    interruption: Interruption  # set while the run goes on
+    interruption: Interruption  # is set while the run is executed
 
     def __init__(
         self,
@@ -33,26 +33,26 @@ class Journal:
         ranks: Ranks = ALONE,
         trust: Trust = NOTHING,
     ) -> None:
-        """Keep the run of ``folder``; rank 0 writes.
+        """Keep the run in ``folder``. Only rank 0 writes.
 
         Args:
-            folder: of the run.
-            command: what the user types to resume the run.
-            device: of the networks.
-            ranks: those that train together.
-            trust: whether code that the networks in the folder name may be called.
+            folder: the run's folder.
+            command: the command line that resumes the run.
+            device: the device of the networks.
+            ranks: this process among those that train together.
+            trust: which code the networks in the folder may name.
         """
         self.records: list[EpochRecord] = []
-        self.timings: dict[str, float] = {}  # seconds of each part, all attempts together
+        self.timings: dict[str, float] = {}  # seconds of each part, over all processes of the run
         self._folder, self._command, self._ranks, self._device = folder, command, ranks, device
         self._trust = trust
         self._resumed: Checkpoint | None = None
         self._made_by: dict[str, Any] = {}
-        self._saved: tuple[str, int, int] | None = None  # where the last checkpoint stands
+        self._saved: tuple[str, int, int] | None = None  # phase, epoch, batch
         self._part, self._counted_until = "", 0.0
 
     def load_checkpoint(self) -> None:
-        """Go on from the newest checkpoint, or from the beginning where there is none.
+        """Load the newest checkpoint, if there is one, and set metrics.jsonl back to its epochs.
 
         Raises:
             UserError: the checkpoint is damaged, or metrics.jsonl cannot be written.
@@ -65,12 +65,12 @@ class Journal:
             self._folder.metrics.write(self.records)
 
     def declare(self, **facts: Any) -> None:
-        """Note what decides the run's bits: every checkpoint holds it, ready for JSON.
+        """Declare facts that decide the results; every checkpoint contains them.
 
         Raises:
-            UserError: the run was resumed, and the checkpoint was made with something else.
+            UserError: the run is resumed, and its checkpoint contains other facts.
         """
-        facts = json.loads(json.dumps(facts))  # tuples are lists in a checkpoint too
+        facts = json.loads(json.dumps(facts))  # as in a checkpoint, tuples become lists
         self._made_by |= facts
         checkpoint = self._resumed
         if checkpoint is None:
@@ -90,16 +90,16 @@ class Journal:
             )
 
     def is_past(self, phase: str) -> bool:
-        """Whether the run had gone on to a later phase before it was resumed."""
+        """Tell whether the run was in a later phase when it stopped."""
         checkpoint = self._resumed
         return checkpoint is not None and PHASES.index(checkpoint.phase) > PHASES.index(phase)
 
     def began(self, phase: str) -> bool:
-        """Whether the run stood in this phase when it was resumed."""
+        """Tell whether the run was in this phase when it stopped."""
         return self._resumed is not None and self._resumed.phase == phase
 
     def finished(self, name: str, phase: str) -> Model | None:
-        """Return the network ``name`` of a phase that was finished before the run was resumed."""
+        """Return the network ``name`` if its phase was finished when the run stopped, else None."""
         if not self.is_past(phase):
             return None
         return load_model(self._folder.network(name), trust=self._trust).to(self._device)
@@ -110,11 +110,11 @@ class Journal:
             self._folder.save_network(model, name)
 
     def train(self, trainer: Trainer) -> Sequence[EpochRecord]:
-        """Train from the beginning or the checkpoint; save when it is time, and at the end.
+        """Train from the beginning or the checkpoint; save checkpoints in time, and one at the end.
 
         Raises:
             UserError: the training diverged, or a file cannot be written.
-            KeyboardInterrupt: a signal asked for it; it was saved.
+            KeyboardInterrupt: a signal came; a checkpoint was saved.
         """
         checkpoint = self._resumed
         if checkpoint is not None and self.began(trainer.schedule.phase):
@@ -154,10 +154,10 @@ class Journal:
             self._save(trainer)
 
     def _train_together(self, trainer: Trainer) -> None:
-        """Train with other ranks: rank 0 saves between epochs, where all ranks stand alike.
+        """Train with other ranks; rank 0 saves between epochs, when all ranks have the same state.
 
-        What a rank counts within an epoch is its own, and a signal ends all ranks at once. After a
-        resume, dropout has other masks than in a run that was never stopped.
+        Within an epoch each rank has its own counters. A signal ends all ranks at once. After a resume,
+        dropout has other masks than in a run that was never stopped.
         """
         for record in trainer.train():
             self._append(record)
@@ -173,7 +173,7 @@ class Journal:
                 self._folder.metrics.append(record)
 
     def _save(self, trainer: Trainer) -> None:
-        """Save where ``trainer`` stands, unless the last checkpoint stands there."""
+        """Save a checkpoint, unless the last one was saved at the same place of the training."""
         at = (trainer.schedule.phase, trainer.epoch, trainer.batch)
         if at == self._saved:
             return
@@ -188,7 +188,7 @@ class Journal:
 
     @contextmanager
     def _told_how_to_resume(self) -> Iterator[None]:
-        """Add to an error how to resume the run when its reason is gone."""
+        """Add the command that resumes the run to a UserError of the block."""
         try:
             yield
         except UserError as error:
@@ -196,7 +196,7 @@ class Journal:
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Add the time that the block takes to what this part has taken so far."""
+        """Add the time of the block to the timing of this part."""
         self._part, self._counted_until = f"{part}_seconds", time.perf_counter()
         yield
         self._count_time()
@@ -207,7 +207,7 @@ class Journal:
         self._counted_until = now
 
     def speeds(self) -> dict[str, float]:
-        """Images/s of each phase that was trained, over all its epochs."""
+        """Return images/s of each phase that was trained, over all its epochs."""
         speeds = {}
         for phase in PHASES:
             records = [r for r in self.records if r.phase == phase]
@@ -218,7 +218,7 @@ class Journal:
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts, and those within a fact, by name."""
+    """Return the facts by name; a fact that is a dictionary is replaced by its items."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         flat |= value if isinstance(value, dict) else {name: value}

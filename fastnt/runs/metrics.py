@@ -1,6 +1,6 @@
-"""metrics.jsonl: a line an epoch, which grows while a run goes on.
+"""metrics.jsonl: a line for each epoch, appended while the run is trained.
 
-Each line holds a SHA-256 of itself and of the hash in the line before.
+Each line has a SHA-256 over itself and over the hash in the line before.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ from fastnt.training.progress import EpochRecord
 
 
 class Metrics:
-    """The file of a run's epochs; it need not exist yet."""
+    """The metrics.jsonl of a run; the file need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, record: EpochRecord) -> None:
-        """Append an epoch, all of it or nothing.
+        """Append an epoch; if this fails, the file is as before.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         try:
             size = self.path.stat().st_size if self.path.exists() else 0
@@ -43,7 +43,7 @@ class Metrics:
             raise write_error(self.path, error) from error
 
     def write(self, records: Sequence[EpochRecord]) -> None:
-        """Make the file hold these epochs and no others."""
+        """Write the file with these epochs and no others."""
         text, before = "", ""
         for record in records:
             line = seal(dataclasses.asdict(record), before)
@@ -54,16 +54,16 @@ class Metrics:
             self.path.unlink(missing_ok=True)
 
     def read(self) -> list[EpochRecord]:
-        """Read the epochs; of one that was recorded twice the later record counts.
+        """Read the epochs. If an epoch was recorded twice, the later record counts.
 
-        A last line that a kill cut short is passed over, and without the file there are no records.
+        An incomplete last line, which a kill may leave, is ignored. Without a file there are no epochs.
 
         Raises:
-            UserError: another line is not an epoch's record.
+            UserError: another line is no record of an epoch.
         """
         if not self.path.exists():
             return []
-        *lines, last = self.path.read_bytes().split(b"\n")  # the last is empty, or was cut short
+        *lines, last = self.path.read_bytes().split(b"\n")  # the last is empty or incomplete
         records: dict[tuple[str, int], EpochRecord] = {}
         before = ""
         for number, line in enumerate([*lines, last] if _is_whole(last) else lines, start=1):
@@ -78,13 +78,13 @@ class Metrics:
         return list(records.values())
 
     def _last_hash(self) -> str:
-        """Return the hash in the last line; empty where there is none."""
+        """Return the hash in the last line; empty if there is no line."""
         if not self.path.exists():
             return ""
         *_, last = self.path.read_bytes().splitlines() or [b"{}"]
         try:
             return str(parse_json(last).get(HASH, ""))
-        except (ValueError, AttributeError):  # damaged, as whoever reads the file will say
+        except (ValueError, AttributeError):  # the line is damaged; reading the file will say so
             return ""
 
 
@@ -93,7 +93,7 @@ def _text(line: dict[str, Any]) -> str:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a line without its newline is an object nonetheless."""
+    """Tell whether a line that lacks its newline is a complete JSON object."""
     try:
         return isinstance(parse_json(line), dict)
     except ValueError:
@@ -101,7 +101,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _record(line: bytes, before: str) -> tuple[EpochRecord, str]:
-    """Return what a line holds, and its hash; ``before`` is that of the line before."""
+    """Return the record in a line and the line's hash; ``before`` is the hash of the line before."""
     sealed = parse_json(line)
     value = unseal(sealed, before)
     fields = {field.name: value[field.name] for field in dataclasses.fields(EpochRecord)}

@@ -1,4 +1,4 @@
-"""What a run's network says of single images: pictures, or arrays in .npy files."""
+"""Classify images with a run's network: pictures, or arrays in .npy files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from fastnt.runs.networks import Which, class_names, load_student
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probabilities of one image's classes, in the order of the classes."""
+    """The probabilities of the classes for one image, in the order of the classes."""
 
-    image: str  # the file; of an array of several images with the image's number
+    image: str  # the file; with the image's number if the file has several
     probabilities: list[float]
 
 
 def predict_run(
     path: Path, files: Sequence[Path], which: Which = "noisy", *, trust_code: bool = False
 ) -> tuple[list[Prediction], list[str]]:
-    """Return what a network of a run says of the images in ``files``, and the classes' names.
+    """Return a prediction for each image in ``files``, and the names of the classes.
 
-    Pictures are scaled as those of the training were (``image_size``), and turned upright.
+    Pictures are scaled as in training (``image_size``) and turned upright.
 
     Raises:
-        UserError: there is no such network, or a file is no image of the network's shape.
+        UserError: the run has no such network, or a file is no image of the network's shape.
     """
     folder = RunFolder(path).require()
     model = load_student(path, which, trust_code=trust_code)

@@ -1,4 +1,4 @@
-"""What each network of a run predicts on the test set: one small file, with the labels beside."""
+"""The predictions of a run's networks on the test set, and the labels, in one small file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from fastnt.errors import UserError
 from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 
 KIND = "test predictions"
-Classes = NDArray[np.integer[Any]]  # (images,), a class each
+Classes = NDArray[np.integer[Any]]  # (images,), the class of each image
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Classes of the test images, in file order: the true ones and those that networks predict."""
+    """True and predicted classes of the test images, in file order."""
 
     labels: Classes
     networks: Mapping[str, Classes]  # teacher, clean, noisy, teacher-1 ...
 
     def wrong(self, network: str) -> NDArray[np.bool_]:
-        """Whether ``network`` gets each test image wrong, (images,)."""
+        """Return for each test image whether ``network`` gets it wrong, (images,) bool."""
         return np.not_equal(self.networks[network], self.labels)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file, in the smallest of uint8, uint16 and uint32 that holds all classes.
+        """Write a safetensors file, with classes in the smallest sufficient unsigned type.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         classes = {"labels": self.labels, **self.networks}
         largest = max(int(each.max(initial=0)) for each in classes.values())

@@ -38,27 +38,27 @@ from fastnt.training.teachers import (
 )
 from fastnt.trust import NOTHING, Trust
 
-# Draws a run's picture from its epochs and its summary.
-Draw = Callable[[Path, Sequence[EpochRecord], dict[str, Any]], None]
-# Says what is about to be done, once the data and the untrained student are there.
-Tell = Callable[[Ahead], None]
+# Plots the curves of a run's students: takes the file, the epochs and the summary.
+Plot = Callable[[Path, Sequence[EpochRecord], dict[str, Any]], None]
+# Is called when the data and the untrained student are there, before anything is trained.
+BeforeTraining = Callable[[Ahead], None]
 
 
 @dataclass
 class Run:
-    """One run in progress; ``run.execute()`` does it all and returns the summary."""
+    """One run; ``execute`` trains its three networks and returns the summary."""
 
     plan: Plan
     compute: Compute
     progress: Progress
-    data_dir: Path | None = None  # where official files lie
-    quiet: bool = False  # show nothing while the data are prepared
+    data_dir: Path | None = None  # the folder of the official files
+    quiet: bool = False  # show no progress while the data are prepared
     profiled: bool = False  # time the parts of the noisy student's steps, and write trace.json
-    flags: tuple[str, ...] = ()  # of the command line, to be given again with --resume
+    flags: tuple[str, ...] = ()  # of the command line, which the command to resume repeats
     trust: Trust = NOTHING  # which code the teachers' files and the run's folder may name
-    tell: Tell | None = None  # called before the training
+    before_training: BeforeTraining | None = None
     command_line: str = ""  # as typed, for environment.json
-    profile: list[Section] = field(default_factory=list)  # of a step, when profiled
+    profile: list[Section] = field(default_factory=list)  # of a step; empty unless profiled
 
     def __post_init__(self) -> None:
         self.folder, ranks = self.plan.folder, self.compute.ranks
@@ -76,28 +76,31 @@ class Run:
         """Seconds of each part, and at the end each phase's images/s."""
         return self._journal.timings
 
-    def execute(self, draw: Draw | None = None) -> dict[str, Any]:
+    def execute(self, plot: Plot | None = None) -> dict[str, Any]:
         """Train the networks of the plan, evaluate them on the test set and write the run's folder.
 
-        A resumed run goes on from its newest checkpoint; of a finished one the summary is read.
-        ``draw`` draws its picture, before the summary is written. Torch's threads become the run's.
+        A resumed run goes on from its newest checkpoint. If it is finished, its summary is read.
+        ``plot`` is called just before the summary is written. The number of torch's threads is set to
+        that of the run.
 
         Raises:
             UserError: bad data, a teacher that does not fit, a training that diverged, a damaged
                 checkpoint, or a folder that cannot be written or is being trained in.
-            Interrupted: SIGINT or SIGTERM; in a training the checkpoint was saved first.
+            Interrupted: a signal came; during a training, a checkpoint was saved first.
         """
         if self._is_to_be_trained():
             torch.set_num_threads(self.compute.threads)
             held = self.folder.held() if self.compute.ranks.is_rank_0 else nullcontext()
             with Interruption() as self._journal.interruption, held:
-                if self._is_to_be_trained():  # whoever held it before us may have finished it
+                # The process that held the folder until now may have finished the run.
+                if self._is_to_be_trained():
                     try:
-                        return self._execute(draw)
+                        return self._execute(plot)
                     except KeyboardInterrupt as stop:
                         how = str(stop) or "stopped at once"
                         raise Interrupted(f"{how}; go on with {self._command}") from None
-        if self.compute.ranks.is_rank_0:  # a kill after the summary leaves the checkpoints
+        # A process that was killed after the summary left its checkpoints.
+        if self.compute.ranks.is_rank_0:
             self.folder.checkpoints.clear()
         self.timings.update(self.folder.timings())
         return self.folder.summary()
@@ -105,10 +108,10 @@ class Run:
     def _is_to_be_trained(self) -> bool:
         return not (self.plan.resume and self.folder.finished)
 
-    def _execute(self, draw: Draw | None) -> dict[str, Any]:
+    def _execute(self, plot: Plot | None) -> dict[str, Any]:
         recipe, ranks, journal = self.plan.recipe, self.compute.ranks, self._journal
         with journal.timed("prepare"), self._begin():
-            # A run that is past its teachers has its own copies.
+            # Past the teachers' phase, the run's folder has copies of the teachers.
             given = [] if journal.is_past("teacher") else read_given(recipe.teachers, self.trust)
             with ranks.local_first():
                 dataset = self._dataset()
@@ -122,8 +125,8 @@ class Run:
             ahead = look_ahead(dataset, course, self.plan.students)
             if ahead.student is not None:
                 self._check_same_student(ahead.student)
-            if self.tell is not None:
-                self.tell(ahead)
+            if self.before_training is not None:
+                self.before_training(ahead)
             self.progress.expect(ahead.parts(made))
             if ranks.is_rank_0:
                 loader = {"loader": course.data.loader}
@@ -155,8 +158,8 @@ class Run:
         if ranks.is_rank_0:
             self.folder.save_predictions(predictions)
             self.folder.write_timings(self.timings)
-            if draw is not None:
-                draw(self.folder.picture, self.records, summary)
+            if plot is not None:
+                plot(self.folder.picture, self.records, summary)
             card = model_card(summary, recipe, self.folder.environment(), dataset.shape)
             self.folder.write_card(card)
             self.folder.write_summary(summary)
@@ -176,7 +179,7 @@ class Run:
         return student
 
     def _check_same_student(self, untrained: Model) -> None:
-        """Refuse a user's own network that is not the one the run was begun with."""
+        """Refuse a student of the user's own whose code is not what the run was begun with."""
         if not untrained.is_own:
             return
         environment, digest = self.folder.environment(), untrained.digest()
@@ -190,7 +193,7 @@ class Run:
 
     @contextmanager
     def _begin(self) -> Iterator[None]:
-        """Begin the folder, or load its newest checkpoint; a new run that is refused leaves no trace."""
+        """Begin the folder, or load its checkpoint; a new run that the block refuses leaves nothing."""
         environment = describe_environment(self.compute.device) | {
             "command": self.command_line,
             "only": self.plan.only,

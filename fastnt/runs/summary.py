@@ -15,7 +15,7 @@ from fastnt.training.progress import PHASES, STUDENTS
 from fastnt.training.teachers import teacher_names
 
 Networks = dict[str, Model | Ensemble]
-_NUMBERS = ("test_error", "parameters", "multiplies")
+_NUMBERS = ("test_error", "parameters")
 
 
 def summarise(
@@ -119,7 +119,9 @@ def _is_sound(found: Any) -> bool:
         return False
     wrong, images = found.get("test_wrong", 0), found.get("test_images", 1)
     counted = isinstance(wrong, int) and isinstance(images, int) and 0 <= wrong <= images > 0
-    return counted and all(_is_number(found.get(name)) for name in _NUMBERS)
+    multiplies = found.get("multiplies", "")  # null where torch could not count them
+    countable = multiplies is None or _is_number(multiplies)
+    return counted and countable and all(_is_number(found.get(name)) for name in _NUMBERS)
 
 
 def _is_number(value: Any) -> bool:

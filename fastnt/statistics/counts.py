@@ -16,7 +16,7 @@ class Interval:
     high: float
 
     def in_points(self, to: str = " to ") -> str:
-        """``-0.20 to +0.05``: the ends of a difference of fractions, in percentage points."""
+        """Return an interval of a difference of fractions in percentage points, as ``-0.20 to +0.05``."""
         return f"{100 * self.low:+.2f}{to}{100 * self.high:+.2f}"
 
     def __contains__(self, value: float) -> bool:
@@ -30,7 +30,7 @@ def wilson(wrong: int, images: int, confidence: float = 0.95) -> Interval:
 
     Args:
         wrong: from 0 to images.
-        images: of the test set, at least 1.
+        images: number of test images, at least 1.
         confidence: strictly between 0 and 1.
 
     Raises:
@@ -51,8 +51,8 @@ def mcnemar(wrong_a: ArrayLike, wrong_b: ArrayLike) -> float:
     """Two-sided p value of McNemar's exact test: do two networks err equally often?
 
     Source: McNemar, Note on the sampling error of the difference between correlated proportions
-    (1947), with the binomial distribution in place of its approximation: of the images that one
-    network alone gets wrong, each is either's with probability 1/2.
+    (1947), with the binomial distribution in place of its approximation: each image that only
+    one of the networks gets wrong is the one's or the other's with probability 1/2.
 
     Args:
         wrong_a, wrong_b: (images,) bool, whether each network gets each test image wrong.
@@ -70,7 +70,7 @@ def mcnemar(wrong_a: ArrayLike, wrong_b: ArrayLike) -> float:
 
 
 def mcnemar_counts(only_a: int, only_b: int) -> float:
-    """``mcnemar`` from the numbers of images that one network alone gets wrong.
+    """Return ``mcnemar`` from the numbers of images that only the one or only the other gets wrong.
 
     Raises:
         ValueError: a count is negative.

@@ -1,4 +1,4 @@
-"""Many settings against one baseline: what testing them all, or choosing the best, does to p values."""
+"""p values where many settings are tested against one baseline, or the best of them is chosen."""
 
 import itertools
 from dataclasses import dataclass
@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_EXACT = 12  # seeds up to which all 2**n sign patterns are used
+_EXACT = 12  # up to so many seeds all 2**n sign patterns are used
 _PATTERNS = 2**_EXACT
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Holm's adjusted p values, in the order given: below .05 the family's error is at most .05.
+    """Return Holm's adjusted p values, in the order given.
+
+    Calling those below .05 significant errs anywhere in the family with probability at most .05.
 
     Source: Holm, A simple sequentially rejective multiple test procedure (1979): the i-th smallest
     of K, from 0, is multiplied by K - i, and none is smaller than the one before.
@@ -33,22 +35,22 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class BestOfK:
-    """The best of K settings beside what the best shows where no setting has an effect."""
+    """The best of K settings, and what the best would show if no setting had an effect."""
 
     setting: int  # its column
     gain: float  # its mean gain over the baseline, a fraction of the test images
-    expected_gain: float  # of the best of K, where there is no effect
-    p: float  # probability of this gain or more, where there is no effect
+    expected_gain: float  # the best setting's, if there is no effect
+    p: float  # the probability of this gain or more, if there is no effect
 
 
 def best_of_k(differences: ArrayLike) -> BestOfK:
-    """What the best of K settings, chosen by test error, shows where there is no effect at all.
+    """Return the best of K settings by test error, and how good the best would look without an effect.
 
-    Without an effect a seed's differences may as well have the other sign, all of its settings
-    together, since they share a baseline. Every pattern of signs over the seeds gives a largest mean
-    gain; p is the share of patterns whose gain is at least the one found. All 2**n patterns are
-    used for up to 12 seeds, and beyond 12 the pattern found and 4095 random ones, always the same.
-    p is no smaller than 1 / 2**n: .125 with 3 seeds.
+    Without an effect, the differences of a seed are as likely to have the opposite signs. All settings
+    of a seed change sign together, since they share a baseline. Each pattern of signs over the seeds
+    gives a largest mean gain; p is the fraction of patterns whose gain is at least the observed one.
+    Up to 12 seeds all 2**n patterns are used; beyond 12, the observed one and 4095 random ones, the
+    same in each call. p is never below 1 / 2**n, which is .125 with 3 seeds.
 
     Source: the sign-flip permutation test of the largest statistic (Westfall and Young,
     Resampling-based multiple testing, 1993).
@@ -70,7 +72,7 @@ def best_of_k(differences: ArrayLike) -> BestOfK:
     else:
         signs = np.random.default_rng(0).choice((1.0, -1.0), (_PATTERNS, seeds))
         signs[0] = 1
-    gains = (signs @ -values / seeds).max(1)  # the first pattern is the one found
+    gains = (signs @ -values / seeds).max(1)  # the first pattern is the observed one
     found = gains[0]
     rounding = 1e-12 * np.abs(values).max()  # equal gains, summed in another order, are equal
     setting = int(values.sum(0).argmin())

@@ -1,4 +1,4 @@
-"""A setting against the baseline over seeds: paired differences, their intervals, and what they can show.
+"""Paired differences between a setting and its baseline over seeds: intervals, p values and power.
 
 Seeds are paired: within a seed both students share initial weights, order and noise words.
 """
@@ -25,10 +25,11 @@ class Paired:
 
 
 def paired_t(differences: ArrayLike, images: int, confidence: float = 0.95) -> Paired:
-    """Student's paired t test and interval over seeds, for the very test images that were used.
+    """Return Student's paired t test and interval over seeds, for these test images.
 
-    Differences are whole images, so their deviation is taken as at least that of rounding to whole
-    images, one image / sqrt(12): three seeds that differ by the same count would else give p = 0.
+    A difference is a whole number of images. Its standard deviation is therefore taken to be at least
+    one image / sqrt(12), that of rounding to whole images. Without this, three seeds with the same
+    difference would give p = 0.
 
     Args:
         differences: (seeds,), error of the setting minus that of the baseline, fractions.
@@ -56,7 +57,7 @@ def paired_t(differences: ArrayLike, images: int, confidence: float = 0.95) -> P
 def two_way(
     wrong_setting: ArrayLike, wrong_baseline: ArrayLike, confidence: float = 0.95
 ) -> Interval:
-    """Interval for the difference on other seeds and other test images of the same kind.
+    """Return an interval for the difference on other seeds and other test images of the same kind.
 
     Seeds and images are random and crossed. With the mean squares MS of the differences, the mean
     has the variance max(MS_seed + MS_image - MS_rest, MS_seed) / (seeds * images), with
@@ -107,7 +108,7 @@ def two_way(
 
 
 def smallest_effect(deviation: float, seeds: int, power: float = 0.8, level: float = 0.05) -> float:
-    """Smallest true difference that ``paired_t`` finds with probability ``power``.
+    """Return the smallest true difference that ``paired_t`` finds with probability ``power``.
 
     The t statistic of a true difference d is noncentral with parameter d * sqrt(seeds) / deviation;
     finding d with the wrong sign does not count.
@@ -132,7 +133,7 @@ def smallest_effect(deviation: float, seeds: int, power: float = 0.8, level: flo
 
 
 def _t_quantile(df: float, confidence: float) -> float:
-    """Half width, in standard errors, of the two-sided interval of Student's t."""
+    """Return half the width, in standard errors, of the two-sided interval of Student's t."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
     return float(special.stdtrit(df, (1 + confidence) / 2))

@@ -1,4 +1,4 @@
-"""One setting against the baseline: what may be said of it."""
+"""The verdict on one setting against its baseline."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -61,7 +61,7 @@ def compare(wrong_setting: ArrayLike, wrong_baseline: ArrayLike) -> Comparison:
 
 
 def verdict(these_images: Interval | None, any_images: Interval | None) -> Verdict:
-    """Say what two intervals of a difference in error allow.
+    """Return the verdict that two intervals of a difference in error allow.
 
     Args:
         these_images: over seeds, for the test images used (``paired_t``); None from one seed.

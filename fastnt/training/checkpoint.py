@@ -1,4 +1,4 @@
-"""Checkpoints: where a training stands, as one verified safetensors file; the last two are kept."""
+"""Checkpoints: the state of a training in one verified safetensors file; the last two are kept."""
 
 import time
 from contextlib import suppress
@@ -12,23 +12,23 @@ from fastnt.errors import UserError
 from fastnt.training.progress import EpochRecord
 from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 
-KIND = "checkpoint"  # what the description of the file says it holds
-INTERVAL = 30.0  # seconds of training between two
+KIND = "checkpoint"  # the file's description says this under "holds"
+INTERVAL = 30.0  # seconds between two checkpoints
 KEPT = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after ``batch`` batches of ``epoch`` (from 0) of ``phase``; all before it is done."""
+    """The state of a run after ``batch`` batches of ``epoch``, counted from 0, of ``phase``."""
 
     phase: str
     epoch: int
     batch: int
     seconds: float  # of this epoch's training so far
     records: tuple[EpochRecord, ...]  # of all epochs so far
-    timings: dict[str, float]  # of all parts so far
+    timings: dict[str, float]  # seconds of all parts so far
     tensors: dict[str, Tensor]  # ``TrainStep.state()``
-    # What decides the bits of the training, ready for JSON; other files may be edited meanwhile.
+    # The facts that decide the results, ready for JSON. A resumed run compares them with its own.
     made_by: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read what ``save_checkpoint`` wrote, its tensors on the CPU.
 
     Raises:
-        UserError: the file is damaged or no checkpoint of this format.
+        UserError: the file is damaged or no checkpoint.
     """
     try:
         description, tensors = load_tensors(path)
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 class Checkpoints:
-    """A folder of checkpoints, numbered in the order of time."""
+    """A folder of checkpoints, numbered from the oldest to the newest."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,14 +73,14 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
-        """Whether the last was saved, or this object made, so long ago that it is time."""
+        """Whether INTERVAL has passed since the last was saved, or since this object was made."""
         return time.monotonic() - self._last >= INTERVAL
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Save one; when it stands, only the one before is kept.
+        """Save a checkpoint, and then delete all but the last two.
 
         Raises:
-            UserError: it cannot be written; those before are as they were.
+            UserError: it cannot be written; the earlier ones stay.
         """
         before = self._paths()
         number = int(before[-1].stem) + 1 if before else 1
@@ -90,21 +90,21 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def newest(self) -> Checkpoint | None:
-        """Load the last one saved, or return None where there is none.
+        """Load the newest checkpoint; None if there is none.
 
         Raises:
-            UserError: it is damaged.
+            UserError: the checkpoint is damaged.
         """
         paths = self._paths()
         return load_checkpoint(paths[-1]) if paths else None
 
     def names(self) -> list[str]:
-        """The files' names, in the order of time."""
+        """Return the names of the files, from the oldest to the newest."""
         return [path.name for path in self._paths()]
 
     def clear(self) -> None:
-        """Remove all, and the folder if nothing else is in it."""
-        with suppress(OSError):  # what cannot be removed does no harm
+        """Delete all checkpoints, and the folder if nothing else is in it."""
+        with suppress(OSError):  # files that cannot be deleted do no harm
             for path in self._paths():
                 path.unlink()
             self.folder.rmdir()

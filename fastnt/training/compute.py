@@ -1,6 +1,7 @@
 """How a network is computed: everything beside the recipe that decides the bits of a result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from fastnt.data.loaders import Kind
+from fastnt.errors import UserError
 from fastnt.training.ranks import ALONE, Ranks
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -50,6 +52,9 @@ class Compute:
     precision: Precision = FLOAT32
     compile: bool = False  # torch.compile
     loader: Kind = "auto"  # both loaders give the same batches: it decides no bit
+    graph: bool = (
+        True  # capture the steps as CUDA graphs, where that is possible; it decides no bit
+    )
     ranks: Ranks = ALONE
     threads: int = field(default_factory=torch.get_num_threads)  # of torch, on a CPU
     deterministic: bool = field(default_factory=torch.are_deterministic_algorithms_enabled)
@@ -72,6 +77,7 @@ def choose_compute(
     amp: bool | None = None,
     compile: bool | None = None,
     loader: Kind = "auto",
+    graph: bool = True,
     ranks: Ranks = ALONE,
 ) -> Compute:
     """Return how to compute on ``device``.
@@ -81,10 +87,19 @@ def choose_compute(
         amp: mixed precision; None: where the device has it in hardware.
         compile: torch.compile the networks; None: on a GPU.
         loader: as for :func:`fastnt.data.loaders.make_loader`.
+        graph: capture training steps as CUDA graphs, where that is possible.
         ranks: this process among those that train together.
+
+    Raises:
+        UserError: torch makes numbers of another type than float32 unless told otherwise.
     """
+    if torch.get_default_dtype() != torch.float32:
+        raise UserError(
+            f"torch's default type is {torch.get_default_dtype()}, and networks are trained in float32; "
+            "call torch.set_default_dtype(torch.float32) first"
+        )
     compiled = device.type == "cuda" if compile is None else compile
-    return Compute(device, choose_precision(device, amp), compiled, loader, ranks)
+    return Compute(device, choose_precision(device, amp), compiled, loader, graph, ranks)
 
 
 def choose_precision(device: torch.device, amp: bool | None) -> Precision:
@@ -104,6 +119,25 @@ def choose_precision(device: torch.device, amp: bool | None) -> Precision:
 def _cpu_has_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Let cuDNN convolve float32 in float32: by default it rounds the factors to TF32's 11 bits.
+
+    Also a decorator. Where the program has set cuDNN's precision by operation, that is left as it is.
+    """
+    cudnn: Any = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # torch does not mix both ways of setting it
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def compile_alone(module: nn.Module) -> Callable[..., Any]:

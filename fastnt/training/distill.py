@@ -24,7 +24,7 @@ from fastnt.training.progress import EpochRecord
 from fastnt.training.teachers import Given, check_fits, find_teachers, make_given, read_given
 from fastnt.trust import Trust
 
-# Keys of a recipe that are arguments here, or that speak of a teacher that is trained.
+# Keys that have an argument of their own here, or that are about training a teacher.
 _UNUSED = (
     "dataset student_network teacher_network teacher_epochs teacher_lr teacher_lr_decay "
     "teacher_batch_size"
@@ -35,9 +35,9 @@ _UNUSED = (
 class Distilled:
     """What ``distill`` returns. Errors are fractions of the test set."""
 
-    student: Model  # in eval mode, on the device: raw uint8 images (N, H, W, C) to logits
+    student: Model  # in eval mode, on the device; from raw uint8 images (N, H, W, C) to logits
     test_error: float
-    teacher_test_error: float  # of several teachers: of their combined logits
+    teacher_test_error: float  # for several teachers, of their combined logits
     records: list[EpochRecord]
 
 
@@ -57,25 +57,27 @@ def distill(
 ) -> Distilled:
     """Train ``student`` on the noisy logits of ``teacher``; with ``alpha=0`` on the clean ones.
 
-    Torch's global random state stays as it was. The weights of a student given as text are drawn from
-    ``seed``.
+    Torch's global random state does not change. If the student is given as text, ``seed`` decides its
+    initial weights.
 
     Args:
         student: a module from float32 images (N, C, H, W) to logits (N, classes), trained in place
             and moved to the device; or a name, a notation or ``module:factory``.
-        teacher: a module of the same kind with its weights, of which a copy is used, in eval mode;
-            what ``load_student`` returns; a .safetensors file; ``module:factory``; or several.
+        teacher: a trained module of the same kind, of which a copy is used in eval mode; what
+            ``load_student`` returns; a .safetensors file; ``module:factory``; or a list of these.
         data: a data set's name; a folder, a .beton or a .npz file; or images, (n, H, W, C) or
             (n, H, W) uint8, and labels, (n,) whole numbers from 0, as arrays or tensors.
-        test: the test set, when ``data`` is images and labels; by default their last tenth.
+        test: images and labels of the test set, if ``data`` is images and labels; by default the last
+            tenth of these.
         device, loader: as for ``fastnt train``; "auto" takes the GPU where there is one.
-        amp, compile: mixed precision, by default where the device has it; torch.compile, on a GPU.
-        progress: show on stderr how it goes.
-        trust_code: call the ``module:factory`` that a teacher's file names. Give it for files alone
-            whose maker you trust to run code here.
-        recipe: what differs from the data set's recipe, such as epochs, alpha, sigma, lr, batch_size,
-            seed. Where a teacher is a plain module, ``preprocess`` is "none" unless given: both
-            networks see pixels in [0, 1].
+        amp: mixed precision; by default where the device supports it.
+        compile: torch.compile the networks; by default on a GPU.
+        progress: show progress on stderr.
+        trust_code: call the ``module:factory`` that a teacher's file names. Only do this if you trust
+            whoever made the file to run code on your machine.
+        recipe: values that differ from the data set's recipe, such as epochs, alpha, sigma, lr,
+            batch_size, seed. If a teacher is a plain module, ``preprocess`` is "none" by default: both
+            networks then see pixels in [0, 1].
 
     Raises:
         UserError: a bad value, bad data, a network that does not fit, a file that names code that is
@@ -98,7 +100,12 @@ def distill(
     with located(data, test) as name:
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
         dataset = prepare(name, image_size=chosen.image_size, progress=progress)
-    with choose_progress(quiet=not progress) as watcher, torch.random.fork_rng(gpus):
+    with (
+        choose_progress(quiet=not progress) as watcher,
+        torch.random.fork_rng(gpus),
+        torch.inference_mode(False),  # as a caller may have it, or no_grad
+        torch.enable_grad(),
+    ):
         given = read_given(teachers, Trust.of(trust_code, [student, teachers]))
         for origin, each in zip(teachers, given, strict=True):
             if isinstance(each, Model):
@@ -114,5 +121,5 @@ def distill(
 
 
 def _describe(network: Given) -> str:
-    """What a recipe calls a network: of an object its class."""
+    """Return a recipe's text for a network; for a module, its class."""
     return describe_object(network) if isinstance(network, nn.Module) else str(network)

@@ -1,4 +1,4 @@
-"""Several teachers as one: what their logits come to together."""
+"""Several teachers as one: their combined logits."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,11 @@ from fastnt.training.model import Model
 
 
 def combine_logits(logits: Sequence[Tensor], combine: Combine) -> Tensor:
-    """Return the mean of several teachers' logits, elementwise, in their shape.
+    """Return the elementwise mean of several teachers' logits, in their shape.
 
-    "geometric" is the paper's geometric mean (section 5.4), where there is one: where all logits
-    have the same sign, which the result has too (with a zero among them it is 0). Elsewhere, where
-    the teachers disagree about a class, it is the arithmetic mean. One teacher's logits stay as
-    they are.
+    "geometric" is the paper's geometric mean (section 5.4). It exists where all logits have the same
+    sign, which the result then has too; it is 0 if one of them is 0. Where signs differ, the result is
+    the arithmetic mean. One teacher's logits are returned as they are.
     """
     if len(logits) == 1:
         return logits[0]
@@ -29,7 +28,7 @@ def combine_logits(logits: Sequence[Tensor], combine: Combine) -> Tensor:
 
 
 def sign_agreement(logits: Sequence[Tensor]) -> float:
-    """Fraction of the places where all teachers' logits have one sign; 1 where there are none."""
+    """Return the fraction of logits that have the same sign for all teachers; 1 if there are none."""
     agree = _agree(torch.stack(list(logits)))
     return agree.double().mean().item() if agree.numel() else 1.0
 
@@ -39,7 +38,7 @@ def _agree(stacked: Tensor) -> Tensor:
 
 
 class Ensemble(nn.Module):
-    """Several teachers behind one forward pass: images in, their combined logits out."""
+    """A module that returns the combined logits of several teachers."""
 
     def __init__(self, teachers: Sequence[Model], combine: Combine) -> None:
         super().__init__()
@@ -53,13 +52,14 @@ class Ensemble(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Of all teachers."""
+        """Parameters of all teachers."""
         return sum(model.parameter_count for model in self._models())
 
     @property
-    def multiply_count(self) -> int:
-        """Of one image's pass through all teachers."""
-        return sum(model.multiply_count for model in self._models())
+    def multiply_count(self) -> int | None:
+        """Multiplications of one image's pass through all teachers; None if torch cannot count one's."""
+        counts = [model.multiply_count for model in self._models()]
+        return sum(count for count in counts if count) if None not in counts else None
 
     def _models(self) -> list[Model]:
         return [model for model in self.teachers if isinstance(model, Model)]

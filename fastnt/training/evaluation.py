@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastnt.data.loaders import Loader
 from fastnt.data.rows import Batch
 from fastnt.loss import noisy_l2_loss
-from fastnt.training.compute import FLOAT32, Precision
+from fastnt.training.compute import FLOAT32, Precision, exact_float32
 
 # Loss of each sample of a batch, (B,), from its logits (B, C).
 SampleLoss = Callable[[Tensor, Batch], Tensor]
@@ -30,6 +30,7 @@ class Evaluation:
         return self.wrong / len(self.predictions)
 
 
+@exact_float32()
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,

@@ -1,10 +1,10 @@
-"""A trained network as one file for other programs, checked against the original before it is kept.
+"""Export a trained network as one file for other programs, after comparing it with the original.
 
-What is exported takes uint8 images (N, H, W, C), preprocessing included, and gives float32 logits
-(N, classes), for any N; its input and output are called ``images`` and ``logits``.
+The exported network includes the preprocessing. It takes uint8 images (N, H, W, C), called ``images``,
+and returns float32 logits (N, classes), called ``logits``, for any N.
 
-A .pt2 file is read by ``torch.export.load``, which may unpickle what lies in it: load only those that
-you trust. fastnt itself reads none but the one that it has just written, to check it.
+``torch.export.load`` reads .pt2 files and may unpickle their contents: load only files that you trust.
+fastnt itself reads only the .pt2 file that it has just written, to check it.
 """
 
 import copy
@@ -28,23 +28,23 @@ from fastnt.training.model import Model, load_model
 Format = Literal["onnx", "pt2", "safetensors"]
 Logits = Callable[[Tensor], Tensor]
 
-BATCHES = (1, 2, 7)  # sizes that the exported network is tried with
-# Of the largest logit. Rounding in another order differs by some 1e-6; a wrong operation by far more.
+BATCHES = (1, 2, 7)  # batch sizes with which the exported network is checked
+# Relative to the largest logit. Another order of rounding changes about 1e-6, a wrong operation more.
 TOLERANCE = 1e-3
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that passed its check."""
+    """An exported file that passed its check."""
 
     path: Path
-    difference: float  # the largest between its logits and the original's
-    images: int  # that it was tried with
+    difference: float  # the largest difference from the original's logits
+    images: int  # the number of images of the check
 
 
 class _Plain(nn.Module):
-    """The model with one input, in operations that exporters know."""
+    """The model with one input, in operations that exporters support."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -64,19 +64,19 @@ def export(
     images: Tensor | None = None,
     classes: Sequence[str] = (),
 ) -> Exported:
-    """Write a network as one file, and keep the file only if its logits are the original's.
+    """Export a network as one file; the file is kept only if it gives the original's logits.
 
     Args:
-        model: what ``load_student`` or ``distill`` gives; it stays as it is.
-        path: the file; it must not be a folder.
+        model: what ``load_student`` or ``distill`` returns; it is not changed.
+        path: the file.
         format: "onnx", "pt2" (torch.export) or "safetensors" (what ``fastnt.load_student`` reads).
-        images: (n, H, W, C) uint8, to compare both on; by default images drawn at random.
-        classes: the names of the classes, written as JSON: ONNX has them in its metadata as
-            "classes", a .pt2 file as its extra file "classes.json".
+        images: (n, H, W, C) uint8, for the comparison; random images by default.
+        classes: the names of the classes. They are written as JSON: in ONNX's metadata as "classes", in
+            a .pt2 file as the extra file "classes.json".
 
     Raises:
-        UserError: a package is missing, the network cannot be exported, or what was exported gives
-            other logits; no file is kept then.
+        UserError: a package is missing, the network cannot be exported, or the exported network gives
+            other logits. No file is kept.
     """
     if format not in _WRITERS:
         raise UserError(f"format is {format!r}; it must be one of {', '.join(_WRITERS)}")
@@ -93,7 +93,7 @@ def export(
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(256, (8, *model.shape), dtype=torch.uint8, generator=generator)
     original = copy.deepcopy(model).cpu().eval()
-    # An exporter may change the options of the network that it is given.
+    # An exporter may change the network that it is given.
     network = copy.deepcopy(original)
     with atomic_path(target) as temporary:
         exported = _WRITERS[format](network, images[:2], temporary, json.dumps(list(classes)))
@@ -112,7 +112,7 @@ def _write_pt2(model: Model, images: Tensor, path: Path, classes: str) -> Logits
             _Plain(model), (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
     )
-    # A stream, since a path must end in .pt2.
+    # A stream, since torch.export wants a path that ends in .pt2.
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={"classes.json": classes})
     with path.open("rb") as file:
@@ -137,7 +137,7 @@ def _write_onnx(model: Model, images: Tensor, path: Path, classes: str) -> Logit
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(
         path.read_bytes(), options, providers=["CPUExecutionProvider"]
     )
@@ -148,7 +148,7 @@ _WRITERS = {"safetensors": _write_safetensors, "pt2": _write_pt2, "onnx": _write
 
 
 def _traced(export: Callable[[], Any]) -> Any:
-    """Run an exporter without its warnings; what it cannot export is the user's to know."""
+    """Run an exporter without its warnings; its error becomes a UserError."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -165,7 +165,7 @@ def _traced(export: Callable[[], Any]) -> Any:
 
 @torch.no_grad()
 def _difference(original: Logits, exported: Logits, images: Tensor, target: Path) -> float:
-    """Return the largest difference of a logit, of the same images in batches of several sizes."""
+    """Return the largest difference between logits, for batches of several sizes of the same images."""
     largest = 0.0
     for size in BATCHES:
         for batch in torch.split(images, size):
@@ -178,7 +178,7 @@ def _difference(original: Logits, exported: Logits, images: Tensor, target: Path
                     "try another --format"
                 ) from error
             allowed = TOLERANCE * wanted.abs().max().item()
-            if not difference <= allowed:  # NaN fails too
+            if not difference <= allowed:  # also refuses NaN
                 raise UserError(
                     f"{target} was not kept: in a batch of {len(batch)} its logits differ from the "
                     f"original's by {difference:.2g}, and {allowed:.2g} is allowed; try another --format"

@@ -15,6 +15,7 @@ from fastnt.data.rows import Batch
 from fastnt.errors import UserError, warn
 from fastnt.files import cache_dir
 from fastnt.recipe_keys import recipe_key
+from fastnt.training.compute import exact_float32
 from fastnt.training.model import Model
 from fastnt.training.probe import differs
 from fastnt.training.progress import Progress
@@ -77,6 +78,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
     return TeacherLogits(tables["train"], tables["validation"])
 
 
+@exact_float32()
 @torch.inference_mode()
 def compute_logits(
     teacher: Model,
@@ -86,11 +88,10 @@ def compute_logits(
 ) -> Tensor:
     """Logits (rows, C), float32, on the CPU, of the images as ``views`` shows them.
 
-    ``loader`` gives the rows in list order; ``advance`` is told of each batch. The teacher's
-    weights become channels_last.
+    ``loader`` gives the rows in list order; ``advance`` is told of each batch.
     """
     was_training = teacher.training
-    teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher.eval().lay_out()
     on_gpu = next(teacher.parameters()).is_cuda
     # Pinned, so that a batch is copied while the next is computed.
     table = torch.empty((loader.rows, teacher.classes), pin_memory=on_gpu)

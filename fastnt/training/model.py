@@ -8,7 +8,7 @@ written or read.
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.seen import Seen, read_seen
 from fastnt.errors import UserError
-from fastnt.factory import check_network, check_training, in_short, is_factory, source_code
+from fastnt.factory import check_network, in_short, is_factory, logits_of, source_code
 from fastnt.networks import build_network, count_multiplies, count_parameters
 from fastnt.training.probe import PROBES, OtherNetwork, differs, probe
 from fastnt.training.tensors import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
@@ -50,12 +50,16 @@ class Model(nn.Module):
         self.seen: Seen | None = None  # what it was trained on, where that is known
         self.preprocess = copy.deepcopy(preprocess)
         if isinstance(network, nn.Module):
-            self.notation = describe_object(network)
-            check_network(network, (channels, height, width), classes, self.notation)
-            self.network = network
+            self.notation, self.network = describe_object(network), network
         else:
             self.notation = network
             self.network = build_network(network, (channels, height, width), classes)
+        # Of the images that the network sees and of its weights.
+        self.memory_format = torch.channels_last
+        if self.is_own:
+            self.memory_format = check_network(
+                self.network, (channels, height, width), classes, self.notation
+            )
 
     def forward(self, images: Tensor, view: View | None = None) -> Tensor:
         """Return the logits of ``images`` as ``view`` shows them; None shows them as they are.
@@ -74,7 +78,10 @@ class Model(nn.Module):
         if images.shape[1:] != self.shape:
             wanted = ", ".join(map(str, self.shape))
             raise ValueError(f"images must have the shape (N, {wanted}), got {tuple(images.shape)}")
-        logits: Tensor = self.network(self.preprocess(images, view))
+        pixels = self.preprocess(images, view)
+        if self.memory_format is torch.contiguous_format:
+            pixels = pixels.clone(memory_format=torch.contiguous_format)
+        logits: Tensor = logits_of(self.network(pixels))
         return logits
 
     def _as_stored(self, images: Any) -> Tensor:
@@ -92,16 +99,23 @@ class Model(nn.Module):
         stored: Tensor = images if images.device == device else images.to(device)
         return stored
 
+    def lay_out(self) -> Self:
+        """Bring the weights, in place, into the memory format in which the network is computed."""
+        return self.to(memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
+
     @property
     def parameter_count(self) -> int:
         """Trainable weights and biases."""
         return count_parameters(self.network)
 
     @property
-    def multiply_count(self) -> int:
-        """Multiplications of one image's forward pass."""
+    def multiply_count(self) -> int | None:
+        """Multiplications of one image's forward pass; None where torch cannot count them."""
         height, width, channels = self.shape
-        return count_multiplies(self.network, (channels, height, width))
+        try:
+            return count_multiplies(self.network, (channels, height, width))
+        except Exception:  # of a user's network, or of torch's counter: no result is lost for it
+            return None
 
     @property
     def is_own(self) -> bool:
@@ -112,17 +126,6 @@ class Model(nn.Module):
     def is_object(self) -> bool:
         """Whether the network was handed over as an object, whose digest may not tell all of it."""
         return self.notation.startswith("<")
-
-    def check_training(self, samples: int) -> None:
-        """Try the user's own network in training mode, on a batch of so many black images.
-
-        Raises:
-            UserError: it cannot be trained so.
-        """
-        if self.is_own:
-            height, width, channels = self.shape
-            shape = (channels, height, width)
-            check_training(self.network, shape, self.classes, self.notation, samples)
 
     def describe(self) -> dict[str, Any]:
         """All but the weights, for JSON: what ``load_model`` builds the model from."""
@@ -194,7 +197,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
             "train or save it again"
         ) from error
     # Strided as it was trained: other strides may take other kernels, with other bits.
-    model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval().lay_out()
     if differs(state, model.probe()):
         raise OtherNetwork(
             f"{model.notation} does not compute any more what it did when {path} was saved: its code, or "

@@ -1,4 +1,4 @@
-"""What a training minimises, with its gradient in the logits: one function for each objective."""
+"""Objectives: functions that return a loss and its gradient in the logits."""
 
 from typing import Protocol
 
@@ -14,20 +14,20 @@ from fastnt.training.targets import Targets, Teaching, noisy_targets, student_ta
 
 
 class Objective(Protocol):
-    """A loss whose gradient in the logits comes with it."""
+    """A loss that is returned with its gradient in the logits."""
 
     def __call__(
         self, logits: Tensor, batch: Batch, view: View | None, step: Tensor, scale: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the mean loss, 0-D float32, and its gradient in ``logits`` (B, C) times ``scale``.
 
-        ``view`` is what the network saw of the images. ``step`` is the number of this step, 0-D
-        int64. All tensors are on the device.
+        ``view`` says how the network saw the images; ``step``, 0-D int64, is the number of the step. All
+        tensors are on the device.
         """
 
 
 def student_objective(teaching: Teaching, recipe: Recipe) -> Objective:
-    """Return what the recipe's student minimises, with the recipe's noise on the teachers."""
+    """Return the objective of the recipe's student, with the recipe's noise on the teachers."""
     if recipe.objective == "labels":
         return label_objective
     targets, alpha = student_targets(teaching, recipe)
@@ -41,7 +41,7 @@ def student_objective(teaching: Teaching, recipe: Recipe) -> Objective:
 def label_objective(
     logits: Tensor, batch: Batch, view: View | None, step: Tensor, scale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on the labels."""
+    """Return the cross-entropy on the labels, and its gradient; it is an :class:`Objective`."""
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad():
         loss = F.cross_entropy(leaf.float(), batch.labels)
@@ -50,12 +50,12 @@ def label_objective(
 
 
 def noisy_l2_objective(targets: Targets, recipe: Recipe, *, alpha: float) -> Objective:
-    """L2 regression on the perturbed logits of the teacher (paper, Algorithm 1).
+    """Return the L2 loss to the perturbed logits of the teacher (paper, Algorithm 1).
 
     Args:
-        targets: gives the teacher's logits of a batch.
-        recipe: gives sigma and the noise's options; its seed keys the noise.
-        alpha: probability that a sample is perturbed; 0 leaves the targets as they are.
+        targets: returns the teacher's logits for a batch.
+        recipe: has sigma, the seed and the other options of the noise.
+        alpha: probability that a sample is perturbed; with 0 none is.
     """
 
     def objective(
@@ -78,9 +78,9 @@ def noisy_l2_objective(targets: Targets, recipe: Recipe, *, alpha: float) -> Obj
 
 
 def penalised(objective: Objective, penalty: float) -> Objective:
-    """Add ``penalty / 2`` times the squared norm of each sample's logits, averaged over the batch.
+    """Return ``objective`` plus ``penalty / 2`` times the mean squared norm of a sample's logits.
 
-    With ``penalty`` alpha sigma^2 this is what noise on the student's logits adds in expectation.
+    With a ``penalty`` of alpha sigma^2, this is what noise on the student's logits adds in expectation.
     """
 
     def both(
@@ -96,7 +96,7 @@ def penalised(objective: Objective, penalty: float) -> Objective:
 
 
 def kd_objective(targets: Targets, recipe: Recipe) -> Objective:
-    """Hinton's distillation (2015): labels, and the teacher's softened classes times T squared.
+    """Return the loss of Hinton's distillation (2015): labels, and the teacher's softened classes.
 
     The loss is ``w * cross_entropy + (1 - w) * T^2 * KL(softmax(z / T) || softmax(g / T))``, the mean
     over the batch, with z from ``targets``, T the recipe's temperature and w its label_weight.

@@ -21,16 +21,17 @@ from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import warn
-from fastnt.training.compute import Compute
+from fastnt.training.compute import Compute, exact_float32
 from fastnt.training.evaluation import SampleLoss, clean_l2_loss, evaluate
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective, student_objective
 from fastnt.training.profile import StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
-from fastnt.training.targets import Teaching, prepare_teaching
+from fastnt.training.targets import Teaching, make_teaching
 from fastnt.training.trainer import Schedule, Trainer
 from fastnt.training.training_data import TrainingData
+from fastnt.training.trial import check_trains
 
 
 class Keeper(Protocol):
@@ -90,12 +91,13 @@ class Course:
         """
         torch.manual_seed(recipe.seed)
         student = Model(network or recipe.student_network, self.preprocess, self.data.classes)
-        student.check_training(self.data.smallest_part(recipe.batch_size))
-        return student.to(self.compute.device)
+        student.to(self.compute.device)
+        check_trains(student, self.data, recipe.batch_size, self.compute)
+        return student
 
     def teach(self, teachers: Sequence[Model]) -> Teaching:
         """Return the teachers' logits, which depend on the data and the teachers alone."""
-        return prepare_teaching(teachers, self.data, self.compute, self.progress)
+        return make_teaching(teachers, self.data, self.compute, self.progress)
 
 
 def open_course(dataset: Dataset, recipe: Recipe, compute: Compute, progress: Progress) -> Course:
@@ -186,5 +188,5 @@ def train(
         profile,
         held_out=data.validation.rows,
     )
-    with profile or nullcontext():
+    with profile or nullcontext(), exact_float32():
         return keeper.train(trainer)

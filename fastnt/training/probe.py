@@ -1,8 +1,8 @@
-"""What a network computes, tried on fixed images: kept beside its weights, it shows whether code changed.
+"""Probe a network: compute its outputs for fixed images, and compare them with those saved before.
 
-Weights and the code of its classes do not tell all that a network computes: a constant of a module, a
-function that it imports or the rate of a dropout may have changed since they were saved. Outputs are
-compared and not hashed, since another machine rounds differently.
+Weights and the code of its classes do not decide all that a network computes: a constant of a module, a
+function that it imports, or the rate of a dropout may have changed since the weights were saved. The
+outputs are compared and not hashed, since another machine rounds differently.
 """
 
 import copy
@@ -18,37 +18,37 @@ from fastnt.errors import UserError
 from fastnt.kernels.philox.eager import philox4x32
 
 IMAGES = 4
-# Of the outputs' root mean square. Rounding in another order differs by some 1e-6.
+# Relative to the outputs' root mean square. Another order of rounding changes about 1e-6.
 TOLERANCE = 1e-3
 EVAL, TRAIN = PROBES = ("probe.eval", "probe.train")
 
 
 class OtherNetwork(UserError):
-    """A network does not compute what it did when its weights were saved."""
+    """A network computes something else than when its weights were saved."""
 
 
 def probe(
     model: nn.Module, shape: tuple[int, int, int], *, train: bool = False
 ) -> dict[str, Tensor]:
-    """Return the outputs of a copy of ``model`` for fixed images, by name; of float32, on the CPU.
+    """Return the float32 outputs of a copy of ``model`` for fixed images, on the CPU, by mode.
 
-    A mode in which two passes differ, or fail on a CPU, is left out.
+    A mode in which two passes differ, or in which a pass fails on a CPU, is left out.
 
     Args:
-        model: raw uint8 images (N, H, W, C) to logits (N, classes); it stays as it is.
+        model: from raw uint8 images (N, H, W, C) to logits (N, classes); it is not changed.
         shape: one image, (H, W, C).
-        train: also in training mode, where dropout drops the same units in each pass.
+        train: also probe training mode, under a fixed seed, so that dropout drops the same units.
     """
     images = _images(shape)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _float32():
             copied = copy.deepcopy(model).cpu().eval()
             torch.manual_seed(0)
-            # One copy and one stream of random numbers: state and draws in eval mode show.
+            # Both passes use one copy and one random stream, so that hidden state makes them differ.
             passes = {EVAL: [copied(images).float() for _ in range(2)]}
             if train:
                 passes[TRAIN] = [_training_pass(model, images) for _ in range(2)]
-    except Exception:  # whatever a user's network raises where it does not run
+    except Exception:  # a user's network may raise anything
         return {}
     return {name: one for name, (one, other) in passes.items() if _close(one, other)}
 
@@ -60,7 +60,10 @@ def _training_pass(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def differs(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> bool:
-    """Tell whether another network gave the outputs ``before``, as far as there are some."""
+    """Tell whether the outputs ``before`` and ``now`` come from different networks.
+
+    All modes of ``before`` are compared; one that ``now`` lacks counts as different.
+    """
     names = before.keys() & PROBES
     return not all(name in now and _close(before[name], now[name]) for name in names)
 
@@ -69,12 +72,12 @@ def _close(before: Tensor, now: Tensor) -> bool:
     if before.shape != now.shape:
         return False
     difference, size = ((x.double().square().mean().sqrt()) for x in (now - before, before))
-    return bool(difference <= TOLERANCE * size)  # not so where it is NaN
+    return bool(difference <= TOLERANCE * size)  # False if it is NaN
 
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """Compute in float32 throughout, whatever a program allows for its speed."""
+    """Compute in full float32 during the block, whatever the program allows elsewhere."""
     operations = [getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn")]
     allowed = [operation.fp32_precision for operation in operations]
     try:
@@ -89,7 +92,7 @@ def _float32() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=8)
 def _images(shape: tuple[int, int, int]) -> Tensor:
-    """Noise (4, H, W, C), uint8, the same everywhere and for good; each image half as bright."""
+    """Return fixed random images (4, H, W, C) uint8; each is half as bright as the one before."""
     counter = torch.arange(IMAGES * math.prod(shape))
     word, *_ = philox4x32(counter, 0, 0, 0, torch.zeros((), dtype=torch.int64))
     noise = (word >> 24).reshape(IMAGES, *shape)

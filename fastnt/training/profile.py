@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a table of its sections, and a Chrome trace.
+"""Profile training steps: the time of each section, and a Chrome trace.
 
     with StepProfile(device, trace=folder / "trace.json") as profile:
         for ...:
@@ -9,12 +9,12 @@
             profile.end_step()
     profile.summary()
 
-The first steps warm up; the next are timed, without torch's profiler, whose own cost would be in the
-figures; the next are traced. After that, and outside a ``with``, all of it costs next to nothing.
-On a GPU a section's time is the device's, between two events on the current stream, so that the
-backward pass, which autograd launches from a thread of its own, is counted where it belongs; nothing
-waits for the device before :meth:`StepProfile.summary`. Steps replayed from a CUDA graph have no
-sections: profile without graphs.
+The first steps warm up. The next are timed without torch's profiler, whose cost would distort them. The
+next are traced. Later steps, and steps outside ``with``, are not profiled and cost almost nothing.
+On a GPU, a section's time is the device's time between two events on the current stream. The section
+"backward" therefore includes what autograd launches from its own thread. Nothing waits for the device
+before :meth:`StepProfile.summary`. Steps replayed from a CUDA graph have no sections: profile without
+graphs.
 """
 
 import time
@@ -30,13 +30,13 @@ import torch
 from fastnt.files import atomic_path
 
 WARM_UP, STEPS = 5, 20
-OTHER = "other"  # what of a step lies in no section
+OTHER = "other"  # the name of the time that is in no section
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the step: mean milliseconds a step, and its share of the whole."""
+    """A part of the step: its mean time in milliseconds, and its share of the step's time."""
 
     name: str
     milliseconds: float
@@ -44,7 +44,7 @@ class Section:
 
 
 class StepProfile:
-    """Times ``steps`` steps by section after ``warm_up`` others, then traces as many."""
+    """Times the sections of ``steps`` steps after ``warm_up`` others, then traces ``steps`` more."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class StepProfile:
         steps: int = STEPS,
         warm_up: int = WARM_UP,
     ) -> None:
-        """``trace`` is the Chrome trace to write (JSON), or None for none."""
+        """Write a Chrome trace (JSON) to ``trace``, unless it is None."""
         self._device, self._trace = device, trace
         self._timed = range(warm_up, warm_up + steps)
         self._traced = range(warm_up + steps, warm_up + 2 * steps if trace else 0)
         self._step = 0
         self._profiler: Any = None
-        self._spans: list[tuple[str, Any, Any]] = []  # name, clock before, clock after
-        self._begin: Any = None  # clocks at the ends of the timed steps
+        self._spans: list[tuple[str, Any, Any]] = []  # name, time before, time after
+        self._begin: Any = None  # times at the ends of the timed steps
         self._end: Any = None
         self._steps_timed = 0
 
@@ -76,16 +76,16 @@ class StepProfile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Write the trace if the steps ended before it was full."""
+        """Write the trace, if training ended before all traced steps."""
         self._stop_trace()
 
     @property
     def done(self) -> bool:
-        """Whether all steps that are timed or traced have ended."""
+        """Whether all timed and traced steps have ended."""
         return self._step >= max(self._timed.stop, self._traced.stop)
 
     def record(self, section: str) -> AbstractContextManager[None]:
-        """Count what happens in the ``with`` block to ``section``; blocks may not be nested."""
+        """Return a context whose time counts as ``section``; contexts may not be nested."""
         if self._step in self._timed:
             return self._time(section)
         if self._profiler is not None:
@@ -93,7 +93,7 @@ class StepProfile:
         return _NOTHING
 
     def end_step(self) -> None:
-        """End a step, and begin the next."""
+        """End the current step and begin the next one."""
         if self._step in self._timed:
             self._end = self._clock()
             self._steps_timed += 1
@@ -101,9 +101,9 @@ class StepProfile:
         self._turn()
 
     def summary(self) -> list[Section]:
-        """Return the sections in the order they first came, and last what lies in none of them.
+        """Return the sections in the order of their first use, and last the time in no section.
 
-        Empty when no step was timed.
+        The list is empty if no step was timed.
         """
         if not self._steps_timed:
             return []
@@ -119,7 +119,7 @@ class StepProfile:
         ]
 
     def _turn(self) -> None:
-        """Do what the step that begins needs."""
+        """Start or stop tracing, as the step that begins needs."""
         if self._step == self._timed.start:
             self._begin = self._clock()
         elif self._step in self._traced and self._profiler is None:
@@ -151,7 +151,7 @@ class StepProfile:
             yield
 
     def _clock(self) -> Any:
-        """Return the time: seconds, or an event on the GPU's current stream."""
+        """Return the current time: in seconds, or as an event on the GPU's current stream."""
         if self._device.type != "cuda":
             return time.perf_counter()
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -159,7 +159,7 @@ class StepProfile:
         return event
 
     def _between(self, begin: Any, end: Any) -> float:
-        """Return the milliseconds between two clocks."""
+        """Return the milliseconds between two times."""
         if self._device.type != "cuda":
             return 1e3 * float(end - begin)
         return float(begin.elapsed_time(end))

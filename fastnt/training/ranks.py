@@ -1,4 +1,4 @@
-"""Several processes that train one network: torchrun's ranks, each with its part of every batch."""
+"""The ranks of torchrun: processes that train one network together, each on a part of every batch."""
 
 import functools
 import json
@@ -20,33 +20,33 @@ from fastnt.errors import Interrupted, UserError, warn
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
-BARRIER_TIMEOUT = timedelta(days=1)  # data are prepared by one rank while the others wait
-GRACE = 5.0  # seconds that a failed rank leaves to the first one, which prints its error
+BARRIER_TIMEOUT = timedelta(days=1)  # other ranks wait while one prepares the data
+GRACE = 5.0  # a rank that fails waits so many seconds for the first one, which prints its error
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together. Without others no method communicates.
+    """This process among the ranks that train together. A single rank never communicates.
 
     Rank 0 alone prints and writes files.
     """
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0  # among those of this machine
-    # A gloo group for barriers and values, whose timeout is long: rank 0 may be preparing data.
+    local_rank: int = 0  # this rank's number on its machine
+    # A gloo group with a long timeout for barriers and values, since rank 0 may be preparing data.
     patient_group: Any = None
 
     @property
     def is_rank_0(self) -> bool:
-        """Whether this is rank 0, which writes the run's files and shows its progress."""
+        """Whether this is rank 0, which writes files and shows progress."""
         return self.rank == 0
 
     @contextmanager
     def local_first(self) -> Iterator[None]:
-        """Run the block on the first rank of each machine, then on the others, which find its files.
+        """Run the block on the first rank of each machine, and then on the others.
 
-        The block must not communicate.
+        The others find the files that the first made. The block must not communicate.
         """
         if self.local_rank > 0:
             self.barrier()
@@ -60,7 +60,7 @@ class Ranks:
             dist.barrier(self.patient_group)
 
     def broadcast_value(self, value: T) -> T:
-        """Return rank 0's ``value``, which JSON can hold, on every rank."""
+        """Return rank 0's ``value``, a JSON value, on every rank."""
         if self.world_size == 1:
             return value
         text = torch.frombuffer(bytearray(json.dumps(value), "utf-8"), dtype=torch.uint8)
@@ -76,9 +76,7 @@ class Ranks:
         """Set ``tensors``, of equal shapes on all ranks, to rank 0's, without a host sync."""
         if self.world_size > 1:
             for tensor in tensors:
-                same = (
-                    tensor.detach().contiguous()
-                )  # what is sent is the memory, whatever its strides
+                same = tensor.detach().contiguous()  # memory is sent as it is, whatever the strides
                 dist.broadcast(same, 0)
                 tensor.detach().copy_(same)
 
@@ -93,7 +91,7 @@ class Ranks:
             dist.all_reduce(tensor, dist.ReduceOp.MIN)
 
     def replicate(self, model: nn.Module) -> nn.Module:
-        """Return ``model``, made equal on all ranks, with gradients averaged over them; alone itself."""
+        """Return ``model`` with gradients averaged over the ranks; a single rank gets it as it is."""
         if self.world_size == 1:
             return model
         if self.is_rank_0 and any(
@@ -103,7 +101,7 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def seed(self, seed: int) -> int:
-        """Return this rank's seed for dropout; rank 0's is ``seed``."""
+        """Return this rank's seed for dropout; rank 0 has ``seed`` itself."""
         return (seed + self.rank * 0x9E3779B97F4A7C15) % 2**64
 
 
@@ -112,17 +110,18 @@ ALONE = Ranks()
 
 @contextmanager
 def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the ranks that torchrun started; yield this one and the device that it computes on.
+    """Join the ranks that torchrun started; yield this rank and its device.
 
-    ``choose`` returns the device that is asked for. It is called when an error on one rank ends all.
+    ``choose`` returns the device that the user asks for. It is called when the ranks can
+    reach each other, so that an error in it on one rank ends all ranks.
 
-    Without torchrun's environment, or as its only rank, this process is alone.
+    Without torchrun's environment, or with one rank, this process is alone.
 
-    An error on one rank ends them all. The first that fails raises its error. The others fail after
-    it, because they miss it or for the same reason; they print nothing and exit with code 2.
+    An error on one rank ends them all. The first rank that fails raises its error. The others fail
+    later, for want of the first or for the same reason; they print nothing and exit with code 2.
 
     Raises:
-        UserError: a GPU is asked for where there is none, or none for this rank.
+        UserError: a GPU is asked for, and there is none for this rank.
         SystemExit: another rank failed before this one.
     """
     rank, world, local_rank = _environment()
@@ -142,11 +141,10 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
         silent = _another_failed_first(store, error)  # asked before this rank's connections break
         _leave()
         if silent:
-            time.sleep(
-                GRACE
-            )  # torchrun kills all ranks when one exits; the first must print its error
+            # torchrun kills all ranks when one exits, but the first must print its error.
+            time.sleep(GRACE)
             sys.exit(2)
-        if rank > 0 and isinstance(error, UserError):  # it may be that of another machine
+        if rank > 0 and isinstance(error, UserError):  # the first error may be on another machine
             raise UserError(f"rank {rank}: {error}") from error
         raise
     _leave()
@@ -155,7 +153,7 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
 def _another_failed_first(store: Any, error: BaseException) -> bool:
     try:
         return store.add("fastnt/failures", 1) > 1 and isinstance(error, (Exception, Interrupted))
-    except RuntimeError:  # the store is gone, with the machine that kept it: so are connections
+    except RuntimeError:  # the store is gone with its machine, and so are all connections
         return isinstance(error, RuntimeError)
 
 
@@ -165,7 +163,7 @@ def _leave() -> None:
 
 
 def _environment() -> tuple[int, int, int]:
-    """Rank, number of ranks and rank on this machine, as torchrun tells them."""
+    """Return torchrun's rank, number of ranks, and rank on this machine."""
     texts = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
     if not all(text.isdecimal() for text in texts):
         return 0, 1, 0

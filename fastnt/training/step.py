@@ -10,7 +10,6 @@ from torch import Tensor
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
 from fastnt.training.compute import Compute, compile_alone
-from fastnt.training.graph import GraphedStep
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective
 from fastnt.training.profile import StepProfile
@@ -26,7 +25,7 @@ class TrainStep:
     All state is tensors on the device: ``rate``, the learning rate; ``number``, the steps taken;
     ``epoch``; ``loss``, the sum over this epoch's samples; ``finite``, the steps of this epoch before
     the first whose loss was not finite. Until ``end_epoch``, ``loss`` and ``finite`` count this
-    rank's samples alone.
+    rank's samples alone. ``capturable`` tells whether a graph can hold the step.
     """
 
     def __init__(
@@ -43,16 +42,16 @@ class TrainStep:
         """Take a model that lies on the compute's device.
 
         Args:
-            model: its weights become channels last.
+            model: its weights are laid out as it computes.
             objective: what to minimise.
             views: tells how the images of a batch are seen in an epoch.
             lr: the first learning rate.
             weight_decay: decoupled from the gradient, as in AdamW.
             compute: precision, compilation and ranks of the forward and backward passes.
-            profile: records the step's sections; no graph is captured then.
+            profile: records the step's sections; the step is not captured then.
         """
         self.device, ranks = compute.device, compute.ranks
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.lay_out()
         replica = ranks.replicate(self.model)
         self._forward: Any = compile_alone(replica) if compute.compile else replica
         self._ranks = ranks
@@ -60,8 +59,13 @@ class TrainStep:
         # No graph with several ranks: a replay would skip what DistributedDataParallel does on the
         # host, and a ragged batch has the graph's shape on some ranks only. No graph of a user's own
         # network: what it decides on the host (a layer dropped, a counter) would never change.
-        on_cuda = self.device.type == "cuda"
-        graphed = on_cuda and ranks.world_size == 1 and profile is None and not model.is_own
+        self.capturable = (
+            compute.graph
+            and self.device.type == "cuda"
+            and ranks.world_size == 1
+            and profile is None
+            and not model.is_own
+        )
         self.rate = torch.full((), lr, dtype=torch.float32, device=self.device)
         self.optimizer = torch.optim.Adam(
             model.parameters(),
@@ -69,7 +73,7 @@ class TrainStep:
             decoupled_weight_decay=weight_decay > 0,
             lr=self.rate,
             fused=self.device.type in ("cpu", "cuda"),
-            capturable=graphed,
+            capturable=self.capturable,
         )
         # Steps before the capture are intended: no warning.
         self.optimizer._warned_capturable_if_run_uncaptured = True
@@ -82,21 +86,12 @@ class TrainStep:
         self.record: Callable[[str], AbstractContextManager[None]] = (
             profile.record if profile else lambda section: _NOTHING
         )
-        self._run = GraphedStep(self._eager) if graphed else self._eager
 
     def __call__(self, batch: Batch, rows: int) -> None:
         """Train as step ``number`` on this rank's part of a batch of ``rows``; it may be empty."""
-        if self._ranks.world_size == 1:
-            self._run(batch)
-        else:
-            self._eager(batch, self._ranks.world_size * len(batch.labels) / rows)
-
-    def _eager(self, batch: Batch, share: float = 1.0) -> None:
-        """Take the step.
-
-        The loss is a mean over this rank's part. ``share`` scales its gradient so that the average
-        over the ranks is the gradient of the whole batch's mean.
-        """
+        # The loss is a mean over this rank's part. Scaled by the share, the average of its gradient
+        # over the ranks is the gradient of the whole batch's mean.
+        share = self._ranks.world_size * len(batch.labels) / rows
         with self.record("forward"), self._precision.autocast(self.device):
             view = self._views(batch, self.epoch)
             logits = self._forward(batch.images, view)
@@ -116,6 +111,14 @@ class TrainStep:
         self.loss += loss * len(batch.labels)
         self.finite += self.loss.isfinite()
         self.number += 1
+
+    def break_off(self) -> None:
+        """Forget on the host a step that broke off: its gradients, and the scaler's part of it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._precision.scales:
+            scaler = torch.amp.GradScaler(self.device.type)
+            scaler.load_state_dict(self.scaler.state_dict())
+            self.scaler = scaler
 
     def _grad_scale(self, share: float) -> Tensor | None:
         scale = None if share == 1 else torch.full_like(self._one, share)

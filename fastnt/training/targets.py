@@ -1,7 +1,7 @@
-"""What a student regresses on: the teachers' logits, from a stored table or from teachers that run live.
+"""Targets of a student: the teachers' logits, from stored tables or from teachers that run live.
 
-A :class:`Teaching` holds logits without noise and serves any number of students. The student's recipe
-decides the noise (``student_targets``).
+A :class:`Teaching` gives logits without noise to any number of students. Each student's recipe decides
+the noise on them (``student_targets``).
 """
 
 import functools
@@ -21,13 +21,13 @@ from fastnt.training.model import Model
 from fastnt.training.progress import Progress
 from fastnt.training.training_data import TrainingData
 
-# The targets of a batch, (B, C) float32, from the batch, the view in which the student sees it, and
-# the number of the step, 0-D int64. All tensors are on the device, and nothing waits for it.
+# Takes a batch, the view in which the student sees it, and the number of the step, 0-D int64; returns
+# the batch's targets, (B, C) float32. All tensors are on the device, and nothing waits for it.
 Targets = Callable[[Batch, View | None, Tensor], Tensor]
 
 
 def stored_targets(table: Tensor) -> Targets:
-    """Look the logits up by row in ``table`` (rows, C), which lies on the device or is mapped there."""
+    """Return targets from ``table`` (rows, C), by row; it is on the device or mapped to it."""
 
     def targets(batch: Batch, view: View | None, step: Tensor) -> Tensor:
         return table.index_select(0, batch.index)
@@ -36,8 +36,10 @@ def stored_targets(table: Tensor) -> Targets:
 
 
 def live_targets(teacher: nn.Module, precision: Precision, *, compile: bool = False) -> Targets:
-    """Run ``teacher`` on the same view of the images as the student; it stays in eval mode."""
-    teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Return targets from a ``teacher`` that sees the same view of the images as the student."""
+    teacher.eval()
+    if isinstance(teacher, Model):
+        teacher.lay_out()
     forward = compile_alone(teacher) if compile else teacher
 
     @torch.no_grad()
@@ -50,7 +52,7 @@ def live_targets(teacher: nn.Module, precision: Precision, *, compile: bool = Fa
 
 
 def noisy_targets(targets: Targets, recipe: Recipe, alpha: float, teacher_id: int) -> Targets:
-    """Put noise on the logits of one of several teachers; each has its own mask and noise."""
+    """Return a teacher's targets with noise; each ``teacher_id`` has its own mask and noise."""
 
     def perturbed(batch: Batch, view: View | None, step: Tensor) -> Tensor:
         return noisy_logits(
@@ -68,7 +70,7 @@ def noisy_targets(targets: Targets, recipe: Recipe, alpha: float, teacher_id: in
 
 
 def combined_targets(sources: Sequence[Targets], combine: Combine) -> Targets:
-    """Combine the logits of several teachers."""
+    """Return the combined targets of several teachers."""
     if len(sources) == 1:
         return sources[0]
 
@@ -79,7 +81,7 @@ def combined_targets(sources: Sequence[Targets], combine: Combine) -> Targets:
 
 
 class Teaching:
-    """The teachers' logits, without noise: what any number of students regress on."""
+    """The teachers' logits without noise, for any number of students."""
 
     def __init__(
         self,
@@ -88,17 +90,17 @@ class Teaching:
         tables: Sequence[Tensor] = (),
         teachers: Sequence[nn.Module] = (),
     ) -> None:
-        """Keep stored logits, or with random crops the teachers themselves.
+        """Take stored logits, or, for random crops, the teachers themselves.
 
         Args:
-            compute: where and in which precision live teachers run.
+            compute: the device and the precision of live teachers.
             held_out: each teacher's logits (m, C) of the held-out images, on the CPU.
             tables: each teacher's logits (rows, C) of the training list, on the CPU.
-            teachers: instead of tables, teachers that run on each batch, on the device.
+            teachers: instead of ``tables``: teachers on the device, which run on each batch.
         """
         self._compute, self._tables = compute, tables
         self._held_out = held_out
-        self.combined = functools.cache(self._combined)  # by the rule that combines
+        self.combined = functools.cache(self._combined)  # the argument is the rule that combines
         self.held_out = functools.cache(self._combined_held_out)
         self._live = [
             live_targets(teacher, compute.precision, compile=compute.compile)
@@ -107,22 +109,22 @@ class Teaching:
 
     @functools.cached_property
     def sources(self) -> list[Targets]:
-        """The targets that each teacher gives."""
+        """The targets of each teacher."""
         return self._live or [self._stored(table) for table in self._tables]
 
     def _combined(self, combine: Combine) -> Targets:
-        """The targets that all teachers give together; of stored logits one table is made."""
+        """Return the combined targets of all teachers; stored logits become one table."""
         if self._live:
             return combined_targets(self._live, combine)
         return self._stored(combine_logits(self._tables, combine))
 
     def _combined_held_out(self, combine: Combine) -> Tensor:
-        """The combined logits (m, C) of the held-out images, on the device."""
+        """Return the combined logits (m, C) of the held-out images, on the device."""
         return place_table(combine_logits(self._held_out, combine), self._compute.device)
 
     @property
     def signs_agree(self) -> float:
-        """Fraction of the held-out logits for which all teachers have one sign."""
+        """The fraction of the held-out logits that have the same sign for all teachers."""
         return sign_agreement(self._held_out)
 
     def _stored(self, table: Tensor) -> Targets:
@@ -130,10 +132,10 @@ class Teaching:
 
 
 def student_targets(teaching: Teaching, recipe: Recipe) -> tuple[Targets, float]:
-    """Return a student's targets, and the alpha of the noise that the loss puts on them.
+    """Return a student's targets, and the alpha with which the loss perturbs them.
 
-    With ``teacher_alphas`` each teacher's logits are perturbed before they are combined. The loss
-    then perturbs nothing: its alpha is 0.
+    With ``teacher_alphas``, each teacher's logits are perturbed before they are combined. The loss then
+    perturbs nothing: its alpha is 0.
     """
     if not recipe.teacher_alphas:
         return teaching.combined(recipe.combine), recipe.alpha
@@ -146,10 +148,10 @@ def student_targets(teaching: Teaching, recipe: Recipe) -> tuple[Targets, float]
     return combined_targets(sources, recipe.combine), 0.0
 
 
-def prepare_teaching(
+def make_teaching(
     teachers: Sequence[Model], data: TrainingData, compute: Compute, progress: Progress
 ) -> Teaching:
-    """Find or compute the teachers' logits; with random crops the teachers run live.
+    """Return the teachers' logits, stored or computed now; with random crops, the teachers run live.
 
     Raises:
         UserError: a stored table is damaged, or a teacher gives logits that are not finite.

@@ -11,15 +11,16 @@ from fastnt.cache import try_to_store
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError, warn
-from fastnt.factory import is_own_teacher
+from fastnt.factory import copy_network, is_own_teacher
 from fastnt.files import cache_dir
 from fastnt.recipe_keys import recipe_key
 from fastnt.training.evaluation import label_loss
-from fastnt.training.model import Model, load_model
+from fastnt.training.model import Model, describe_object, load_model
 from fastnt.training.objectives import label_objective
 from fastnt.training.pipeline import Course, Keeper, train
 from fastnt.training.probe import OtherNetwork
 from fastnt.training.trainer import Schedule
+from fastnt.training.trial import check_computes, check_trains
 from fastnt.trust import NOTHING, Trust
 
 Given = nn.Module | str | Path
@@ -40,7 +41,8 @@ def read_given(given: Sequence[Given], trust: Trust = NOTHING) -> list[nn.Module
         UserError: a file is missing, damaged or holds no model, or names code that is not trusted.
     """
     return [
-        copy.deepcopy(teacher)  # the caller's stays on its device and in its mode
+        # The caller's stays on its device and in its mode.
+        copy_network(teacher, f"the teacher {describe_object(teacher)}")
         if isinstance(teacher, nn.Module)
         else str(teacher)
         if is_own_teacher(str(teacher))
@@ -76,6 +78,7 @@ def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
         if not isinstance(teacher, Model):
             teacher = Model(teacher, course.preprocess, course.data.classes)
         models.append(teacher.eval().to(course.compute.device))
+        check_computes(models[-1], course.data, course.compute)
     return models
 
 
@@ -113,10 +116,10 @@ def _find_or_train(course: Course, keeper: Keeper) -> Model:
     stored = _stored(path, teacher) if ranks.is_rank_0 and not keeper.began("teacher") else None
     if ranks.broadcast_value(stored is not None):
         # Other ranks take rank 0's weights.
-        return stored or teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return stored or teacher.eval().lay_out()
     schedule = _schedule(recipe)
-    teacher.check_training(course.data.smallest_part(schedule.batch_size))
     teacher.to(course.compute.device)
+    check_trains(teacher, course.data, schedule.batch_size, course.compute)
     train(course, teacher, label_objective, label_loss, schedule, keeper)
     if ranks.is_rank_0:
         if teacher.probe():

@@ -1,4 +1,4 @@
-"""Tensors on their way to a file: copied from the device, hashed with what is said of them, saved."""
+"""The verified file of tensors: a safetensors file with a description, and a SHA-256 over both."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from fastnt.files import atomic_path, parse_json
 
 
 def host_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous CPU copies: safetensors refuses two names for one tensor."""
+    """Return contiguous copies on the CPU; safetensors refuses tensors that share memory."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -23,11 +23,11 @@ def host_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sha256_tensors(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Hexadecimal SHA-256 of a description and of CPU tensors with their names, types and shapes."""
+    """Return the SHA-256 of a description and of CPU tensors with their names, types and shapes."""
     digest = hashlib.sha256(json.dumps(description).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        # Bytes, since numpy knows no bfloat16.
+        # As bytes, since NumPy has no bfloat16.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -39,21 +39,21 @@ def save_tensors(path: Path, description: Mapping[str, Any], tensors: dict[str, 
         UserError: the file cannot be written.
     """
     proven = {**description, "sha256": sha256_tensors(description, tensors)}
-    # One key: safetensors keeps several in no fixed order, and the same content gives the same file.
+    # One key alone, since safetensors writes several in any order: equal contents give equal files.
     payload = safetensors.torch.save(tensors, {"fastnt": json.dumps(proven)})
     with atomic_path(path) as temporary:
         temporary.write_bytes(payload)
 
 
 class Damaged(Exception):
-    """A file is not what ``save_tensors`` wrote: why, in a few words."""
+    """A file is not as ``save_tensors`` wrote it; the message says why."""
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what ``save_tensors`` wrote: the description and the tensors, on the CPU, both verified.
+    """Read and verify what ``save_tensors`` wrote: the description, and the tensors on the CPU.
 
     Raises:
-        Damaged: the file cannot be read, is not fastnt's, or its SHA-256 is another.
+        Damaged: the file cannot be read, is not fastnt's, or has another SHA-256.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -64,7 +64,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise Damaged(f"it is not a whole safetensors file ({error})") from error
     if not isinstance(description, dict):
         raise Damaged("it has no description by fastnt")
-    unchanged = json.dumps(description) == text  # else the hash would be of other digits
+    unchanged = json.dumps(description) == text  # or the hash would be over another text
     if description.pop("sha256", None) != sha256_tensors(description, tensors) or not unchanged:
         raise Damaged("it is damaged: its SHA-256 is another")
     return description, tensors

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fastnt.data.loaders import Loader
-from fastnt.data.rows import Batch
 from fastnt.errors import Diverged
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.probe import OtherNetwork, differs
 from fastnt.training.profile import StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
+from fastnt.training.steps import choose_steps
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Trainer:
         self.step, self.schedule, self._profile = step, schedule, profile
         self._loader, self._validate, self._progress = loader, validate, progress
         self._held_out = held_out
+        self._steps = choose_steps(step, loader)
         self.epoch = self.batch = 0
         self.seconds = 0.0  # of this epoch's training so far
 
@@ -71,10 +72,7 @@ class Trainer:
         if self.batch == 0:
             step.begin_epoch(self.epoch)
         earlier, start = self.seconds, time.perf_counter()
-        batches = self._loader.epoch(self.epoch, start=self.batch)
-        while (batch := self._next(batches)) is not None:
-            size = min(self._loader.batch_size, rows - self.batch * self._loader.batch_size)
-            step(batch, size)
+        for size in self._steps.epoch(self.epoch, start=self.batch):
             self.batch += 1
             self.seconds = earlier + time.perf_counter() - start
             self._progress.advance(size)
@@ -103,10 +101,6 @@ class Trainer:
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
         self._progress.end_epoch(record)
         return record
-
-    def _next(self, batches: Iterator[Batch]) -> Batch | None:
-        with self.step.record("data"):
-            return next(batches, None)
 
     def check_finite(self) -> None:
         """Wait for the device and refuse to go on from a loss that is not finite.

@@ -1,6 +1,7 @@
 """A recipe's view of a data set: the training list, the held-out images, the test set, loaders."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from functools import cached_property
 
@@ -144,10 +145,17 @@ class TrainingData:
             ranks=self._compute.ranks,
         )
 
-    def smallest_part(self, batch_size: int) -> int:
-        """Samples that a rank has at least in the last batch of an epoch; it may be 0."""
-        last_batch = (self.repeats * self.images - 1) % batch_size + 1
-        return last_batch // self._compute.ranks.world_size
+    def training_parts(self, batch_size: int) -> tuple[int, ...]:
+        """How many samples a rank may have of the last batch, maybe none, and of a full one."""
+        rows, world = self.repeats * self.images, self._compute.ranks.world_size
+        last = (rows - 1) % batch_size + 1
+        return tuple(dict.fromkeys((last // world, math.ceil(min(batch_size, rows) / world))))
+
+    @property
+    def evaluation_parts(self) -> tuple[int, ...]:
+        """How many samples the last batch of an evaluation may have."""
+        sizes = self.repeats * self.images, len(self._split.validation), self._dataset.test.count
+        return tuple(dict.fromkeys((size - 1) % EVALUATION_BATCH + 1 for size in sizes))
 
     @cached_property
     def ordered(self) -> Loader:
@@ -213,7 +221,7 @@ class TrainingData:
             self.loader if split is self._dataset.train else self._compute.loader,
             split,
             positions=positions,
-            views=repeats,
+            repeats=repeats,
             batch_size=batch_size,
             order_seed=seed,
             device=self._compute.device,

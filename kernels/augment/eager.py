@@ -132,8 +132,13 @@ def check(
             continue
         if tensor.dtype != kind:
             raise TypeError(f"{name} must be {kind}, got {tensor.dtype}")
-        if tensor.shape not in shapes:
+        if not any(_are_equal(tensor.shape, allowed) for allowed in shapes):
             allowed = " or ".join(str(tuple(s)) for s in shapes)
             raise ValueError(f"{name} must have the shape {allowed}, got {tuple(tensor.shape)}")
         if tensor.device != images.device:
             raise ValueError(f"{name} must be on the images' {images.device}, got {tensor.device}")
+
+
+def _are_equal(one: torch.Size, other: torch.Size) -> bool:
+    """Compare sizes one by one: torch.compile does not compare tuples of symbolic ones."""
+    return len(one) == len(other) and all(a == b for a, b in zip(one, other, strict=True))

@@ -32,7 +32,7 @@ def augment(
     std: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """As `fastnt.kernels.augment.eager.augment`, on the CPU, of arguments that `check` has seen."""
+    """Return what `fastnt.kernels.augment.eager.augment` returns; `check` has checked the arguments."""
     rest = pad, mirror, flipped, mean, std, dtype
     if needs_registered_op(images):
         counters = as_tensor(seed, images.device), as_tensor(epoch, images.device)
@@ -67,7 +67,7 @@ def _launch(
         *((0, 0) if index is None else (index.data_ptr(), index.stride(0))),  # (N,) int64
         *((0, 0) if flipped is None else (flipped.data_ptr(), flipped.stride(0))),  # (N,) bool
         *(0 if x is None else x.data_ptr() for x in per_pixel),  # (H, W, C) float32, contiguous
-        int(seed) % (1 << 64),  # reading a tensor is cheap on the CPU
+        int(seed) % (1 << 64),  # reading a tensor on the CPU is cheap
         int(epoch) % (1 << 32),
         pad,
         mirror,

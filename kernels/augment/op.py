@@ -1,4 +1,4 @@
-"""Augmentation: which version runs. All of them give the same bits."""
+"""Augmentation: choose the version that runs. All versions give the same bits."""
 
 import importlib.util
 import os
@@ -68,7 +68,7 @@ def augment(
 
 
 _TRITON = importlib.util.find_spec("triton") is not None
-# What "auto" takes on a device, if it can run; eager elsewhere. ROCm's devices are "cuda" too.
+# The version that "auto" means on a device, if it can run; else eager. ROCm's devices are "cuda" too.
 _BEST = {"cpu": "native", "cuda": "triton"}
 
 

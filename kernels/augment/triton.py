@@ -23,7 +23,7 @@ from fastnt.kernels.triton_launch import COMPILE_OPTIONS, INTERPRETED, define_op
 
 @triton.jit
 def _shift(word, pad, SIZE: tl.constexpr):
-    """Return a word's shift in [-pad, pad], clamped to SIZE, from where on no pixel is visible."""
+    """Return a word's shift in [-pad, pad], clamped to SIZE: larger shifts leave no pixel visible."""
     offset = (word.to(tl.uint64) * (2 * pad + 1).to(tl.uint64)) >> 32
     shift = offset.to(tl.int64) - pad
     return tl.minimum(tl.maximum(shift, -SIZE), SIZE).to(tl.int32)
@@ -121,7 +121,7 @@ def augment(
     std: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """As `fastnt.kernels.augment.eager.augment`, on CUDA and ROCm, of arguments that `check` has seen."""
+    """Return what `fastnt.kernels.augment.eager.augment` returns; `check` has checked the arguments."""
     tensors: tuple[Tensor | None, ...] = (None, None)
     if pad or mirror:
         tensors = as_tensor(seed, images.device), as_tensor(epoch, images.device)
@@ -137,10 +137,10 @@ def augment(
 
 
 def launch_options(count: int, height: int, width: int, channels: int) -> dict[str, int]:
-    """Return the launch parameters for images of this shape: a thread has 8 values of a block.
+    """Return the launch parameters for images of this shape; a thread computes 8 values of a block.
 
-    A program takes up to 8 blocks, in order to draw less often, but not so many that fewer than
-    4096 programs are left.
+    A program computes up to 8 blocks, so that it draws less often, but only so many that there are at
+    least 4096 programs.
     """
     size = height * width * channels
     block = 32
@@ -174,7 +174,7 @@ def _launch(
     out = torch.empty(images.shape, dtype=dtype, device=images.device)
     if out.numel() == 0:
         return out
-    # The machine code divides by the sizes, so that they are constants; the number of images is none.
+    # The sizes are constants, since the machine code divides by them; the number of images is not.
     height, width, channels = (int(size) for size in images.shape[1:])
     options = launch_options(images.shape[0], height, width, channels)
     chunks = -(-height * width * channels // (options["BLOCK"] * options["RUN"]))
@@ -218,7 +218,7 @@ def registered(
     std: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """The op for torch.compile, which sees the kernel it launches: see `_launch`."""
+    """Run the op for torch.compile, which sees the kernel that it launches; see `_launch`."""
     wrap = None if INTERPRETED else torch.library.wrap_triton
     return _launch(images, index, seed, epoch, pad, mirror, flipped, mean, std, dtype, wrap)
 

@@ -1,4 +1,4 @@
-"""Derivatives and batching: what autograd and torch.func need to know of the loss.
+"""The loss's derivative for autograd, and its derivative and batching rules for torch.func.
 
 One pass gives both the loss and its gradient. The forward pass therefore keeps the gradient, and
 the backward pass only multiplies it by grad_output; there is no second derivative. vmap turns what
@@ -23,16 +23,16 @@ _NO_SECOND_DERIVATIVE = (
 def saved_grad_dtype(student: torch.dtype) -> torch.dtype:
     """Return the dtype in which the forward pass keeps the gradient.
 
-    It is the student's, but float32 for float16: the loss scale comes with grad_output, and before
-    it is applied float16 would round small elements to 0.
+    It is the student's dtype, except float32 for float16: the loss scale comes with grad_output, and
+    float16 would round small elements to 0 before the scale is applied.
     """
     return torch.float32 if student == torch.float16 else student
 
 
 def multiply_by_grad_output(grad: Tensor, grad_output: Tensor, reduction: str) -> Tensor:
-    """Return grad, (S, N, C) or (N, C), times the gradient of the losses: one a row for "none".
+    """Return grad, (S, N, C) or (N, C), times the losses' gradient, which has a value a row for "none".
 
-    grad_output is float32 or float64, and so is the product: small elements survive.
+    grad_output is float32 or float64, and so is the product, so that small elements do not become 0.
     """
     samples = grad.shape[-2] if reduction == "none" else 1
     return grad * grad_output.reshape(*grad.shape[:-2], samples, 1)
@@ -41,8 +41,8 @@ def multiply_by_grad_output(grad: Tensor, grad_output: Tensor, reduction: str) -
 def refuse_second_derivative() -> None:
     """Raise RuntimeError in a backward pass that is itself recorded (create_graph=True).
 
-    Raising later, where the second derivative is used, is not possible: its part that is missing
-    here cannot be told from 0 there.
+    It must be raised here. Where the second derivative is used later, its missing part would look like
+    a part that is 0.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(_NO_SECOND_DERIVATIVE)
@@ -67,8 +67,8 @@ def functorch_loss(
 ) -> Tensor:
     """Return the loss in ``shape`` while torch.func transforms it.
 
-    The gradient is computed unless gradients are switched off: a wrapped student does not tell
-    whether anybody will ask for it.
+    The gradient is computed unless gradients are switched off: a student that torch.func wraps does not
+    show whether its gradient will be needed.
     """
     if not torch.is_grad_enabled():
         loss, _ = version(tensors, options)
@@ -80,7 +80,7 @@ def functorch_loss(
 
 
 class _FunctorchLoss(Function):
-    """Loss and gradient. torch.func allows to keep inputs and outputs only: the gradient is one."""
+    """Loss and gradient. torch.func saves only inputs and outputs, so that the gradient is an output."""
 
     generate_vmap_rule = True
 
@@ -109,15 +109,15 @@ class _FunctorchLoss(Function):
         student, grad = ctx.saved_tensors
         grad = multiply_by_grad_output(grad, grad_outputs[0], ctx.reduction)
         grad = grad.to(student.dtype).reshape(student.shape)
-        # torch.func always records the backward pass, so that recording it is no error here.
+        # torch.func always records the backward pass; recording it is no error here.
         once: Any = _OnceDifferentiable.apply
         return (once(grad, student), *(None,) * ctx.other_inputs)
 
 
 class _OnceDifferentiable(Function):
-    """Return the gradient as it is; raise where it is differentiated.
+    """Return the gradient as it is; raise an error if it is differentiated.
 
-    The student is an input too: the gradient depends on it, though no operation shows it.
+    The student is an input because the gradient depends on it, though no recorded operation shows this.
     """
 
     generate_vmap_rule = True
@@ -143,7 +143,7 @@ def register(name: str) -> None:
         tensors, options = split_arguments(inputs)
         ctx.student_dtype, ctx.options = tensors.student.dtype, options
         ctx.mark_non_differentiable(output[1])
-        # A gradient that is scaled, rounded too early or missing is computed again.
+        # If the saved gradient is scaled, rounded too early or missing, it is computed again.
         ctx.grad_is_saved = tensors.grad_scale is None and (
             options.grad_dtype == saved_grad_dtype(tensors.student.dtype)
         )
@@ -193,12 +193,12 @@ def _vmap_as_students(
     """Call the op once, with ``count`` times as many students."""
     tensors, options = split_arguments(arguments)
     dims = in_dims[: len(tensors)]
-    students = tensors.student.shape[0]  # already there, beside those that vmap adds
+    students = tensors.student.shape[0]  # the students of each call, which vmap multiplies
     if dims[0] is not None:
         students = tensors.student.movedim(dims[0], 0).shape[1]
 
     def with_all_students(name: str, x: Tensor | None, dim: int | None) -> Tensor | None:
-        """Return a tensor (S or 1, ...), mapped or not, as (count * S, ...)."""
+        """Return a tensor (S or 1, ...), which vmap maps or not, as (count * S, ...)."""
         one_teacher = name == "teacher" and dim is None and x is not None and x.shape[0] == 1
         if x is None or one_teacher or name in ("index", "grad_scale"):
             return x

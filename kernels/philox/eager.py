@@ -9,8 +9,8 @@ Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 
     counter 3  stream + 256 * teacher
 
 Words are int64 tensors that hold values in [0, 2^32): torch has no full arithmetic on uint32. No
-product overflows int64. A compiler may assume that (C++ leaves overflow undefined, and torch.compile
-writes C++), and without the assumption being true compiled words would be wrong.
+product overflows int64: overflow is undefined in C++, which torch.compile generates, so that compiled
+words would be wrong.
 """
 
 import math
@@ -28,14 +28,14 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def as_int64(seed: int) -> int:
     """Return the int64 with the same 64 bits as ``seed`` modulo 2^64."""
-    if -(1 << 63) <= seed < 1 << 63:  # all that torch.compile's symbolic integers can be
+    if -(1 << 63) <= seed < 1 << 63:  # symbolic integers of torch.compile are always in this range
         return seed
     seed &= (1 << 64) - 1
     return seed - (1 << 64) if seed >> 63 else seed
 
 
 def as_tensor(value: int | Tensor, device: torch.device) -> Tensor:
-    """Return a seed or counter as a 0-D int64 tensor, made on the device; a tensor as it is."""
+    """Return a seed or counter as a 0-D int64 tensor on the device; a tensor is returned as it is."""
     if isinstance(value, Tensor):
         return value
     return torch.full((), as_int64(value), dtype=torch.int64, device=device)

@@ -1,4 +1,4 @@
-"""Philox's words as NumPy arrays, for random numbers that the host needs: an epoch's order."""
+"""Philox's words as NumPy arrays, for the host's random numbers, such as an epoch's order."""
 
 import numpy as np
 import torch

@@ -11,6 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from fastnt.data.preprocess import Preprocess
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -61,8 +63,8 @@ def test_kd_lib_trains_its_student(training: Any, work: Any) -> None:
 
 
 def test_the_hand_written_normalisation_is_the_preprocessing(training: Any, work: Any) -> None:
-    by_hand = training.ways._normalise(work.images, work.mean)
-    preprocess = training.ways.Preprocess("pixel_mean", training.ways.SHAPE)
+    by_hand = training.ways.normalise(work.images, work.mean)
+    preprocess = Preprocess("pixel_mean", training.ways.SHAPE)
     preprocess.mean.copy_(work.mean)
     torch.testing.assert_close(by_hand, preprocess(work.images))
     one_by_one = next(iter(training.ways.data_loader(work)))[0]

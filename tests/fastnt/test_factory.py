@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastnt.errors import UserError
-from fastnt.factory import call_factory, check_training, is_factory
+from fastnt.factory import call_factory, check_network, is_factory
 from fastnt.networks import NETWORKS, build_network, count_multiplies, count_parameters
 
 SHAPE = (1, 8, 8)
@@ -56,7 +56,7 @@ def test_trying_a_network_changes_no_statistics(bn_resnet: Path) -> None:
     fresh = call_factory("bn_resnet:small", 10)
     assert torch.equal(network.bn1.running_mean, fresh.bn1.running_mean)
     before = copy.deepcopy(network.state_dict())
-    check_training(network, SHAPE, 10, "it", 3)
+    check_network(network, SHAPE, 10, "it")
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
@@ -98,16 +98,6 @@ def test_what_is_wrong_with_a_factory_is_one_sentence(
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     sys.modules.pop("other_images", None)
-
-
-def test_what_cannot_be_trained_is_said_before_it_is_tried(bn_resnet: Path) -> None:
-    frozen = build_network("bn_resnet:Makers.nothing_to_train", SHAPE, 10)
-    with pytest.raises(UserError, match="it has nothing to train"):
-        check_training(frozen, SHAPE, 10, "it", 3)
-    normalised = build_network("bn_resnet:Makers.wants_more_than_one", SHAPE, 10)
-    check_training(normalised, SHAPE, 10, "it", 2)
-    with pytest.raises(UserError, match=r"it, in training mode and on the last batch of 1, cannot"):
-        check_training(normalised, SHAPE, 10, "it", 1)
 
 
 def test_multiplications_of_any_network_are_counted(bn_resnet: Path) -> None:

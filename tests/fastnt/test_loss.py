@@ -44,6 +44,18 @@ def test_clean_loss_is_the_l2_loss():
         torch.testing.assert_close(mean, F.mse_loss(student, teacher))
 
 
+def test_nothing_is_computed_on_torchs_default_device():
+    """There a pair of sigmas would be compared, and a GPU waited for. The meta device holds no values."""
+    student, teacher = logits(8, 10)
+    sigma = (0.1, torch.tensor(0.6))
+    for impl in ("auto", "eager"):
+        given = {"alpha": 0.5, "sigma": sigma, "seed": 3, "step": 2, "impl": impl}
+        expected = noisy_l2_value_and_grad(student, teacher, **given)
+        with torch.device("meta"):
+            found = noisy_l2_value_and_grad(student, teacher, **given)
+        assert all(map(torch.equal, found, expected))
+
+
 @pytest.mark.parametrize("perturb", PERTURBS)
 @pytest.mark.parametrize("noise", NOISES)
 def test_noise_is_where_the_stream_says(noise, perturb):

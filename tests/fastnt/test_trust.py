@@ -16,7 +16,7 @@ from fastnt.cli import main
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.recipe_files import load_recipe
-from fastnt.report.curves import draw_curves
+from fastnt.report.curves import plot_curves
 from fastnt.training.model import Model
 from fastnt.trust import Trust
 
@@ -159,7 +159,7 @@ def _stopped() -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("fastnt.report.curves.draw_curves", killed)
+        patch.setattr("fastnt.report.curves.plot_curves", killed)
         main(["train", "--run", "a", *TINY, "--student", "FC8-FC10"])
     return Path("runs/a")
 
@@ -324,7 +324,7 @@ def test_what_the_user_typed_is_called_as_it_is() -> None:
     # It is typed here, so the same name in a file is no stranger.
     _main("train", "--run", "b", *TINY, "--student", "sent:make", "--teacher", path)
     assert EFFECT.exists()
-    # A flag takes the place of what the recipe names.
+    # A flag takes the setup of what the recipe names.
     config = _config(student_network="sent:none", teacher_network="sent:none")
     typed = ("--student", "FC10", "--set", "teacher_network=sent:make")
     _main("train", "--run", "c", *TINY, "--config", config, *typed)
@@ -363,12 +363,12 @@ def test_the_command_for_resuming_carries_the_trust(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr("fastnt.report.curves.draw_curves", interrupted)
+        patch.setattr("fastnt.report.curves.plot_curves", interrupted)
         main(["train", "--run", "a", *TINY, *own])
     sentence = capsys.readouterr().err
     command = sentence[sentence.index("fastnt train --resume") :].split()
     assert ("--trust-code" in command) == wanted
-    monkeypatch.setattr("fastnt.report.curves.draw_curves", draw_curves)
+    monkeypatch.setattr("fastnt.report.curves.plot_curves", plot_curves)
     _main(*command[1:], "--quiet")
     assert Path("runs/a/summary.json").exists()
 

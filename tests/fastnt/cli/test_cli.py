@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fastnt
 from fastnt.cli import main
+from fastnt.errors import UserError
 from fastnt.runs.folder import RunFolder
+from fastnt.runs.run import Run
 
 TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
 
@@ -69,6 +72,24 @@ def test_profile_shows_where_a_step_goes_and_changes_nothing(
     assert {"data", "forward", "backward", "optimizer"} <= names
     weights = "noisy.safetensors"
     assert Path("runs/a", weights).read_bytes() == Path("runs/plain", weights).read_bytes()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_no_graph_reaches_the_training_and_its_resumption(
+    given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Run] = []
+
+    def execute(self: Run, draw: Any) -> None:
+        runs.append(self)
+        raise UserError("this is enough")
+
+    monkeypatch.setattr(Run, "execute", execute)
+    with pytest.raises(SystemExit):
+        main(["train", *["--no-graph"][: int(given)], *TINY])
+    (run,) = runs
+    assert run.compute.graph != given
+    assert ("--no-graph" in run.flags) == given
 
 
 def test_the_config_of_a_run_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:

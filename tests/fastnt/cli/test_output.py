@@ -23,6 +23,7 @@ def _run(
         env=environment,
         capture_output=True,
         encoding=encoding,
+        errors="replace",
         timeout=120,
     )
 

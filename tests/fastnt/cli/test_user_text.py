@@ -16,7 +16,7 @@ from fastnt.console import make_console, working
 from fastnt.data.prepare import prepare
 from fastnt.experiments.study import Point
 from fastnt.experiments.watch import Bars
-from fastnt.report.curves import draw_curves
+from fastnt.report.curves import plot_curves
 from fastnt.training.progress import EpochRecord
 
 # What Rich reads as a style, as the end of one, as an emoji, as an escape; and matplotlib as a formula.
@@ -97,7 +97,7 @@ def test_a_picture_shows_names_as_they_are_and_warns_of_nothing(text: str, tmp_p
     records = [EpochRecord(p, 1, 0.1, 1.0, 1.0, 0.1, 1.0, 1.0) for p in ("clean", "noisy")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_curves(tmp_path / "c.png", records, _summary(text))
+        plot_curves(tmp_path / "c.png", records, _summary(text))
     assert (tmp_path / "c.png").stat().st_size > 1000
 
 

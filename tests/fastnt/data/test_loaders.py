@@ -62,15 +62,15 @@ def test_list_order_without_a_seed(make, arrays):
     assert np.array_equal(labels.numpy(), arrays[1])
 
 
-@pytest.mark.parametrize("views", [1, 2])
-def test_each_row_comes_once_an_epoch_in_the_order_of_the_seed(make, arrays, views):
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_each_row_comes_once_an_epoch_in_the_order_of_the_seed(make, arrays, repeats):
     positions = np.random.default_rng(1).permutation(COUNT)[:1001]
-    loader = make(positions=positions, views=views, order_seed=2**40 + 7)
-    assert loader.rows == views * 1001
+    loader = make(positions=positions, repeats=repeats, order_seed=2**40 + 7)
+    assert loader.rows == repeats * 1001
     for epoch in (0, 3):
         batches = epoch_of(loader, epoch)
         images, labels, index = (torch.cat(column).numpy() for column in zip(*batches, strict=True))
-        assert np.array_equal(index, epoch_order(2**40 + 7, epoch, views * 1001))
+        assert np.array_equal(index, epoch_order(2**40 + 7, epoch, repeats * 1001))
         assert np.array_equal(images, arrays[0][positions[index % 1001]])
         assert np.array_equal(labels, arrays[1][positions[index % 1001]])
 
@@ -261,7 +261,7 @@ def test_batches_on_the_gpu_are_those_on_the_cpu(data, kind):
         pytest.importorskip("ffcv")
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    asked = {"positions": np.arange(COUNT), "views": 4, "batch_size": 8, "order_seed": 3}
+    asked = {"positions": np.arange(COUNT), "repeats": 4, "batch_size": 8, "order_seed": 3}
     device = torch.device("cuda")
     loader = make_loader(kind, data, device=device, **asked)
     heavy = torch.randn(2048, 2048, device=device)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fastnt.experiments.lab import Place
+from fastnt.experiments.lab import StudySetup
 from fastnt.experiments.results import DATABASE
-from fastnt.experiments.run import Finding, Options, run_study
+from fastnt.experiments.run import EngineOptions, Outcome, run_study
 from fastnt.experiments.store import Store
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import load_recipe
@@ -50,7 +50,7 @@ def studies(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def conduct(studies: Path) -> Callable[..., Finding]:
+def conduct(studies: Path) -> Callable[..., Outcome]:
     """Run a study, the small one by default, in a folder of ``studies``."""
 
     def run(
@@ -59,9 +59,9 @@ def conduct(studies: Path) -> Callable[..., Finding]:
         folder: str = "small",
         trust: Trust = NOTHING,
         **options: Any,
-    ) -> Finding:
-        place = Place(study or _small_study(), studies / folder, trust=trust)
-        return run_study(place, Options(quiet=True, **options))
+    ) -> Outcome:
+        setup = StudySetup(study or _small_study(), studies / folder, trust=trust)
+        return run_study(setup, EngineOptions(quiet=True, **options))
 
     return run
 

@@ -13,9 +13,9 @@ import torch
 
 from fastnt.errors import Interrupted, UserError
 from fastnt.experiments import lab as lab_module
-from fastnt.experiments.lab import Lab, Place
+from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.results import load_study
-from fastnt.experiments.run import Finding
+from fastnt.experiments.run import Outcome
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import read_study
 from fastnt.recipe_keys import recipe_key
@@ -27,7 +27,7 @@ from fastnt.training.pipeline import InMemory, train_student
 from fastnt.training.step import TrainStep
 from fastnt.trust import Trust
 
-Conduct = Callable[..., Finding]
+Conduct = Callable[..., Outcome]
 Points = Callable[..., dict[str, dict[str, Any]]]
 MakeStudy = Callable[..., Study]
 
@@ -35,9 +35,9 @@ MakeStudy = Callable[..., Study]
 def test_a_point_is_the_student_that_the_pipeline_trains(
     conduct: Conduct, studies: Path, small_study: MakeStudy
 ):
-    assert conduct() == Finding(True, 6, 6, [])
+    assert conduct() == Outcome(True, 6, 6, [])
     results = load_study(studies / "small")
-    lab = Lab(Place(results.study, studies / "small"), Silent())
+    lab = Lab(StudySetup(results.study, studies / "small"), Silent())
     for point in results.study.points()[:3]:
         (record,) = results.of(point.setting, [point.seed])
         student = lab.course.new_student(point.recipe)
@@ -84,7 +84,7 @@ def test_what_another_study_trained_is_not_trained_again(
     assert conduct().trained == 0
     settings = (Setting("noiseless", {"alpha": 0.0}), Setting("strong", {"sigma": 0.6}))
     other = small_study(settings=settings, baseline="noiseless", primary=("strong",), seeds=3)
-    assert conduct(other, folder="other") == Finding(True, 2, 6, [])  # the third seed's
+    assert conduct(other, folder="other") == Outcome(True, 2, 6, [])  # the third seed's
     assert conduct(small_study(seeds=3)).trained == 1  # sigma 0.3 of the third seed
     assert before.items() <= points().items()
 
@@ -93,7 +93,7 @@ def test_two_settings_that_are_one_training_are_trained_once(
     conduct: Conduct, small_study: MakeStudy
 ):
     settings = (Setting("clean", CLEAN), Setting("no sigma", {"sigma": 0.0, "noise": "shared"}))
-    assert conduct(small_study(settings=settings, primary=(), seeds=1)) == Finding(True, 1, 1, [])
+    assert conduct(small_study(settings=settings, primary=(), seeds=1)) == Outcome(True, 1, 1, [])
 
 
 def test_a_stopped_point_goes_on_with_the_same_bits(
@@ -160,8 +160,8 @@ def _die_after(train: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_a_budget_stops_and_the_next_goes_on(conduct: Conduct, points: Points):
-    assert conduct(budget=0.0) == Finding(False, 0, 6, [])
-    assert conduct() == Finding(True, 6, 6, [])
+    assert conduct(budget=0.0) == Outcome(False, 0, 6, [])
+    assert conduct() == Outcome(True, 6, 6, [])
 
 
 def test_a_training_that_diverges_is_a_row_and_stops_no_other(
@@ -288,7 +288,7 @@ def test_the_teacher_is_described_by_what_it_answers(conduct: Conduct, studies: 
     results = load_study(studies / "small")
     (row,) = results.teachers.values()
     model = load_model(studies / "small" / "teacher.safetensors")
-    data = Lab(Place(results.study, studies / "small"), Silent()).course.data
+    data = Lab(StudySetup(results.study, studies / "small"), Silent()).course.data
     assert row["test_error"] == evaluate(model, data.test, label_loss).error
     assert row["held_out_error"] == evaluate(model, data.validation, label_loss).error
     assert (row["predictions"] != results.data["test_labels"]).sum() == row["test_wrong"]
@@ -325,13 +325,13 @@ def test_the_key_of_a_point_names_content_and_no_place(
     shutil.move(studies, tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "cache")
     study = load_study(tmp_path / "elsewhere" / "small").study
-    lab = Lab(Place(study, tmp_path / "elsewhere" / "small"), Silent())
+    lab = Lab(StudySetup(study, tmp_path / "elsewhere" / "small"), Silent())
     assert {lab.key(point) for point in study.points()} == keys
 
 
 def test_what_makes_a_key_stays_as_it_is(small_study: MakeStudy, tmp_path: Path):
     """Points that were stored years ago are found again: none of these may change unseen."""
-    lab = Lab(Place(small_study(), tmp_path / "small"), Silent())
+    lab = Lab(StudySetup(small_study(), tmp_path / "small"), Silent())
     assert lab.course.data.digest == KNOWN["data"]
     assert lab.course.new_student(lab.study.recipe).digest() == KNOWN["untrained_student"]
     assert lab.course.compute.describe() == {

@@ -17,7 +17,7 @@ from fastnt.recipe_files import load_recipe
 from fastnt.report.differences import differences, differences_text
 from fastnt.report.findings import findings
 from fastnt.report.runs import read_runs, rows
-from fastnt.report.style import noise_text, run_look
+from fastnt.report.style import noise_text, run_style
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.metrics import Metrics
 from fastnt.runs.predictions import Predictions
@@ -308,9 +308,9 @@ def test_each_data_set_has_its_panels(
 
 
 def test_the_marks_of_many_runs_stay_apart() -> None:
-    assert len({run_look(number) for number in range(64)}) == 64
+    assert len({run_style(number) for number in range(64)}) == 64
     for number in range(60):  # neighbours differ in colour
-        assert len({run_look(n)[0] for n in range(number, number + 4)}) == 4
+        assert len({run_style(n)[0] for n in range(number, number + 4)}) == 4
 
 
 def test_a_run_whose_data_are_gone_is_reported(make_run: MakeRun) -> None:

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 import fastnt
 from fastnt.cli import main
 from fastnt.errors import UserError
-from fastnt.experiments.lab import Place
+from fastnt.experiments.lab import StudySetup
 from fastnt.experiments.named import STUDIES
-from fastnt.experiments.run import Options, run_study
+from fastnt.experiments.run import EngineOptions, run_study
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import load_recipe
-from fastnt.report.study_marks import draw_teacher
+from fastnt.report.study_marks import plot_teacher
 from fastnt.report.study_page import write_study_page
 
 SMALL: dict[str, Any] = {"epochs": 2, "teacher_epochs": 1, "train_samples": 200}
@@ -45,7 +45,7 @@ def conduct(studies: Path) -> Callable[..., Path]:
     def run(study: Study, name: str) -> Path:
         patch = pytest.MonkeyPatch()
         patch.setenv("FASTNT_CACHE", str(studies.parent / "cache"))
-        run_study(Place(study, studies / name), Options(quiet=True))
+        run_study(StudySetup(study, studies / name), EngineOptions(quiet=True))
         patch.undo()
         return studies / name
 
@@ -242,7 +242,7 @@ def test_intervals_far_beyond_the_errors_leave_the_axis(whole: Path):
     axes = Figure().subplots()
     teacher = 100 * next(iter(fastnt.load_study(whole).teachers.values()))["test_error"]
     errors = [teacher + 1, teacher + 3]
-    draw_teacher(axes, fastnt.load_study(whole), errors, [-400.0, 900.0], vertical=False)
+    plot_teacher(axes, fastnt.load_study(whole), errors, [-400.0, 900.0], vertical=False)
     low, high = axes.get_ylim()
     assert teacher - 2 < low < teacher
     assert teacher + 3 < high < teacher + 6

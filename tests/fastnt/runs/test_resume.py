@@ -21,7 +21,7 @@ from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
 from fastnt.interruption import Interruption
 from fastnt.recipe_files import load_recipe
-from fastnt.report.curves import draw_curves
+from fastnt.report.curves import plot_curves
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
@@ -333,14 +333,14 @@ def test_times_go_on_where_they_stood(tmp_path: Path) -> None:
 def test_the_picture_shows_all_epochs_after_a_resume(tmp_path: Path) -> None:
     drawn: list[EpochRecord] = []
 
-    def draw(path: Path, records: Any, summary: Any) -> None:
+    def plot(path: Path, records: Any, summary: Any) -> None:
         drawn.extend(records)
-        draw_curves(path, records, summary)
+        plot_curves(path, records, summary)
 
     folder = tmp_path / "a"
     with pytest.raises(Interrupted):
         _run(folder, At("noisy", 300, term)).execute()
-    _run(folder, resume=True).execute(draw)
+    _run(folder, resume=True).execute(plot)
     assert [(r.phase, r.epoch) for r in drawn if r.phase != "teacher"] == [
         (phase, epoch) for phase in ("clean", "noisy") for epoch in (1, 2, 3)
     ]
@@ -350,12 +350,12 @@ def test_the_picture_shows_all_epochs_after_a_resume(tmp_path: Path) -> None:
 def test_a_picture_that_fails_leaves_the_run_to_be_resumed(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    def draw(*_: Any) -> None:
+    def plot(*_: Any) -> None:
         raise Killed
 
     folder = tmp_path / "a"
     with pytest.raises(Killed):
-        _run(folder).execute(draw)
+        _run(folder).execute(plot)
     _run(folder, resume=True).execute()
     assert _result(folder) == undisturbed
 

@@ -1,5 +1,6 @@
 """Exported networks: the same logits for raw images in batches of any size, or no file."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -165,8 +166,9 @@ def test_missing_packages_and_files_are_named(run: Path, monkeypatch: pytest.Mon
     for taken in (run, run / "noisy.safetensors"):
         with pytest.raises(UserError, match="which is taken"):
             export_run(run, "safetensors", output=taken, trust_code=True)
-    monkeypatch.setattr(export, "_ONNX_PACKAGES", ("torch", "no_such_onnx"))
-    with pytest.raises(
-        UserError, match=r"needs no_such_onnx; run `pip install 'fastnt\[export\]'`"
-    ):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name)
+    )
+    with pytest.raises(UserError, match=r"needs onnxscript; run `pip install 'fastnt\[export\]'`"):
         export_run(run, "onnx", trust_code=True)

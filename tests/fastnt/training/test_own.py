@@ -205,7 +205,7 @@ def test_a_checkpoint_of_other_layers_is_one_sentence(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
-        patch.setattr("fastnt.report.curves.draw_curves", killed)
+        patch.setattr("fastnt.report.curves.plot_curves", killed)
         _digits("--run", "b")
     monkeypatch.setattr("fastnt.training.step.TrainStep.load_state", gone)
     sentence = _refused(capsys, "train", "--quiet", "--resume", "--run", "b")

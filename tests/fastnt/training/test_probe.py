@@ -1,8 +1,10 @@
 """A network that computes something else than before is noticed, wherever its weights are used again."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import fastnt
 from fastnt.cli import main
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
+from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.probe import EVAL, TRAIN, differs, probe
 from fastnt.training.tensors import load_tensors, save_tensors
@@ -184,23 +187,21 @@ def test_logits_are_used_again_while_the_teacher_computes_the_same(
 
 def _stopped_in(phase: str, *arguments: str) -> None:
     """Stop a run in its third step of a phase, where it is saved."""
-    from fastnt.training.trainer import Trainer
 
-    taken = 0
-    original = Trainer._next
+    class Stopping(Silent):
+        def begin(self, name: str, *rest: Any) -> None:
+            self.steps = 0 if name == phase else None
 
-    def next_(self: Trainer, batches: Any) -> Any:
-        nonlocal taken
-        if self.schedule.phase == phase:
-            taken += 1
-            if taken == 3:
-                import signal
-
-                signal.raise_signal(signal.SIGTERM)
-        return original(self, batches)
+        def advance(self, images: int) -> None:
+            if self.steps is not None:
+                self.steps += 1
+                if self.steps == 3:
+                    signal.raise_signal(signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr(Trainer, "_next", next_)
+        patch.setattr(
+            "fastnt.training.display.choose_progress", lambda *, quiet: nullcontext(Stopping())
+        )
         main(["train", "--run", "a", *TINY, "--batch-size", "16", *arguments])
 
 

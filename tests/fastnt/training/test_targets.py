@@ -31,7 +31,7 @@ from fastnt.training.targets import (
     Targets,
     Teaching,
     live_targets,
-    prepare_teaching,
+    make_teaching,
     stored_targets,
     student_targets,
 )
@@ -60,7 +60,7 @@ def _teaching(recipe: Recipe, count: int) -> tuple[Teaching, TrainingData, list[
     recipe = replace(recipe, teacher=several if count > 1 else "")
     data = _data(recipe)
     teachers = _teachers(data, count)
-    return prepare_teaching(teachers, data, Compute(CPU), Silent()), data, teachers
+    return make_teaching(teachers, data, Compute(CPU), Silent()), data, teachers
 
 
 def _clean(teaching: Teaching) -> Targets:
@@ -318,7 +318,7 @@ def test_a_live_teacher_runs_inside_the_captured_step() -> None:
     compute = Compute(device, loader="resident")
     data = TrainingData(prepare("digits"), recipe, compute)
     teacher = Model(NETWORK, data.fitted_preprocess(), 10).to(device)
-    teaching = prepare_teaching([teacher], data, compute, Silent())
+    teaching = make_teaching([teacher], data, compute, Silent())
     student = copy.deepcopy(teacher)
     step = _step(student, _clean(teaching), data, lr=1e-12)
     student.train()

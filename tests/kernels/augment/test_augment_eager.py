@@ -142,6 +142,25 @@ def test_compiles_without_a_break():
     assert torch.equal(compiled(*values), view(*values))
 
 
+class Normalise(torch.nn.Module):
+    """Subtracts a mean of every pixel, whose shape the images must have."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.rand(5, 7, 3))
+
+    def forward(self, images):
+        return augment(images, mean=self.mean, impl="eager")
+
+
+def test_compiles_with_symbolic_sizes():
+    plain = Normalise()
+    compiled = torch.compile(plain, backend="eager", fullgraph=True, dynamic=True)
+    for count in (6, 3):
+        images = make(count)
+        assert torch.equal(compiled(images), plain(images))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

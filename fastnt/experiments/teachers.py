@@ -1,4 +1,4 @@
-"""The teachers of a study: made or copied once into its folder, described in its database."""
+"""Provide the teachers of a study: each is trained or copied once into the study's folder."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,19 +15,19 @@ from fastnt.training.teachers import check_fits, find_teachers, make_given, read
 
 
 def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> None:
-    """See that each teacher of the study lies in its folder and stands in the database.
+    """Put each teacher of the study into its folder, and a row for it into the database.
 
-    A teacher that lies there is used; it is never trained anew, since another machine would make
-    another one. Otherwise it is the given file, one trained before in the same way, or trained here.
+    A teacher in the folder is never trained again, since another machine would train another one.
+    Else it comes from the file that the user gave, from the cache, or is trained here.
 
     Raises:
         UserError: a given file is missing, damaged or of other data; the folder's file is missing or
             another than when the study was begun; or a training diverged.
-        Stopped: it was asked to stop in a training, whose checkpoint stands.
+        Stopped: a training was asked to stop; its checkpoint was saved.
     """
     known = {
         row["name"]: row["digest"]
-        for row in store.rows("SELECT * FROM study_teachers WHERE study = ?", lab.place.folder.name)
+        for row in store.rows("SELECT * FROM study_teachers WHERE study = ?", lab.setup.folder.name)
     }
     for name, recipe in lab.study.teacher_recipes().items():
         path = lab.teacher_path(name)
@@ -37,9 +37,9 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
                 "or begin the study under another --name"
             )
         records = None
-        with locked(lab.place.folder / f".{name}.lock"):
+        with locked(lab.setup.folder / f".{name}.lock"):
             if not path.exists():
-                keeper = StudyKeeper(lab.place.folder / f"{name}-checkpoint", stop_asked)
+                keeper = StudyKeeper(lab.setup.folder / f"{name}-checkpoint", stop_asked)
                 model = _make(lab, recipe, keeper)
                 model.save(path)
                 records = [asdict(record) for record in keeper.records]
@@ -54,7 +54,7 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
 
 def _make(lab: Lab, recipe: Recipe, keeper: StudyKeeper) -> Model:
     course = dataclasses.replace(lab.course, recipe=recipe)
-    given = read_given(recipe.teachers, lab.place.trust)
+    given = read_given(recipe.teachers, lab.setup.trust)
     for network, origin in zip(given, recipe.teachers, strict=True):
         if isinstance(network, Model):
             check_fits(network, lab.dataset, origin)
@@ -66,13 +66,13 @@ def _make(lab: Lab, recipe: Recipe, keeper: StudyKeeper) -> Model:
 
 
 def check_unseen(teacher: Model, lab: Lab, origin: object) -> str:
-    """Refuse a teacher that was trained on images which are to judge the students.
+    """Refuse a teacher that was trained on images on which the students are evaluated.
 
     Returns:
-        What the page says of it: nothing where the teacher saw none of them.
+        A sentence for the study's page; empty if the teacher is known to have seen none of them.
 
     Raises:
-        UserError: it saw held-out or test images; the message counts them.
+        UserError: the teacher saw held-out or test images; the message counts them.
     """
     if teacher.seen is None:
         return "The teacher's file does not say on which images it was trained."
@@ -92,9 +92,9 @@ def check_unseen(teacher: Model, lab: Lab, origin: object) -> str:
 def _describe(
     lab: Lab, store: Store, name: str, recipe: Recipe, records: list[dict[str, object]] | None
 ) -> None:
-    """Write what the teacher answers into the database, unless it stands there."""
+    """Write the teacher's errors and predictions into the database, unless they are there."""
     digest, data = lab.teacher_digest(name), lab.course.data
-    study = lab.place.folder.name
+    study = lab.setup.folder.name
     store.put("study_teachers", {"study": study, "name": name, "digest": digest})
     known = "SELECT digest FROM teachers WHERE digest = ? AND data = ?"
     if store.rows(known, digest, data.digest):

@@ -1,0 +1,106 @@
+"""How the steps of an epoch are taken: one operation after the other, or as replays of a graph."""
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from typing import Protocol
+
+from fastnt.data.feed import Feed
+from fastnt.data.loaders import Loader
+from fastnt.data.rows import Batch
+from fastnt.errors import warn
+from fastnt.training.graph import CaptureFailed, CudaGraphs, Function, Graphs
+from fastnt.training.step import TrainStep
+
+
+class Steps(Protocol):
+    """Takes steps over a loader's batches."""
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
+        """Take a step on each batch of the epoch from ``start`` on; yield its rows, of all ranks."""
+
+
+def choose_steps(step: TrainStep, loader: Loader) -> Steps:
+    """Return graphs of the step where it can be captured."""
+    if step.capturable:
+        return GraphedSteps(step, loader.feed(), CudaGraphs(step.device))
+    return EagerSteps(step, loader)
+
+
+class EagerSteps:
+    """The host issues every operation of every step."""
+
+    def __init__(self, step: TrainStep, loader: Loader) -> None:
+        self._step, self._loader = step, loader
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
+        """Take a step on each batch of the epoch from ``start`` on; yield its rows, of all ranks."""
+        loader = self._loader
+        left = loader.rows - start * loader.batch_size
+        batches = loader.epoch(epoch, start=start)
+        while (batch := self._next(batches)) is not None:
+            size = min(loader.batch_size, left)
+            left -= size
+            self._step(batch, size)
+            yield size
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        with self._step.record("data"):
+            return next(batches, None)
+
+
+class GraphedSteps:
+    """The host launches one graph a step: gather, augmentation, forward, loss, backward and optimizer.
+
+    There is a graph for each size of batch: that of the full ones, and that of an epoch's last. The
+    first steps of each size warm up; they are real steps. Where a step cannot be captured, all are
+    taken one operation after the other, and one warning says why.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, step: TrainStep, feed: Feed, graphs: Graphs) -> None:
+        self._step, self._feed = step, feed
+        self._graphs: Graphs | None = graphs  # None: no more captures
+        self._warm: Counter[int] = Counter()
+        self._replays: dict[int, Function] = {}
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
+        """Take a step on each batch of the epoch from ``start`` on; yield its rows."""
+        for size in self._feed.epoch(epoch, start=start):
+            self._next_step(size)
+            yield size
+
+    def _next_step(self, size: int) -> None:
+        if size in self._replays:
+            self._replays[size]()
+        elif self._graphs is None:
+            self._take(size)
+        elif self._warm[size] < self.WARM_UP:
+            self._warm[size] += 1
+            self._graphs.warm_up(functools.partial(self._take, size))
+        else:
+            self._capture(size, self._graphs)
+            self._next_step(size)
+
+    def _take(self, size: int) -> None:
+        """Take one step; this is what a graph holds."""
+        self._step(self._feed.take(size), size)
+
+    def _capture(self, size: int, graphs: Graphs) -> None:
+        try:
+            self._replays[size] = graphs.capture(functools.partial(self._take, size))
+        except CaptureFailed as failure:
+            self._graphs = None
+            self._step.break_off()
+            _warn_of(str(failure))
+
+
+@functools.cache
+def _warn_of(reason: str) -> None:
+    """Warn once in a process: what fails for one network would for all."""
+    warn(
+        f"the training step could not be captured as a CUDA graph ({reason}): its operations are "
+        "launched one by one, which is slower and gives the same results; --no-graph leaves the "
+        "attempt out"
+    )

@@ -1,0 +1,104 @@
+"""A network of the user's own is tried on what will come, before anything is trained.
+
+That is every size of a batch, remainders included, in training and in evaluation, in the precision that
+will be used. What fails is one sentence then, and no training is lost.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from fastnt.errors import UserError
+from fastnt.factory import copy_network, in_short, try_batch
+from fastnt.training.compute import FLOAT32, Compute
+from fastnt.training.model import Model
+from fastnt.training.training_data import TrainingData
+
+
+def check_trains(model: Model, data: TrainingData, batch_size: int, compute: Compute) -> None:
+    """Try a copy of the user's own network in a step of training and in evaluation.
+
+    Raises:
+        UserError: it cannot be copied, trained or evaluated so, or has nothing to train.
+    """
+    if model.is_own:
+        _refuse_shared_memory(model)
+        check_computes(model, data, compute)
+        _try(model, compute, data.training_parts(batch_size), training=True)
+
+
+def check_computes(model: Model, data: TrainingData, compute: Compute) -> None:
+    """Try a copy of the user's own network in evaluation.
+
+    Raises:
+        UserError: it cannot be copied, or cannot take a batch that will come.
+    """
+    if model.is_own:
+        _try(model, compute, data.evaluation_parts, training=False)
+
+
+def _refuse_shared_memory(model: Model) -> None:
+    """Refuse parameters whose elements share memory: the optimizer would write beyond it."""
+    for name, parameter in model.network.named_parameters():
+        if parameter.numel() * parameter.element_size() > parameter.untyped_storage().nbytes():
+            raise UserError(
+                f"{model.notation} has a parameter {name} that was expanded: its elements share "
+                "memory; give each its own, with .clone()"
+            )
+
+
+def _try(model: Model, compute: Compute, sizes: Sequence[int], *, training: bool) -> None:
+    """Try in float32 and in the precision of the training; the sentence tells which of them fails."""
+    for precision in dict.fromkeys((FLOAT32, compute.precision)):
+        try:
+            with _as_if_never_run(compute.device), precision.autocast(compute.device):
+                for samples in sizes:
+                    _try_once(model, samples, training=training)
+        except UserError as error:
+            if precision == FLOAT32:
+                raise
+            raise UserError(
+                f"in {precision.name}, {error}; in float32 it works: turn mixed precision off "
+                "(--no-amp, or amp=False)"
+            ) from error
+
+
+def _try_once(model: Model, samples: int, *, training: bool) -> None:
+    name = model.notation
+    network = copy_network(model.network, name)
+    height, width, channels = model.shape
+    shape = (samples, channels, height, width)
+    if not training:
+        with torch.no_grad():
+            where = f"{name}, evaluated on a last batch of {samples},"
+            try_batch(network.eval(), shape, model.classes, where, model.memory_format)
+        return
+    where = f"{name}, in training mode and on the last batch of {samples},"
+    with torch.enable_grad():
+        logits = try_batch(network.train(), shape, model.classes, where, model.memory_format)
+        if not logits.requires_grad:
+            raise UserError(
+                f"{name} has nothing to train: none of its parameters requires a gradient"
+            )
+        try:
+            _take_step(network, logits)
+        except Exception as error:
+            raise UserError(f"{where} cannot take a step of training: {in_short(error)}") from error
+
+
+def _take_step(network: nn.Module, logits: torch.Tensor) -> None:
+    """Take the step that a training takes: see ``fastnt.training.step``."""
+    fused = logits.device.type in ("cpu", "cuda")
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=fused)
+    logits.backward(torch.ones_like(logits))  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+@contextmanager
+def _as_if_never_run(device: torch.device) -> Iterator[None]:
+    """Leave the generators as they were: what is drawn later does not depend on a trial."""
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        yield
