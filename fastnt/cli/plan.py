@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from fastnt.config import Recipe
 from fastnt.data.prepare import list_prepared, prepare
@@ -47,10 +48,13 @@ def print_plan(plan: Plan, compute: Compute, ahead: Ahead | None, console: Conso
     threads = f"{compute.threads} thread{'s' * (compute.threads != 1)}"
     loader = ahead.course.data.loader if ahead else compute.loader
     computed = f"on {compute.device}, {compute.precision.name}, {threads}, loader {loader}"
-    lines += [("computed", computed), ("folder", str(plan.folder.path))]
+    lines.append(("computed", computed))
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=9)
     for name, text in lines:
-        line = f"{name + ':':10}{text}"
-        console.print(line, soft_wrap=True)
+        grid.add_row(f"{name}:", text)
+    console.print(grid)
+    console.print(f"{'folder:':10}{plan.folder.path}", soft_wrap=True)
 
 
 def _data(ahead: Ahead) -> str:

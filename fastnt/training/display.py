@@ -21,6 +21,7 @@ NAMES = {
     "noisy": "student, noisy",
     "evaluation": "evaluation",
 }
+_WIDE = 76  # columns of a terminal that has room for all
 ONE_PASS = ("logits", "evaluation")  # phases without epochs
 
 
@@ -89,14 +90,13 @@ class Bars(Silent):
     """A bar a phase, with the epoch, the held-out error, the speed and the time left; one for all."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            Words("{task.description}"),
-            BarColumn(bar_width=None),  # what the others leave of the line
-            Words("{task.fields[epoch]}"),
-            Words("{task.fields[error]}"),
-            _Speed(table_column=Column(no_wrap=True, justify="right")),
-            _TimeLeft(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
-        )
+        name, epoch = Words("{task.description}"), Words("{task.fields[epoch]}")
+        left = _TimeLeft(elapsed_when_finished=True, table_column=Column(no_wrap=True))
+        bar = BarColumn(bar_width=None)  # what the others leave of the line
+        error = Words("{task.fields[error]}")
+        speed = _Speed(table_column=Column(no_wrap=True, justify="right"))
+        wide = console.width >= _WIDE
+        columns = (name, bar, epoch, error, speed, left) if wide else (name, epoch, left)
         self._bars = RichProgress(*columns, console=console, expand=True)
         self._left = TimeLeft()
         self._all = self._add("all", 1.0, left=self._left, visible=False)

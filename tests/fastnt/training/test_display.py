@@ -79,6 +79,16 @@ def test_a_bar_shows_epoch_error_speed_and_time_left_on_one_line() -> None:
     assert len(line) <= 80
 
 
+def test_on_a_narrow_terminal_name_epoch_and_time_stay() -> None:
+    console = _terminal(40)
+    bars = Bars(console)
+    _train_one_of_two_epochs(bars)
+    line = _last_line(console, bars)
+    assert len(line) <= 40
+    for words in ("student, noisy", "epoch 2/2", "left"):
+        assert words in line
+
+
 def test_a_bar_shows_the_speed_while_the_first_epoch_runs() -> None:
     console = _terminal()
     bars = Bars(console)
