@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
+from fastnt.bench import plain as plain_loss
 from fastnt.bench.cases import SIGMA
-from fastnt.bench.rivals import pytorch_loss
 from fastnt.config import Recipe
 from fastnt.data.beton import Images, Labels
 from fastnt.data.prepare import Dataset
@@ -132,7 +132,7 @@ def plain(work: Work) -> Epoch:
         for images, _ in loader:
             with torch.no_grad():
                 targets = work.teacher(images)
-            loss = pytorch_loss(student(images), targets, ALPHA)
+            loss = plain_loss.loss(student(images), targets, ALPHA, plain_loss.product)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -153,7 +153,7 @@ def by_hand(work: Work) -> Epoch:
             images = normalise(work.images[rows], work.mean)
             with autocast(CPU):
                 logits = student(images)
-            loss = pytorch_loss(logits, work.logits[rows], ALPHA)
+            loss = plain_loss.loss(logits, work.logits[rows], ALPHA, plain_loss.addcmul)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -4,8 +4,10 @@ The values of Python numbers and of CPU tensors are checked. For tensors on othe
 shape and device are checked, since reading their values would wait for the device.
 """
 
+import itertools
 from collections.abc import Callable
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,14 +23,27 @@ _OPTIONS = {
     "perturb": ("teacher", "student"),
     "reduction": ("none", "sum", "batchmean", "mean"),
 }
-# What a value must be: words for the error, and a test, which fails for NaN.
-Rule = tuple[str, Callable[[float], bool]]
-PROBABILITY: Rule = ("in [0, 1]", lambda v: 0 <= v <= 1)
+# The checked options, found by their three words: the checks would take a microsecond a call.
+_CHECKED = {
+    words: Options(words[0] == "shared", words[1] == "student", words[2])
+    for words in itertools.product(*_OPTIONS.values())
+}
+
+
+class Rule(NamedTuple):
+    """What a value must be."""
+
+    words: str  # for the error
+    holds: Callable[[float], bool]  # it fails for NaN
+    integer: bool = False  # and becomes int64, otherwise float32
+
+
 _LARGEST = torch.finfo(torch.float32).max
-SPREAD: Rule = ("finite and not negative", lambda v: 0 <= v <= _LARGEST)
-COUNTER: Rule = ("at least 0 and below 2**32", lambda v: 0 <= v < 1 << 32)
-FINITE: Rule = ("finite", lambda v: abs(v) <= _LARGEST)
-ANY: Rule = ("an integer", lambda v: True)
+PROBABILITY = Rule("in [0, 1]", lambda v: 0 <= v <= 1)
+SPREAD = Rule("finite and not negative", lambda v: 0 <= v <= _LARGEST)
+COUNTER = Rule("at least 0 and below 2**32", lambda v: 0 <= v < 1 << 32, integer=True)
+FINITE = Rule("finite", lambda v: abs(v) <= _LARGEST)
+ANY = Rule("an integer", lambda v: True, integer=True)
 
 
 def check_options(noise: str, perturb: str, reduction: str) -> Options:
@@ -37,13 +52,13 @@ def check_options(noise: str, perturb: str, reduction: str) -> Options:
     Raises:
         ValueError: one of them is none of its allowed words.
     """
-    for name, value in (("noise", noise), ("perturb", perturb), ("reduction", reduction)):
-        if value not in _OPTIONS[name]:
-            allowed = ", ".join(map(repr, _OPTIONS[name]))
-            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-    return Options(
-        shared=noise == "shared", perturb_student=perturb == "student", reduction=reduction
-    )
+    try:
+        return _CHECKED[noise, perturb, reduction]
+    except (KeyError, TypeError):  # TypeError: it cannot even be looked for
+        given = {"noise": noise, "perturb": perturb, "reduction": reduction}
+    name = next(name for name, value in given.items() if value not in _OPTIONS[name])
+    allowed = ", ".join(map(repr, _OPTIONS[name]))
+    raise ValueError(f"{name} must be one of {allowed}, got {given[name]!r}")
 
 
 def check_noise(alpha: Number, sigma: Sigma, seed: int | Tensor | None) -> None:
@@ -54,12 +69,12 @@ def check_noise(alpha: Number, sigma: Sigma, seed: int | Tensor | None) -> None:
         ValueError: alpha is outside [0, 1]; sigma is negative, not finite or no pair; or an argument
             requires a gradient.
     """
-    check_values("alpha", alpha, PROBABILITY, torch.float32)
+    check_values("alpha", alpha, PROBABILITY)
     for bound in sigma_pair(sigma):
         if bound is not None:
-            check_values("sigma", bound, SPREAD, torch.float32)
+            check_values("sigma", bound, SPREAD)
     if seed is not None:
-        check_values("seed", seed, ANY, torch.int64)
+        check_values("seed", seed, ANY)
 
 
 def check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
@@ -70,19 +85,15 @@ def check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
         ValueError: their shapes or devices do not go together.
     """
     for name, logits in (("student", student), ("teacher", teacher)):
-        if not isinstance(logits, Tensor):
-            raise TypeError(f"{name} must be a tensor of logits, got {type(logits).__name__}")
-        if type(logits) is not Tensor and hasattr(logits, "to_local"):
-            raise TypeError(
-                f"{name} must be this rank's own logits, got a {type(logits).__name__}: pass "
-                f"{name}.to_local(), and index with the rows that they are of"
-            )
-        if logits.dtype not in _LOGIT_DTYPES or logits.layout != torch.strided:
+        if type(logits) is not Tensor:
+            _check_type(name, logits)
+        if logits.dtype not in _LOGIT_DTYPES or logits.layout is not torch.strided:
             raise TypeError(
                 f"{name} must be a dense float16, bfloat16, float32 or float64 tensor, "
                 f"got {logits.dtype} ({logits.layout})"
             )
-    if teacher.device != student.device:
+    on_cpu = student.is_cpu and teacher.is_cpu  # comparing devices would take a microsecond
+    if not on_cpu and teacher.device != student.device:
         raise ValueError(f"teacher must be on the student's {student.device}, got {teacher.device}")
     first = 1 if students else 0  # the dimension at which one student's logits begin
     if student.dim() <= first:
@@ -91,6 +102,17 @@ def check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
     if teacher.shape != student.shape and teacher.shape != student.shape[first:]:
         allowed = " or ".join(str(tuple(student.shape[i:])) for i in range(first + 1))
         raise ValueError(f"teacher must have the shape {allowed}, got {tuple(teacher.shape)}")
+
+
+def _check_type(name: str, logits: object) -> None:
+    kind = type(logits).__name__
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"{name} must be a tensor of logits, got {kind}")
+    if hasattr(logits, "to_local"):
+        raise TypeError(
+            f"{name} must be this rank's own logits, got a {kind}: pass {name}.to_local(), "
+            "and index with the rows that they are of"
+        )
 
 
 def check_index(index: Tensor, samples: int, device: torch.device) -> None:
@@ -119,7 +141,7 @@ def sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
     Raises:
         ValueError: sigma is a sequence of other than two, or its bounds are in the wrong order.
     """
-    if not isinstance(sigma, tuple | list):
+    if not isinstance(sigma, (tuple, list)):
         return sigma, None
     if len(sigma) != 2:
         raise ValueError(f"sigma must be a number or a pair (low, high), got {sigma!r}")
@@ -132,16 +154,16 @@ def sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
     return low, high
 
 
-def check_values(name: str, value: Number, rule: Rule, dtype: torch.dtype) -> None:
-    """Check that a number, or each number of a tensor, can become ``dtype`` and keeps the rule.
+def check_values(name: str, value: Number, rule: Rule) -> list[float]:
+    """Check a number, or each number of a tensor, and return those that could be read.
 
     Raises:
-        TypeError: it has another type or dtype.
+        TypeError: it has another type or dtype than the rule's.
         ValueError: a number breaks the rule, or a tensor requires a gradient.
     """
-    integer, (words, holds) = dtype == torch.int64, rule
-    if type(value) is int or (type(value) is float and not integer):  # the usual case, quickly
-        values: list[float] = [value]
+    words, holds, integer = rule
+    if type(value) is int or (type(value) is float and not integer):
+        values: list[float] = [value]  # and torch.compile's numbers, which are of no other class
     elif isinstance(value, Tensor):
         fits = value.dtype != torch.bool and not value.is_complex()
         if not fits or (integer and value.is_floating_point()):
@@ -152,10 +174,11 @@ def check_values(name: str, value: Number, rule: Rule, dtype: torch.dtype) -> No
     else:
         if not isinstance(value, Integral if integer else Real) or isinstance(value, bool):
             raise TypeError(f"{name} must be {_kind(integer)}, got {value!r}")
-        values = [value]
+        values = [int(value) if integer else float(value)]
     for element in values:
         if not holds(element):
             raise ValueError(f"{name} must be {words}, got {element!r}")
+    return values
 
 
 def _kind(integer: bool) -> str:

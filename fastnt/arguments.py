@@ -58,39 +58,28 @@ def make_tensors(
     check_logits(student, teacher, students)
     numbers = accepts_numbers(version, student, teacher)
     count = student.shape[0] if students else 1
-    if numbers and student.dim() == 2 and not students:
-        samples = student.shape[0]
-    else:
+    if not numbers or students or student.dim() != 2:
         student, teacher = _flatten_samples(student, teacher, students)
-        samples = student.shape[1]
-    device = student.device
     if index is not None:
-        check_index(index, samples, device)
+        check_index(index, student.shape[-2], student.device)
     low, high = sigma_pair(sigma)
-
-    def convert(name: str, value: Number, rule: Rule, dtype: torch.dtype) -> Any:
-        if numbers and not isinstance(value, Tensor):
-            check_values(name, value, rule, dtype)
-            return value
-        return _make_tensor(name, value, rule, dtype, count, device)
-
     if seed is None:
-        seed = torch.randint((1 << 63) - 1, (count,), device=device)
-        if index is None and dist.is_available() and dist.is_initialized():
-            # Ranks often have the same seed, but the same place in their batches is not the same sample.
-            seed = seed + as_int64(dist.get_rank() * _RANK_STRIDE)
+        seed = _draw_seed(count, index, student.device)
+        if numbers and count == 1 and student.is_cpu:
+            seed = int(seed)
+    like = numbers, count, student
     return Tensors(
         student,
         teacher,
-        convert("alpha", alpha, PROBABILITY, torch.float32),
-        convert("sigma", low, SPREAD, torch.float32),
-        None if high is None else convert("sigma", high, SPREAD, torch.float32),
-        convert("seed", seed, ANY, torch.int64),
-        convert("step", step, COUNTER, torch.int64),
+        _convert("alpha", alpha, PROBABILITY, like),
+        _convert("sigma", low, SPREAD, like),
+        None if high is None else _convert("sigma", high, SPREAD, like),
+        _convert("seed", seed, ANY, like),
+        _convert("step", step, COUNTER, like),
         index,
         None
         if grad_scale is None
-        else _make_tensor("grad_scale", grad_scale, FINITE, torch.float32, 1, device)[0],
+        else _convert("grad_scale", grad_scale, FINITE, (False, 1, student))[0],
     )
 
 
@@ -136,11 +125,35 @@ def _flatten_samples(student: Tensor, teacher: Tensor, students: bool) -> tuple[
     )
 
 
+def _draw_seed(count: int, index: Tensor | None, device: torch.device) -> Tensor:
+    seed = torch.randint((1 << 63) - 1, (count,), device=device)
+    if index is None and dist.is_available() and dist.is_initialized():
+        # Ranks often have the same seed, but the same place in their batches is not the same sample.
+        seed = seed + as_int64(dist.get_rank() * _RANK_STRIDE)
+    return seed
+
+
+def _convert(name: str, value: Number, rule: Rule, like: tuple[bool, int, Tensor]) -> Any:
+    """Return a checked argument as a tensor (count,) on the student's device.
+
+    ``like`` is (numbers, count, student). With ``numbers``, what is one number for all students, and
+    can be read, comes back as a number.
+    """
+    numbers, count, student = like
+    usual = type(value) is int or (type(value) is float and not rule.integer)
+    if numbers and usual and rule.holds(value):  # type: ignore[arg-type]
+        return value
+    values = check_values(name, value, rule)
+    if numbers and values and (not isinstance(value, Tensor) or value.dim() == 0):
+        return values[0]
+    dtype = torch.int64 if rule.integer else torch.float32
+    return _make_tensor(name, value, dtype, count, student.device)
+
+
 def _make_tensor(
-    name: str, value: Number, rule: Rule, dtype: torch.dtype, count: int, device: torch.device
+    name: str, value: Number, dtype: torch.dtype, count: int, device: torch.device
 ) -> Tensor:
-    """Return a number, or a tensor () or (count,), as a tensor (count,) on the device, checked."""
-    check_values(name, value, rule, dtype)
+    """Return a number, or a tensor () or (count,), as a tensor (count,) on the device."""
     if isinstance(value, Tensor):
         if value.shape not in ((), (count,)):
             got = tuple(value.shape)

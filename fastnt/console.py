@@ -1,6 +1,6 @@
-"""What is shown on a terminal: the text of a user is text, never Rich's markup.
+"""Consoles for the terminal, which print all text as it is, never as Rich's markup.
 
-Only this module makes consoles and columns of text, so no path, name or message can be read as a style.
+Only this module makes consoles and columns of text, so that no path, name or message is read as a style.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -22,12 +22,12 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 class Words(TextColumn):
-    """A column of a progress display, its words shown as they are."""
+    """A column of a progress display that shows its text as it is."""
 
     def __init__(self, words: str) -> None:
         super().__init__(words, markup=False)
 
 
 def working(on: str, *, shown: bool = True) -> AbstractContextManager[Any]:
-    """Show on stderr, while the block runs, what is being done."""
+    """Show a message on stderr while the block runs."""
     return make_console(stderr=True).status(Text(on)) if shown else nullcontext()

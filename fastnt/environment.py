@@ -1,4 +1,4 @@
-"""The machine: versions, devices, memory and determinism of torch; described beside every run."""
+"""The machine: versions, devices, memory and determinism of torch."""
 
 import ctypes
 import functools
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "triton", "ffcv", "numba", "numpy", "safetensors", "scikit-
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Return date, commit, versions and hardware, ready for JSON; no name of a user or a host."""
+    """Return date, commit, versions and hardware, ready for JSON, without names of users or hosts."""
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": source_commit(),
@@ -38,7 +38,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what a result is signed with beside its recipe: machine, versions and commit."""
+    """Return machine, versions and commit, which are stored with a result."""
     return {
         "processor": processor_name(),
         "cores": os.cpu_count(),
@@ -51,9 +51,9 @@ def describe_machine() -> dict[str, Any]:
 
 @functools.cache
 def source_commit() -> str | None:
-    """Return the commit of the source tree that fastnt runs from, "+" behind it where it was changed.
+    """Return the commit of the source tree that fastnt runs from, with "+" if files were changed.
 
-    None where fastnt is installed without its tree.
+    None if fastnt is installed without its source tree.
     """
     tree = Path(__file__).resolve().parent.parent
     if not (tree / ".git").exists():
@@ -74,7 +74,7 @@ def source_commit() -> str | None:
 
 
 def package_version(name: str) -> str | None:
-    """Version of an installed package, or None."""
+    """Return the version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -82,7 +82,7 @@ def package_version(name: str) -> str | None:
 
 
 def processor_name() -> str:
-    """The CPU's name, as far as the system tells it."""
+    """Return the CPU's name, if the system provides it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -93,7 +93,7 @@ def processor_name() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """``cpu``, or the GPU's name."""
+    """Return ``cpu``, or the GPU's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
@@ -101,7 +101,7 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
 
     Raises:
-        UserError: a GPU is asked for where torch sees none, or another device.
+        UserError: a GPU is asked for and torch sees none, or another device is asked for.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"device is {name!r}; it must be one of auto, cpu, cuda")
@@ -112,26 +112,26 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def use_deterministic_algorithms() -> None:
-    """Make torch choose, on a GPU too, algorithms that give the same bits every time."""
+    """Make torch use algorithms that give the same bits every time, on a GPU too."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    # Else Inductor times several kernels and takes the fastest; read when it is imported.
+    # Without this, Inductor times several kernels and takes the fastest. It reads this when imported.
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
     if inductor := sys.modules.get("torch._inductor.config"):
         inductor.deterministic = True  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
-    # That would fill each new tensor, against programs that read what they did not write.
+    # Filling each new tensor would only help programs that read uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what tensors free, for the next step's tensors; elsewhere do nothing.
+    """Make glibc keep freed memory for the next step's tensors; without glibc do nothing.
 
-    By default it hands large blocks back to the system, which gives them out again page by page,
-    zeroed: every step's gradients and activations anew. The process keeps its peak for itself.
+    By default, glibc returns large blocks to the system, which zeroes each page when it is used again, in
+    every step. With this setting, the process keeps its peak memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        mallopt(_MMAP_THRESHOLD, 32 << 20)  # the largest value that mallopt takes
         mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
         mallopt(_TOP_PAD, 64 << 20)

@@ -1,4 +1,4 @@
-"""Networks of the user's own: ``module:factory``, imported, called and checked.
+"""Factories of the user's own networks: ``module:factory``, imported and called.
 
 A factory is any callable that can be imported, from the current directory, as with ``python -m``, or
 from the environment. It is called with ``num_classes=`` if it has that parameter, else without
@@ -6,7 +6,6 @@ arguments. It returns an ``nn.Module`` from preprocessed float32 images (N, C, H
 (N, classes). Images and weights are in channels_last memory unless the network cannot take that.
 """
 
-import copy
 import importlib
 import inspect
 import re
@@ -18,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastnt.errors import UserError
 
-Shape = tuple[int, int, int]
 _NAMES = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _FACTORY = re.compile(rf"({_NAMES}):({_NAMES})")
 
@@ -46,7 +44,7 @@ def call_factory(text: str, classes: int) -> nn.Module:
     factory = find(text)
     if isinstance(factory, nn.Module) or not callable(factory):
         raise UserError(
-            f"{text} is {_kind(factory)}; name a function or a class that makes the network"
+            f"{text} is {kind_of(factory)}; name a function or a class that makes the network"
         )
     arguments = {"num_classes": classes} if _takes_classes(factory) else {}
     try:
@@ -55,124 +53,8 @@ def call_factory(text: str, classes: int) -> nn.Module:
         given = ", ".join(f"{name}={value}" for name, value in arguments.items())
         raise UserError(f"{text}({given}) failed: {in_short(error)}; mend the factory") from error
     if not isinstance(network, nn.Module):
-        raise UserError(f"{text} returned {_kind(network)}; it must return a torch.nn.Module")
+        raise UserError(f"{text} returned {kind_of(network)}; it must return a torch.nn.Module")
     return network
-
-
-def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> torch.memory_format:
-    """Try a network on two black images in eval mode, which also initialises lazy layers.
-
-    Args:
-        network: from float32 images (N, *shape) to logits (N, classes).
-        shape: one image, (channels, height, width).
-        classes: the number of logits that the network must return.
-        name: the network's name in messages.
-
-    Returns:
-        The memory format of images and weights in which it is to be computed: channels_last, or
-        contiguous where only that works, as with a ``view`` behind a convolution. The weights are
-        in it.
-
-    Raises:
-        UserError: the network cannot take the images, returns something else, or could not be saved.
-    """
-    if not any(True for _ in network.parameters()):
-        raise UserError(f"{name} has no parameters; a network needs some")
-    if any(p.is_meta for p in network.parameters()):
-        raise UserError(
-            f"{name} has parameters on the meta device; make them where they have values"
-        )
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            fits, logits = _fitting_format(network.eval(), (2, *shape), classes, name)
-    finally:
-        network.train(was_training)
-    if not logits.isfinite().all():
-        raise UserError(
-            f"{name} gives logits of black images that are not finite; mend its weights"
-        )
-    for key, value in network.state_dict().items():
-        if not isinstance(value, Tensor):
-            raise UserError(f"{name} keeps {_kind(value)} as its state {key!r}; keep tensors only")
-    return fits
-
-
-def _fitting_format(
-    network: nn.Module, shape: tuple[int, ...], classes: int, name: str
-) -> tuple[torch.memory_format, Tensor]:
-    """Return the memory format that the network takes, channels_last if it can, and its logits."""
-    refusal = None
-    try:  # first as its maker tried it; that also makes what is lazy
-        logits = try_batch(network, shape, classes, name, torch.contiguous_format)
-    except UserError as error:
-        refusal = error
-    fastest = torch.channels_last
-    try:
-        if refusal is None:
-            network.to(memory_format=fastest)  # type: ignore[call-overload]
-        return fastest, try_batch(network, shape, classes, name, fastest)
-    except UserError:
-        if refusal is not None:
-            raise refusal from refusal.__cause__
-        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return torch.contiguous_format, logits
-
-
-def try_batch(
-    network: nn.Module, shape: tuple[int, ...], classes: int, name: str, layout: torch.memory_format
-) -> Tensor:
-    """Return the logits of black images of ``shape``, (N, C, H, W), in the memory format ``layout``.
-
-    Raises:
-        UserError: it cannot take them, or gives something else than float logits (N, classes).
-    """
-    # A lazy layer has no device before its first images.
-    devices = {p.device for p in network.parameters() if not nn.parameter.is_lazy(p)}
-    samples, channels, height, width = shape
-    # As they come from the preprocessing: with one channel strides tell the formats apart.
-    images = torch.zeros((samples, height, width, channels), device=next(iter(devices), None))
-    images = images.permute(0, 3, 1, 2)
-    if layout is torch.contiguous_format:
-        images = images.clone(memory_format=layout)
-    try:
-        logits = logits_of(network(images))
-    except Exception as error:
-        raise UserError(
-            f"{name} cannot take float32 images of shape {shape}: {in_short(error)}"
-        ) from error
-    if not isinstance(logits, Tensor):
-        gave = _kind(logits)
-    else:
-        gave = f"{logits.dtype} of shape {tuple(logits.shape)}"
-        if logits.shape == (samples, classes) and logits.is_floating_point():
-            return logits
-    raise UserError(
-        f"{name} gave {gave} for images of shape {shape}; it must give float logits of shape "
-        f"({samples}, {classes}), one for each class"
-    )
-
-
-def logits_of(output: Any) -> Any:
-    """Return the logits of what a network gave: mdistiller's give (logits, a dict of features)."""
-    if isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], dict):
-        return output[0]
-    return output
-
-
-def copy_network(network: nn.Module, name: str) -> nn.Module:
-    """Return a copy that shares nothing with the network.
-
-    Raises:
-        UserError: it keeps what cannot be copied; the message says what.
-    """
-    try:
-        return copy.deepcopy(network)
-    except Exception as error:
-        raise UserError(
-            f"{name} cannot be copied ({in_short(error)}); let it keep no activations, locks or "
-            "generators, and use torch.nn.utils.parametrizations for weight_norm"
-        ) from error
 
 
 def source_code(network: nn.Module) -> str:
@@ -190,6 +72,13 @@ def in_short(error: BaseException) -> str:
     """Return an exception's type and the first line of its message."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, in words: a network itself, None, or the name of its type."""
+    if isinstance(value, nn.Module):
+        return "a network itself"
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def find(text: str) -> Any:
@@ -246,9 +135,3 @@ def _code(class_: type) -> str:
         return inspect.getsource(class_)
     except (OSError, TypeError):  # it was typed into a prompt, or is written in C
         return class_.__qualname__
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, nn.Module):
-        return "a network itself"
-    return "None" if value is None else f"a {type(value).__name__}"

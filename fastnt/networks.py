@@ -10,8 +10,9 @@ A network is a line such as ``C5(S1P2)@64-MP2(S2)-C5(S1P2)@128-MP2(S2)-FC1024-FC
     FCK, ...@K    as many units or kernels as there are classes
 
 Square brackets, which group layers in the paper, are ignored. The paper does not say the following. A
-ReLU follows every convolution and fully connected layer except the last. Pooling rounds sizes up, which
-is the only reading in which NIN's AP8 fits. Weights are initialised as in He et al. 2015.
+ReLU follows every convolution and fully connected layer except the last; where max-pooling comes next,
+the ReLU stands behind it, which gives the same numbers. Pooling rounds sizes up, which is the only
+reading in which NIN's AP8 fits. Weights are initialised as in He et al. 2015.
 
 A line such as ``mymodule:make_network`` names a network of the user's own: see ``fastnt.factory``.
 """
@@ -25,7 +26,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastnt.errors import UserError
-from fastnt.factory import Shape, call_factory, check_network, is_factory
+from fastnt.factory import call_factory, is_factory
+from fastnt.network_checks import Shape, check_network
 
 _NIN = (
     "[C5(S1P2)@192]-[C1(S1P0)@160]-[C1(S1P0)@96-MP3(S2)]-D0.5-"
@@ -147,6 +149,10 @@ def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
                 ) from error
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 append(nn.ReLU())
+            elif (
+                isinstance(layer, nn.MaxPool2d) and layers[:-1] and isinstance(layers[-2], nn.ReLU)
+            ):
+                layers[-2:] = layer, layers[-2]  # the same bits, forward and backward, for less
         if x.dim() > 2:
             append(nn.Flatten())
     if tuple(x.shape) != (1, classes) or not any(isinstance(m, nn.ReLU) for m in layers):

@@ -1,6 +1,7 @@
 """What is measured: shapes, types and the three ways to call a loss."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,28 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     labels = torch.randint(case.classes, (case.samples,), generator=generator, device=device)
     student = logits().requires_grad_(case.mode == "autograd")
     return Inputs(student, logits(), labels)
+
+
+def call_in_mode(
+    mode: Mode,
+    student: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    value_and_grad: Callable[[Tensor], object] | None = None,
+) -> object:
+    """Do the whole of ``mode`` with a loss of the student's logits, and its gradient by hand if given."""
+    if mode == "loss":
+        with torch.no_grad():
+            return loss(student)
+    if mode == "value_and_grad":
+        if value_and_grad is not None:
+            return value_and_grad(student)
+        leaf = student.detach().requires_grad_()
+        value = loss(leaf)
+        return value, torch.autograd.grad(value, leaf)
+    student.grad = None
+    value = loss(student)
+    torch.autograd.backward(value)
+    return value
 
 
 def cases(

@@ -17,7 +17,7 @@ COLOURS = {
     "floor": "#6b7280",
 }
 _LABELS = {
-    "pytorch": "plain PyTorch",
+    "pytorch": "plain PyTorch, its fastest form",
     "compile": "torch.compile",
     "compile fallback": "torch.compile, fallback_random",
     "kd_lib": "KD_Lib's loss",

@@ -46,6 +46,8 @@ def _run_case(case: Case, device: torch.device, skip: Sequence[str]) -> list[dic
             del calls[name]
     for name, timing in time_side_by_side(calls, device).items():
         rows[name] |= {"seconds": timing.median, "least_seconds": timing.least}
+        if isinstance(form := getattr(calls[name], "form", None), str):
+            rows[name]["form"] = form  # of plain PyTorch, the fastest
     return list(rows.values())
 
 

@@ -86,7 +86,7 @@ def _print(console: Console, rows: list[dict[str, object]]) -> None:
         seconds, extra = row.get("seconds"), row.get("peak_extra_bytes")
         cells.append(
             [
-                str(row["rival"]),
+                f"{row['rival']} ({row['form']})" if "form" in row else str(row["rival"]),
                 f"{1e6 * seconds:,.1f}"
                 if isinstance(seconds, float)
                 else str(row.get("error")).partition("\n")[0],

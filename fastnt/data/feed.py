@@ -1,42 +1,48 @@
-"""Batches for a step that is captured as a graph: what the host does, and what the graph holds.
+"""Feeds of a step that is captured as a CUDA graph: they bring each batch to fixed memory.
 
-A replayed graph repeats its operations on the same memory. Whatever differs between two batches must
-lie in that memory: the epoch's order and a cursor, or the batch itself.
+A replayed graph repeats its operations on the same memory. Everything that differs between batches must
+therefore be in that memory: the epoch's order and a cursor, or the batch itself.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from fastnt.data.rows import Batch
 
-if TYPE_CHECKING:
-    from fastnt.data.loaders import Loader
+
+class Batches(Protocol):
+    """The part of a loader that StreamedFeed needs."""
+
+    batch_size: int
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of the epoch from ``start`` on."""
 
 
 class Feed(Protocol):
-    """Gives the batches that its loader's ``epoch`` gives, bit for bit, to one reader at a time."""
+    """Gives one reader the batches of its loader's ``epoch``, bit for bit."""
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Yield the number of rows of each batch from ``start`` on, once the host's part is done."""
+        """Yield the size of each batch from ``start`` on, when the host has done its part."""
 
     def take(self, size: int) -> Batch:
-        """Return the batch whose ``size`` was yielded, by operations that a graph can hold.
+        """Return the batch whose ``size`` was yielded, by operations that a graph can capture.
 
-        The next batch may take its memory.
+        The next batch may use the same memory.
         """
 
 
 class StreamedFeed:
-    """Copies each batch of a loader into memory that stays; the host issues the copies."""
+    """Copies each batch of a loader into fixed memory; the host issues the copies."""
 
-    def __init__(self, loader: "Loader") -> None:
+    def __init__(self, loader: Batches) -> None:
         self._loader = loader
         self._memory: tuple[Tensor, ...] = ()  # of a full batch
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Yield the number of rows of each batch from ``start`` on, when it was copied."""
+        """Yield the size of each batch from ``start`` on, when the batch was copied."""
         for batch in self._loader.epoch(epoch, start=start):
             size = len(batch.labels)
             if not self._memory:  # a resumed epoch may begin with its last, smaller batch

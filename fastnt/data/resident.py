@@ -38,7 +38,7 @@ class ResidentLoader:
             )
 
     def feed(self) -> "ResidentFeed":
-        """Return what gives these batches to a captured step."""
+        """Return the feed that gives these batches to a captured step."""
         return ResidentFeed(self)
 
     def batches(self, epoch: int, start: int) -> list[NDArray[np.int64]]:
@@ -46,23 +46,23 @@ class ResidentLoader:
         return self._rows.batches(epoch, self.batch_size, start)
 
     def places(self, index: Tensor) -> Tensor:
-        """Return where in the split the images of these rows lie."""
+        """Return the positions in the split of the images of these rows."""
         return self._positions[index % len(self._positions)]
 
 
 class ResidentFeed:
-    """Gathers batches by operations on the device alone: the epoch's order and a cursor lie there."""
+    """Gathers batches on the device alone, which holds the epoch's order and a cursor."""
 
     def __init__(self, loader: ResidentLoader) -> None:
         device = loader.device
         self._loader = loader
         # This rank's rows in the order of this epoch, the places of their images, and their labels.
         self._order = torch.zeros(3, loader.rows, dtype=torch.int64, device=device)
-        self._cursor = torch.zeros((), dtype=torch.int64, device=device)  # rows taken
+        self._cursor = torch.zeros((), dtype=torch.int64, device=device)  # rows taken so far
         self._ahead = torch.arange(loader.batch_size, device=device)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Yield the number of rows of each batch from ``start`` on; the order is sent at once."""
+        """Yield the size of each batch from ``start`` on; the order is copied to the device first."""
         batches = self._loader.batches(epoch, start)
         if batches:
             index = torch.from_numpy(np.concatenate(batches)).to(self._order.device)
@@ -74,7 +74,7 @@ class ResidentFeed:
             yield len(batch)
 
     def take(self, size: int) -> Batch:
-        """Gather the next ``size`` rows, and move the cursor behind them."""
+        """Return the next ``size`` rows, and move the cursor past them."""
         at = self._ahead[:size] + self._cursor
         self._cursor += size
         index, place, label = self._order.index_select(1, at)

@@ -14,7 +14,7 @@ from fastnt.experiments.store import Row
 from fastnt.recipe_rules import sigma_range
 from fastnt.report.table_files import Column, Table
 from fastnt.statistics import Interval
-from fastnt.training.tensors import Damaged, load_tensors
+from fastnt.tensor_files import Damaged, load_tensors
 
 LEVEL = 0.05  # below this p, adjusted by Holm, a difference is bold
 _WHEN = {"best": "the epoch of lowest held-out error", "last": "the last epoch"}

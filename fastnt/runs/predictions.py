@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastnt.errors import UserError
-from fastnt.training.tensors import Damaged, load_tensors, save_tensors
+from fastnt.tensor_files import Damaged, load_tensors, save_tensors
 
 KIND = "test predictions"
 Classes = NDArray[np.integer[Any]]  # (images,), the class of each image

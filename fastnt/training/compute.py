@@ -1,4 +1,4 @@
-"""How a network is computed: everything beside the recipe that decides the bits of a result."""
+"""How a network is computed: everything that decides the bits of a result, except the recipe."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ class Precision:
     def autocast(self, device: torch.device) -> Any:
         """Return the context in which a forward pass runs."""
         mixed = self.dtype != torch.float32
-        # No cache of cast weights: each is used once a pass, and none may outlive a CUDA graph.
+        # Cast weights are not cached: each is used once a pass, and none may outlive a CUDA graph.
         return torch.autocast(
             device.type, self.dtype if mixed else None, enabled=mixed, cache_enabled=False
         )
@@ -46,12 +46,12 @@ FLOAT32 = Precision()
 
 @dataclass(frozen=True)
 class Compute:
-    """The device and the arithmetic on it; ``describe`` tells all that decides the bits."""
+    """The device and the arithmetic; ``describe`` returns everything that decides the bits."""
 
     device: torch.device
     precision: Precision = FLOAT32
     compile: bool = False  # torch.compile
-    loader: Kind = "auto"  # both loaders give the same batches: it decides no bit
+    loader: Kind = "auto"  # decides no bit: both loaders give the same batches
     graph: bool = (
         True  # capture the steps as CUDA graphs, where that is possible; it decides no bit
     )
@@ -84,14 +84,14 @@ def choose_compute(
 
     Args:
         device: of this process.
-        amp: mixed precision; None: where the device has it in hardware.
+        amp: mixed precision; None: if the device has it in hardware.
         compile: torch.compile the networks; None: on a GPU.
         loader: as for :func:`fastnt.data.loaders.make_loader`.
         graph: capture training steps as CUDA graphs, where that is possible.
         ranks: this process among those that train together.
 
     Raises:
-        UserError: torch makes numbers of another type than float32 unless told otherwise.
+        UserError: torch's default dtype is not float32.
     """
     if torch.get_default_dtype() != torch.float32:
         raise UserError(
@@ -143,10 +143,10 @@ def exact_float32() -> Iterator[None]:
 def compile_alone(module: nn.Module) -> Callable[..., Any]:
     """Compile ``module``'s forward pass under a code object of its own.
 
-    Dynamo counts what it compiled by code object and stops at some number, eight by default. All
-    networks share the code of one ``forward``: compiled as modules, a few of them use that up.
-    Each batch size has code of its own: else a second one makes it general, in this network and,
-    Dynamo remembering by line of code, in those after it.
+    Dynamo limits how often it compiles one code object, by default to eight times. All networks have the
+    code object of ``Model.forward``, so that a few of them would reach the limit. Each batch size is
+    compiled separately: else a second size would make the code general, in this network and, since Dynamo
+    remembers lines of code, in later ones.
     """
 
     def forward(*inputs: Any) -> Any:

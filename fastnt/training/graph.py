@@ -1,4 +1,4 @@
-"""Functions captured as CUDA graphs: one launch replays all that a function did on the device."""
+"""Capture functions as CUDA graphs: one launch then repeats everything a function did on the device."""
 
 import gc
 from collections.abc import Callable
@@ -14,7 +14,7 @@ class CaptureFailed(Exception):
 
 
 class Graphs(Protocol):
-    """Captures functions that work on the same memory of the device whenever they are called."""
+    """Captures functions that use the same memory of the device in each call."""
 
     def warm_up(self, function: Function) -> None:
         """Call the function where it will be captured.
@@ -23,18 +23,18 @@ class Graphs(Protocol):
         """
 
     def capture(self, function: Function) -> Function:
-        """Record what the function does, without doing it; return what does it again.
+        """Record the operations of the function without running them; return a function that runs them.
 
         Raises:
-            CaptureFailed: it cannot be captured. It was called, and stopped anywhere.
+            CaptureFailed: the function cannot be captured. It was called, and may have stopped midway.
         """
 
 
 class CudaGraphs:
-    """Captures on a stream of its own; all its graphs share one pool of memory.
+    """Captures on a separate stream; all graphs share one pool of memory.
 
-    That is sound while nothing that a function allocates is used after its end, and no two graphs
-    run at once.
+    This is safe if no memory that a function allocates is used after the function, and if no two graphs
+    run at the same time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -55,7 +55,7 @@ class CudaGraphs:
         """Capture the function as a CUDA graph; return its replay.
 
         Raises:
-            CaptureFailed: the function waits for the device, say, or the memory does not suffice.
+            CaptureFailed: the function waits for the device, the memory is too small, or the like.
         """
         gc.collect()  # the phase before holds its own graphs' memory in a cycle
         graph: Any = torch.cuda.CUDAGraph()
@@ -71,13 +71,13 @@ class CudaGraphs:
         return replay
 
     def _leave(self, graph: Any, current: Any) -> None:
-        """Leave a capture that CUDA has broken off, and that torch therefore did not end.
+        """Leave a capture that CUDA aborted, and that torch therefore did not end.
 
-        Its stream is still the current one, the generator still counts the numbers drawn as the
-        graph's, and the allocator still refers to the graph, which has to live on.
+        Its stream is still the current one, the generator still counts random numbers for the graph, and
+        the allocator still refers to the graph, which must therefore not be freed.
         """
         if torch.cuda.current_stream(self._device) == current:
-            return  # it was ended: the function failed for a reason of its own
+            return  # torch ended the capture: the function itself failed
         torch.cuda.set_stream(current)
         generator: Any = torch.cuda.default_generators[current.device_index]
         generator.graphsafe_set_state(generator.clone_state())
@@ -85,7 +85,7 @@ class CudaGraphs:
 
 
 def _first_cause(error: BaseException) -> str:
-    """Return the first line of the error that came first: those after it tell of the broken capture."""
+    """Return the first line of the first error; later errors only say that the capture was broken."""
     while error.__context__ is not None:
         error = error.__context__
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.seen import Seen, read_seen
 from fastnt.errors import UserError
-from fastnt.factory import check_network, in_short, is_factory, logits_of, source_code
+from fastnt.factory import in_short, is_factory, source_code
+from fastnt.network_checks import check_network, logits_of
 from fastnt.networks import build_network, count_multiplies, count_parameters
+from fastnt.tensor_files import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
 from fastnt.training.probe import PROBES, OtherNetwork, differs, probe
-from fastnt.training.tensors import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
 from fastnt.trust import NOTHING, Trust
 
 KIND = "network"  # what the description of a saved file says it holds

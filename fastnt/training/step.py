@@ -1,4 +1,4 @@
-"""One training step, and all its state on the device; nothing in it waits for the device."""
+"""One training step. All its state is on the device, and nothing in it waits for the device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
+from fastnt.tensor_files import host_copies
 from fastnt.training.compute import Compute, compile_alone
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective
 from fastnt.training.profile import StepProfile
-from fastnt.training.tensors import host_copies
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 Views = Callable[[Batch, Tensor], View | None]
 
 
 class TrainStep:
-    """Forward, backward and Adam on one batch, of which each of several ranks has a part.
+    """Forward pass, backward pass and Adam on one batch; each of several ranks has a part of it.
 
     All state is tensors on the device: ``rate``, the learning rate; ``number``, the steps taken;
     ``epoch``; ``loss``, the sum over this epoch's samples; ``finite``, the steps of this epoch before
     the first whose loss was not finite. Until ``end_epoch``, ``loss`` and ``finite`` count this
-    rank's samples alone. ``capturable`` tells whether a graph can hold the step.
+    rank's samples alone. ``capturable`` tells whether the step can be captured as a graph.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class TrainStep:
         compute: Compute,
         profile: StepProfile | None = None,
     ) -> None:
-        """Take a model that lies on the compute's device.
+        """Take a model that is on the device of ``compute``.
 
         Args:
-            model: its weights are laid out as it computes.
+            model: its weights are brought into its memory format.
             objective: what to minimise.
-            views: tells how the images of a batch are seen in an epoch.
+            views: returns how the network sees the images of a batch in an epoch.
             lr: the first learning rate.
             weight_decay: decoupled from the gradient, as in AdamW.
             compute: precision, compilation and ranks of the forward and backward passes.
@@ -56,9 +56,9 @@ class TrainStep:
         self._forward: Any = compile_alone(replica) if compute.compile else replica
         self._ranks = ranks
         self._objective, self._views, self._precision = objective, views, compute.precision
-        # No graph with several ranks: a replay would skip what DistributedDataParallel does on the
-        # host, and a ragged batch has the graph's shape on some ranks only. No graph of a user's own
-        # network: what it decides on the host (a layer dropped, a counter) would never change.
+        # With several ranks there is no graph: a replay would skip what DistributedDataParallel does on
+        # the host, and the last batch has different sizes on different ranks. For a user's own network
+        # there is none: what it decides on the host (a dropped layer, a counter) would never change.
         self.capturable = (
             compute.graph
             and self.device.type == "cuda"
@@ -75,7 +75,7 @@ class TrainStep:
             fused=self.device.type in ("cpu", "cuda"),
             capturable=self.capturable,
         )
-        # Steps before the capture are intended: no warning.
+        # Steps before the capture are intended, and torch should not warn of them.
         self.optimizer._warned_capturable_if_run_uncaptured = True
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=compute.precision.scales)
         self.number, self.epoch, self.finite = (
@@ -88,24 +88,24 @@ class TrainStep:
         )
 
     def __call__(self, batch: Batch, rows: int) -> None:
-        """Train as step ``number`` on this rank's part of a batch of ``rows``; it may be empty."""
-        # The loss is a mean over this rank's part. Scaled by the share, the average of its gradient
-        # over the ranks is the gradient of the whole batch's mean.
-        share = self._ranks.world_size * len(batch.labels) / rows
+        """Train on this rank's part, which may be empty, of a batch of ``rows``."""
+        # The loss is a mean over this rank's part. With this weight, the average of the gradients over
+        # the ranks is the gradient of the mean over the whole batch.
+        weight = self._ranks.world_size * len(batch.labels) / rows
         with self.record("forward"), self._precision.autocast(self.device):
             view = self._views(batch, self.epoch)
             logits = self._forward(batch.images, view)
         with self.record("targets and loss"):
             if len(batch.labels):
                 loss, grad = self._objective(
-                    logits, batch, view, self.number, self._grad_scale(share)
+                    logits, batch, view, self.number, self._grad_scale(weight)
                 )
-            else:  # an empty part has no mean, but the other ranks wait for its gradient
+            else:  # an empty part has no loss, but the other ranks wait for its gradient
                 loss, grad = torch.zeros_like(self.loss), torch.zeros_like(logits)
         with self.record("backward"):
             logits.backward(grad)
         with self.record("optimizer"):
-            self.scaler.step(self.optimizer)  # skips, on the device, a step that overflowed
+            self.scaler.step(self.optimizer)  # on the device, this skips a step that overflowed
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         self.loss += loss * len(batch.labels)
@@ -113,21 +113,22 @@ class TrainStep:
         self.number += 1
 
     def break_off(self) -> None:
-        """Forget on the host a step that broke off: its gradients, and the scaler's part of it."""
+        """Forget a step that was aborted: its gradients, and what the scaler noted of it."""
         self.optimizer.zero_grad(set_to_none=True)
         if self._precision.scales:
             scaler = torch.amp.GradScaler(self.device.type)
             scaler.load_state_dict(self.scaler.state_dict())
             self.scaler = scaler
 
-    def _grad_scale(self, share: float) -> Tensor | None:
-        scale = None if share == 1 else torch.full_like(self._one, share)
+    def _grad_scale(self, weight: float) -> Tensor | None:
+        """Return what multiplies the gradient: the weight and the loss scale; None for 1."""
+        scale = None if weight == 1 else torch.full_like(self._one, weight)
         if self._precision.scales:
             scale = self.scaler.scale(self._one if scale is None else scale)
         return scale
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the epoch's counters."""
+        """Set the counters for the epoch."""
         self.epoch.fill_(epoch)
         self.loss.zero_()
         self.finite.zero_()
@@ -180,7 +181,7 @@ class TrainStep:
             scale, tracker = state["scaler"].tolist()
             fresh = self.scaler.state_dict()
             self.scaler.load_state_dict(fresh | {"scale": scale, "_growth_tracker": int(tracker)})
-        if self._ranks.world_size > 1:  # the saved generator is rank 0's; each rank has its own
+        if self._ranks.world_size > 1:  # the saved generator is rank 0's, but each rank has its own
             return
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda":

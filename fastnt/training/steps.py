@@ -1,4 +1,4 @@
-"""How the steps of an epoch are taken: one operation after the other, or as replays of a graph."""
+"""Take the steps of an epoch: operation by operation, or as replays of CUDA graphs."""
 
 import functools
 from collections import Counter
@@ -14,21 +14,21 @@ from fastnt.training.step import TrainStep
 
 
 class Steps(Protocol):
-    """Takes steps over a loader's batches."""
+    """Takes a training step on each of a loader's batches."""
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
         """Take a step on each batch of the epoch from ``start`` on; yield its rows, of all ranks."""
 
 
 def choose_steps(step: TrainStep, loader: Loader) -> Steps:
-    """Return graphs of the step where it can be captured."""
+    """Return graphed steps if the step can be captured, else eager steps."""
     if step.capturable:
         return GraphedSteps(step, loader.feed(), CudaGraphs(step.device))
     return EagerSteps(step, loader)
 
 
 class EagerSteps:
-    """The host issues every operation of every step."""
+    """Steps whose operations the host launches one by one."""
 
     def __init__(self, step: TrainStep, loader: Loader) -> None:
         self._step, self._loader = step, loader
@@ -50,18 +50,18 @@ class EagerSteps:
 
 
 class GraphedSteps:
-    """The host launches one graph a step: gather, augmentation, forward, loss, backward and optimizer.
+    """Steps that are one graph each: gather, augmentation, forward, loss, backward and optimizer.
 
-    There is a graph for each size of batch: that of the full ones, and that of an epoch's last. The
-    first steps of each size warm up; they are real steps. Where a step cannot be captured, all are
-    taken one operation after the other, and one warning says why.
+    There are two graphs: one for full batches, and one for the smaller last batch of an epoch. The first
+    steps of each size warm up; they are real steps. If a step cannot be captured, a warning says why, and
+    all steps are then taken operation by operation.
     """
 
     WARM_UP = 3
 
     def __init__(self, step: TrainStep, feed: Feed, graphs: Graphs) -> None:
         self._step, self._feed = step, feed
-        self._graphs: Graphs | None = graphs  # None: no more captures
+        self._graphs: Graphs | None = graphs  # None: a capture has failed
         self._warm: Counter[int] = Counter()
         self._replays: dict[int, Function] = {}
 
@@ -84,7 +84,7 @@ class GraphedSteps:
             self._next_step(size)
 
     def _take(self, size: int) -> None:
-        """Take one step; this is what a graph holds."""
+        """Take one step; a graph captures this function."""
         self._step(self._feed.take(size), size)
 
     def _capture(self, size: int, graphs: Graphs) -> None:
@@ -98,7 +98,7 @@ class GraphedSteps:
 
 @functools.cache
 def _warn_of(reason: str) -> None:
-    """Warn once in a process: what fails for one network would for all."""
+    """Warn once in a process, since a capture that fails for one network would fail for all."""
     warn(
         f"the training step could not be captured as a CUDA graph ({reason}): its operations are "
         "launched one by one, which is slower and gives the same results; --no-graph leaves the "

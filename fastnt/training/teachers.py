@@ -11,8 +11,9 @@ from fastnt.cache import try_to_store
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError, warn
-from fastnt.factory import copy_network, is_own_teacher
+from fastnt.factory import is_own_teacher
 from fastnt.files import cache_dir
+from fastnt.network_checks import copy_network
 from fastnt.recipe_keys import recipe_key
 from fastnt.training.evaluation import label_loss
 from fastnt.training.model import Model, describe_object, load_model

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from fastnt.errors import UserError
-from fastnt.factory import copy_network, in_short, try_batch
+from fastnt.factory import in_short
+from fastnt.network_checks import copy_network, try_batch
 from fastnt.training.compute import FLOAT32, Compute
 from fastnt.training.model import Model
 from fastnt.training.training_data import TrainingData
@@ -21,7 +22,7 @@ def check_trains(model: Model, data: TrainingData, batch_size: int, compute: Com
     """Try a copy of the user's own network in a step of training and in evaluation.
 
     Raises:
-        UserError: it cannot be copied, trained or evaluated so, or has nothing to train.
+        UserError: the network cannot be copied, trained or evaluated, or has nothing to train.
     """
     if model.is_own:
         _refuse_shared_memory(model)
@@ -33,14 +34,14 @@ def check_computes(model: Model, data: TrainingData, compute: Compute) -> None:
     """Try a copy of the user's own network in evaluation.
 
     Raises:
-        UserError: it cannot be copied, or cannot take a batch that will come.
+        UserError: the network cannot be copied, or cannot take a batch that will occur.
     """
     if model.is_own:
         _try(model, compute, data.evaluation_parts, training=False)
 
 
 def _refuse_shared_memory(model: Model) -> None:
-    """Refuse parameters whose elements share memory: the optimizer would write beyond it."""
+    """Refuse parameters whose elements share memory: the optimizer would write past its end."""
     for name, parameter in model.network.named_parameters():
         if parameter.numel() * parameter.element_size() > parameter.untyped_storage().nbytes():
             raise UserError(
@@ -50,7 +51,7 @@ def _refuse_shared_memory(model: Model) -> None:
 
 
 def _try(model: Model, compute: Compute, sizes: Sequence[int], *, training: bool) -> None:
-    """Try in float32 and in the precision of the training; the sentence tells which of them fails."""
+    """Try float32 and the precision of the training; the message says in which of them it fails."""
     for precision in dict.fromkeys((FLOAT32, compute.precision)):
         try:
             with _as_if_never_run(compute.device), precision.autocast(compute.device):
@@ -89,7 +90,7 @@ def _try_once(model: Model, samples: int, *, training: bool) -> None:
 
 
 def _take_step(network: nn.Module, logits: torch.Tensor) -> None:
-    """Take the step that a training takes: see ``fastnt.training.step``."""
+    """Take a step as ``fastnt.training.step`` does."""
     fused = logits.device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=fused)
     logits.backward(torch.ones_like(logits))  # type: ignore[no-untyped-call]
@@ -98,7 +99,7 @@ def _take_step(network: nn.Module, logits: torch.Tensor) -> None:
 
 @contextmanager
 def _as_if_never_run(device: torch.device) -> Iterator[None]:
-    """Leave the generators as they were: what is drawn later does not depend on a trial."""
+    """Restore the random generators after the block, so that a trial changes no later numbers."""
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         yield

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+_PLAIN = (Tensor, Parameter)  # whose memory holds their values, unless they are lazy
+
 # Tells whether a transform of torch.func (vmap, grad, ...) is active.
 functorch_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
@@ -21,17 +23,14 @@ def needs_registered_op(*tensors: Tensor) -> bool:
     That is so under torch.compile, torch.func, tracing and dispatch modes (FakeTensorMode), and for
     tensors whose memory does not hold their values: subclasses, lazy negation, lazy zeros.
     """
-    return (
+    if (
         torch.compiler.is_compiling()
         or functorch_is_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
-        or not all(map(_memory_holds_values, tensors))
-    )
-
-
-def _memory_holds_values(tensor: Tensor) -> bool:
-    kind = type(tensor)
-    return (kind is Tensor or kind is Parameter) and not (
-        tensor.is_neg() or tensor._is_zerotensor()
-    )
+    ):
+        return True
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN or tensor.is_neg() or tensor._is_zerotensor():
+            return True
+    return False

@@ -43,16 +43,32 @@ void set_isa(const std::string &wanted) {
     throw std::invalid_argument("this machine or build has no instruction set called " + wanted);
 }
 
-// One value for each student: at an address with a stride, or, where the address is 0, one number for all.
+// Returns where a tensor's first element lies; 0 for the number 0, which stands for None.
+template <class T>
+const T *address(nb::handle tensor) {
+    if (PyLong_Check(tensor.ptr())) return nullptr;
+    return reinterpret_cast<const T *>(nb::cast<std::uintptr_t>(tensor.attr("data_ptr")()));
+}
+
+// One value for each student: a number for all of them, or a tensor (S,) of T.
 template <class T>
 struct Values {
-    std::uintptr_t data;
-    std::int64_t stride;
-    T value;
-
-    T operator[](std::int64_t i) const {
-        return data ? reinterpret_cast<const T *>(data)[i * stride] : value;
+    explicit Values(nb::handle from) {
+        if (PyFloat_Check(from.ptr())) {
+            value = static_cast<T>(PyFloat_AsDouble(from.ptr()));
+        } else if (PyLong_Check(from.ptr())) {
+            value = std::is_integral_v<T> ? static_cast<T>(PyLong_AsUnsignedLongLongMask(from.ptr()))
+                                          : static_cast<T>(PyLong_AsDouble(from.ptr()));
+        } else {
+            data = address<T>(from);
+            stride = nb::cast<std::int64_t>(from.attr("stride")(0));
+        }
     }
+    T operator[](std::int64_t i) const { return data ? data[i * stride] : value; }
+
+    const T *data = nullptr;
+    std::int64_t stride = 0;
+    T value{};
 };
 
 // As eager.draw_sigma, float32 throughout.
@@ -72,38 +88,32 @@ constexpr std::int64_t PARALLEL = 1 << 16;
 // and until then a second thread of ours waits for a core.
 constexpr std::int64_t PARALLEL_PIXELS = 1 << 21;
 
-// Addresses are 0 for None; strides are in elements. S students, N samples, C classes.
+// Sizes or strides of logits, (S, N, C), or (N, C) of one student.
+struct Three {
+    Three(nb::tuple from, std::int64_t first_of_two) {
+        const std::size_t count = from.size();
+        students = count == 3 ? nb::cast<std::int64_t>(from[0]) : first_of_two;
+        samples = nb::cast<std::int64_t>(from[count - 2]);
+        classes = nb::cast<std::int64_t>(from[count - 1]);
+    }
+    std::int64_t students, samples, classes;
+};
+
+// Tensors are handed over as they are, or as address, dtype, shape and strides in elements. S students,
+// N samples, C classes; without S there is one student, and the results have no S either.
 void noisy_l2(int threads,                                       // at most
-              std::int64_t students,                             // S
-              std::int64_t samples,                              // N
-              std::int64_t classes,                              // C
               std::uintptr_t student,                            // (S, N, C)
               int student_dtype,                                 // as Dtype
-              std::int64_t student_stride_s, std::int64_t student_stride_n,
-              std::int64_t student_stride_c,
-              std::uintptr_t teacher,                            // (S, N, C)
+              nb::tuple student_shape, nb::tuple student_strides,
+              std::uintptr_t teacher,                            // (S, N, C), or (1, N, C) for all students
               int teacher_dtype,                                 // as Dtype
-              std::int64_t teacher_stride_s,                     // 0: one teacher for all students
-              std::int64_t teacher_stride_n, std::int64_t teacher_stride_c,
-              std::uintptr_t alpha_data,                         // (S,) float32, or 0
-              std::int64_t alpha_stride,
-              double alpha,                                      // where alpha_data is 0
-              std::uintptr_t sigma_data,                         // (S,) float32, or 0
-              std::int64_t sigma_stride,
-              double sigma,                                      // where sigma_data is 0
+              nb::tuple teacher_shape, nb::tuple teacher_strides,
+              nb::handle alpha, nb::handle sigma,                // numbers or (S,) float32
               bool random_sigma,                                 // in [sigma, sigma_high]
-              std::uintptr_t sigma_high_data,                    // (S,) float32, or 0
-              std::int64_t sigma_high_stride,
-              double sigma_high,                                 // where sigma_high_data is 0
-              std::uintptr_t seed_data,                          // (S,) int64, or 0
-              std::int64_t seed_stride,
-              std::uint64_t seed,                                // where seed_data is 0
-              std::uintptr_t step_data,                          // (S,) int64, or 0
-              std::int64_t step_stride,
-              std::uint64_t step,                                // where step_data is 0
-              std::uintptr_t index,                              // (N,) int64, or 0: 0 .. N - 1
-              std::int64_t index_stride,
-              std::uintptr_t grad_scale,                         // () float32, or 0: 1
+              nb::handle sigma_high,                             // number or (S,) float32
+              nb::handle seed, nb::handle step,                  // numbers (modulo 2^64) or (S,) int64
+              nb::handle index,                                  // (N,) int64, or 0: 0 .. N - 1
+              nb::handle grad_scale,                             // () float32, or 0: 1
               std::uintptr_t loss,                               // (S, N) float32 for NONE, else (S,)
               std::uintptr_t grad,                               // (S, N, C) contiguous, or 0
               int grad_dtype,                                    // as Dtype
@@ -111,13 +121,17 @@ void noisy_l2(int threads,                                       // at most
               bool perturb_student,                              // noise on the student
               int reduction,                                     // as Reduction
               std::uint32_t teacher_id) {                        // of several teachers
+    const Three shape(student_shape, 1), strides(student_strides, 0);
+    Three z_strides(teacher_strides, 0);
+    const auto [students, samples, classes] = shape;
+    if (Three(teacher_shape, 1).students != students) z_strides.students = 0;
+    const Values<float> alphas(alpha), sigmas(sigma), highs(sigma_high);
+    const Values<std::uint64_t> seeds(seed), steps(step);
+    const std::int64_t *rows = address<std::int64_t>(index);
+    const std::int64_t rows_stride = rows ? nb::cast<std::int64_t>(index.attr("stride")(0)) : 0;
+    const float *scale = address<float>(grad_scale);
     nb::gil_scoped_release release;
     const NoisyL2Kernels &kernels = noisy_l2_kernels();
-    const Values<float> alphas{alpha_data, alpha_stride, static_cast<float>(alpha)};
-    const Values<float> sigmas{sigma_data, sigma_stride, static_cast<float>(sigma)};
-    const Values<float> highs{sigma_high_data, sigma_high_stride, static_cast<float>(sigma_high)};
-    const Values<std::uint64_t> seeds{seed_data, seed_stride, seed};
-    const Values<std::uint64_t> steps{step_data, step_stride, step};
     std::vector<Noise> noise(students);
     for (std::int64_t s = 0; s < students; ++s) {
         noise[s] = {seeds[s], alphas[s], sigmas[s], static_cast<std::uint32_t>(steps[s])};
@@ -129,7 +143,7 @@ void noisy_l2(int threads,                                       // at most
     if (reduction == BATCHMEAN) weight = 1.0 / at_least_1(samples);
     if (reduction == MEAN) weight = 2.0 / at_least_1(samples * classes);
     float grad_weight = static_cast<float>(weight);
-    if (grad_scale) grad_weight *= *reinterpret_cast<const float *>(grad_scale);
+    if (scale) grad_weight *= *scale;
 
     const std::int64_t count = students * samples;
     const std::unique_ptr<double[]> row_loss(new double[count]);
@@ -139,12 +153,13 @@ void noisy_l2(int threads,                                       // at most
                           samples,
                           classes,
                           {reinterpret_cast<const void *>(student),
-                           static_cast<Dtype>(student_dtype), student_stride_s, student_stride_n, student_stride_c},
+                           static_cast<Dtype>(student_dtype), strides.students, strides.samples, strides.classes},
                           {reinterpret_cast<const void *>(teacher),
-                           static_cast<Dtype>(teacher_dtype), teacher_stride_s, teacher_stride_n, teacher_stride_c},
+                           static_cast<Dtype>(teacher_dtype), z_strides.students, z_strides.samples,
+                           z_strides.classes},
                           noise.data(),
-                          reinterpret_cast<const std::int64_t *>(index),
-                          index_stride,
+                          rows,
+                          rows_stride,
                           shared_xi.get(),
                           reinterpret_cast<void *>(grad),
                           static_cast<Dtype>(grad_dtype),

@@ -42,35 +42,31 @@ def _launch(tensors: Tensors, options: Options) -> Result:
     student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale = tensors
     shared, perturb_student, reduction, grad_dtype, teacher_id = options
     shape = student.shape
-    # new_empty: on the student's device, whatever torch's default is, and quicker than torch.empty.
-    losses = shape[:-1] if reduction == "none" else shape[:-2]
-    loss = student.new_empty(losses, dtype=torch.float32)
-    grad = None if grad_dtype is None else student.new_empty(shape, dtype=grad_dtype)
-    sizes: tuple[int, ...] = shape
-    strides, teacher_strides = student.stride(), teacher.stride()
-    if len(shape) == 2:
-        sizes, strides, teacher_strides = (1, *shape), (0, *strides), (0, *teacher_strides)
-    elif teacher.shape[0] != shape[0]:  # one teacher for all students
-        teacher_strides = (0, *teacher_strides[1:])
-    _native.noisy_l2(  # in the order of noisy_l2 in native/module.cpp; an address of 0 means None
+    # Neither asks for torch's default device, and both are quicker than torch.empty.
+    loss = student.new_empty(shape[:-1] if reduction == "none" else shape[:-2], dtype=torch.float32)
+    grad = None
+    if grad_dtype is not None:
+        grad = torch.empty_like(student, dtype=grad_dtype, memory_format=torch.contiguous_format)
+    _native.noisy_l2(  # in the order of noisy_l2 in native/module.cpp; 0 means None
         torch.get_num_threads(),
-        *sizes,  # S, N, C
-        student.data_ptr(),  # (S, N, C)
+        student.data_ptr(),  # (S, N, C) or (N, C)
         DTYPES[student.dtype],
-        *strides,  # three, in elements
-        teacher.data_ptr(),  # (S, N, C)
+        shape,
+        student.stride(),
+        teacher.data_ptr(),  # (S or 1, N, C) or (N, C)
         DTYPES[teacher.dtype],
-        *teacher_strides,  # three; the first is 0 for one teacher
-        *_address_stride_value(alpha),  # (S,) float32
-        *_address_stride_value(sigma),  # (S,) float32
+        teacher.shape,
+        teacher.stride(),
+        alpha,  # number or (S,) float32
+        sigma,  # number or (S,) float32
         sigma_high is not None,
-        *_address_stride_value(0.0 if sigma_high is None else sigma_high),  # (S,) float32
-        *_address_stride_value(seed, bits=64),  # (S,) int64
-        *_address_stride_value(step, bits=64),  # (S,) int64
-        *((0, 0) if index is None else (index.data_ptr(), *index.stride())),  # (N,) int64
-        0 if grad_scale is None else grad_scale.data_ptr(),  # () float32
-        loss.data_ptr(),  # (S,) or (S, N) float32, contiguous
-        0 if grad is None else grad.data_ptr(),  # (S, N, C), contiguous
+        0 if sigma_high is None else sigma_high,  # number or (S,) float32
+        seed,  # number or (S,) int64
+        step,  # number or (S,) int64
+        0 if index is None else index,  # (N,) int64
+        0 if grad_scale is None else grad_scale,  # () float32
+        loss.data_ptr(),  # (S,) or (S, N), or () or (N,), float32, contiguous
+        0 if grad is None else grad.data_ptr(),  # the student's shape, contiguous; 0: not wanted
         0 if grad_dtype is None else DTYPES[grad_dtype],
         shared,
         perturb_student,
@@ -78,16 +74,6 @@ def _launch(tensors: Tensors, options: Options) -> Result:
         teacher_id,
     )
     return loss, grad
-
-
-def _address_stride_value(value: Tensor | float, *, bits: int = 0) -> tuple[int, int, float]:
-    """Return address and stride of a tensor (S,), or 0, 0 and the value of a number.
-
-    With ``bits`` the number is an integer, taken modulo 2^bits.
-    """
-    if isinstance(value, Tensor):
-        return value.data_ptr(), value.stride(0), 0
-    return 0, 0, int(value) & ((1 << bits) - 1) if bits else float(value)
 
 
 torch.library.define("fastnt::noisy_l2_native", SCHEMA)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from fastnt.errors import UserError
-from fastnt.factory import call_factory, check_network, is_factory
+from fastnt.factory import call_factory, is_factory
+from fastnt.network_checks import check_network
 from fastnt.networks import NETWORKS, build_network, count_multiplies, count_parameters
 
 SHAPE = (1, 8, 8)

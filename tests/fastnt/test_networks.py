@@ -37,8 +37,25 @@ def test_relu_stands_after_every_weighted_layer_but_the_last() -> None:
         shape = {"digits": (1, 8, 8), "mnist": MNIST}.get(name.split("-")[0], COLOUR)
         layers = list(build_network(line, shape, 10))
         weighted = [i for i, m in enumerate(layers) if isinstance(m, (nn.Conv2d, nn.Linear))]
-        assert all(isinstance(layers[i + 1], nn.ReLU) for i in weighted[:-1])
+        rest = [[m for m in layers[i + 1 :] if not isinstance(m, nn.MaxPool2d)] for i in weighted]
+        assert all(isinstance(after[0], nn.ReLU) for after in rest[:-1])
         assert not any(isinstance(m, nn.ReLU) for m in layers[weighted[-1] :])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu_behind_pooling_gives_the_bits_of_relu_before_it(dtype: torch.dtype) -> None:
+    network = build_network("C3(S1P1)@8-MP3(S2)-C3(S1P1)@6-MP2(S2)-FC10", COLOUR, 10).to(dtype)
+    first, pool, relu, second, pool2, relu2, *end = network
+    assert isinstance(pool, nn.MaxPool2d)
+    assert isinstance(pool2, nn.MaxPool2d)
+    plain = nn.Sequential(first, relu, pool, second, relu2, pool2, *end)
+    images = torch.randn(16, *COLOUR).to(dtype)
+    grads = []
+    for module in (network, plain):
+        logits = module(images)
+        grads.append(torch.autograd.grad(logits.square().sum(), list(module.parameters())))
+        assert torch.equal(logits, network(images))
+    assert all(torch.equal(*pair) for pair in zip(*grads, strict=True))
 
 
 def test_brackets_and_spaces_do_not_matter() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -127,6 +128,11 @@ def _export(**trust: bool) -> None:
     _main("export", _forged_run(), "--format", "safetensors", *_flags(**trust))
 
 
+def _predict(**trust: bool) -> None:
+    np.save("image.npy", np.zeros(SHAPE, np.uint8))
+    _main("predict", _forged_run(), "image.npy", *_flags(**trust))
+
+
 def _teacher(**trust: bool) -> None:
     _main("train", *TINY, "--teacher", _forged(Path("a.safetensors")), *_flags(**trust))
 
@@ -237,6 +243,7 @@ ENTRANCES: list[Callable[..., None]] = [
     _distill,
     _evaluate,
     _export,
+    _predict,
     _teacher,
     _config_student,
     _config_teacher_network,

@@ -33,8 +33,8 @@ from fastnt.files import read_json
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.metrics import Metrics
 from fastnt.runs.summary import check_summary
+from fastnt.tensor_files import Damaged, load_tensors, save_tensors
 from fastnt.training.model import load_model
-from fastnt.training.tensors import Damaged, load_tensors, save_tensors
 
 ALLOWED = 200 << 20  # bytes of memory, beside ten times the file
 RNG = np.random.default_rng(0)

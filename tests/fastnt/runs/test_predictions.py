@@ -9,7 +9,7 @@ import torch
 from fastnt.errors import UserError
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.predictions import Predictions, load_predictions
-from fastnt.training.tensors import save_tensors
+from fastnt.tensor_files import save_tensors
 
 
 @pytest.mark.parametrize(

@@ -644,7 +644,7 @@ def _summary(values: dict[str, Any] | None = None, **counts: Any) -> dict[str, A
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("summary.json", seal({}), "lacks dataset, official, seed, teacher, clean, noisy"),
+        ("summary.json", seal({}), "lacks dataset, official, seed, teacher"),
         ("summary.json", [1], "has no SHA-256"),
         ("summary.json", _summary(), "has no SHA-256"),
         ("summary.json", seal(_summary()) | {"seed": 1}, "s SHA-256 is another"),

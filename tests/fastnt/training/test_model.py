@@ -11,8 +11,8 @@ import torch
 
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
+from fastnt.tensor_files import sha256_tensors
 from fastnt.training.model import Model, load_model
-from fastnt.training.tensors import sha256_tensors
 
 SHAPE = (8, 6, 3)
 

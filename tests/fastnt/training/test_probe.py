@@ -16,10 +16,10 @@ import fastnt
 from fastnt.cli import main
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
+from fastnt.tensor_files import load_tensors, save_tensors
 from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.probe import EVAL, TRAIN, differs, probe
-from fastnt.training.tensors import load_tensors, save_tensors
 
 SHAPE = (8, 8, 1)
 TINY = ("--train-samples", "100", "--epochs", "1", "--teacher-epochs", "1", "--quiet")

@@ -1,0 +1,23 @@
+"""Published studies can be gone on with: today's code finds their points under the same keys."""
+
+import shutil
+from pathlib import Path
+
+from fastnt.experiments.lab import Lab, StudySetup
+from fastnt.experiments.store import Store
+from fastnt.experiments.study_files import read_study
+from fastnt.training.display import Silent
+
+PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "studies"
+
+
+def test_the_points_of_a_published_study_keep_their_keys(tmp_path: Path):
+    folder = tmp_path / "table3-digits"  # the study on the embedded data
+    shutil.copytree(PUBLISHED / folder.name, folder)
+    store = Store(PUBLISHED / "results.sqlite")
+    rows = store.rows("SELECT * FROM study_points WHERE study = ?", folder.name)
+    published = {(row["setting"], row["seed"]): row["key"] for row in rows}
+    lab = Lab(StudySetup(read_study(folder / "study.toml"), folder), Silent())
+    points = {(point.setting, point.seed): lab.key(point) for point in lab.study.points()}
+    assert len(points) == 110
+    assert points == published
