@@ -44,8 +44,8 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
         if f"{name}_seconds" in timings
     )
     console.print(f"Besides: {others}")
-    picture = folder / "curves.png"
-    its = f", its picture {picture}" if picture.exists() else ""
+    students = "clean" in summary or "noisy" in summary
+    its = f", its picture {folder / 'curves.png'}" if students else ""
     console.print(f"The run is in {folder}{its}", soft_wrap=True)
 
 
