@@ -113,7 +113,7 @@ def test_a_training_begins_by_saying_what_it_is_about_to_do(
     told = capsys.readouterr().err.partition("epoch 1/1")[0]
     for words in (
         "digits, 100 images to train on, 237 held out, 360 to test",
-        "62,250 parameters, 1 epoch\n",
+        "62,250 parameters, 1 epoch",
         "4,538 parameters",
         "alpha 0.5, sigma 0.6",
         "on cpu",
