@@ -1,8 +1,10 @@
 # make demo   train on the embedded digits, end to end
 # make test   the quick tests;  make test-slow  the long ones;  make check  lint and types
 # make test-kills   kill prepare and a run at every filesystem call (minutes)
+# make setup TORCH_INDEX=URL   take torch from another index, such as PyTorch's own of CPU builds
 # make examples   fastnt's loss in other libraries, each in an environment of its own (downloads them)
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 QUICK := not slow and not gpu
@@ -13,7 +15,7 @@ setup: $(VENV)/ready
 $(VENV)/torch: constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("fastnt needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: run make with PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX) )torch
 	@touch $@
 
 $(VENV)/ready: $(VENV)/torch pyproject.toml CMakeLists.txt $(wildcard kernels/*/*.[ch]pp)
@@ -41,7 +43,9 @@ check: setup
 # An environment on top of .venv, whose torch it keeps: %_PACKAGES are what the example needs besides.
 hf_trainer_PACKAGES := transformers accelerate
 lightning_trainer_PACKAGES := lightning
-EXAMPLES := hf_trainer lightning_trainer
+torchdistill_yaml_PACKAGES := --no-deps torchdistill==1.1.5 cython pyyaml
+kd_lib_distiller_PACKAGES := --no-deps kd-lib==0.0.32
+EXAMPLES := hf_trainer lightning_trainer torchdistill_yaml kd_lib_distiller
 
 examples: setup
 	@set -e; $(foreach example,$(EXAMPLES),\

@@ -3,10 +3,13 @@
     pip install transformers accelerate
     python examples/hf_trainer.py
 
-It ends with two checks: four micro-batches of 4 give what one batch of 16 gives, and a training that
-is resumed from its checkpoint ends in the same bits as one that was never stopped.
+It ends with checks: four micro-batches of 4 give what one batch of 16 gives, and so do two processes; a
+training that is resumed ends in the same bits as one that was never stopped; evaluation is clean.
 """
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -88,14 +91,30 @@ def train(folder: Path, data: Rows, resume: bool = False, **options: Any) -> dic
         "remove_unused_columns": False,  # else "index" is dropped without a word
     }
     arguments = TrainingArguments(str(folder), **given | options)
-    trainer = Distiller(model=student, args=arguments, train_dataset=data)
+    trainer = Distiller(model=student, args=arguments, train_dataset=data, eval_dataset=data)
     trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if resume else None)
+    if "RANK" not in os.environ:
+        _check_evaluation(trainer, student, data)
     return {name: value.clone() for name, value in student.state_dict().items()}
+
+
+def _check_evaluation(trainer: Trainer, student: nn.Module, data: Rows) -> None:
+    """The loss of the evaluation is the clean L2 loss."""
+    with torch.no_grad():
+        distance = student(pixel_values=data.images).logits - data.teacher_logits
+    clean = 0.5 * distance.square().sum(1).mean().item()
+    assert abs(trainer.evaluate()["eval_loss"] - clean) < 1e-4 * clean
 
 
 def main() -> None:
     torch.manual_seed(1)
     data = Rows(torch.rand(64, 3, 32, 32), 3 * torch.randn(64, 10))
+    if "RANK" in os.environ:  # one of two processes, which share each batch of 16
+        folder = Path(sys.argv[1])
+        weights = train(folder, data, per_device_train_batch_size=8, ddp_backend="gloo")
+        if os.environ["RANK"] == "0":
+            torch.save(weights, folder / "weights.pt")
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         whole = train(folder / "whole", data)
@@ -103,10 +122,16 @@ def main() -> None:
             folder / "parts", data, per_device_train_batch_size=4, gradient_accumulation_steps=4
         )
         resumed = train(folder / "whole", data, resume=True)
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        subprocess.run([*command, "--standalone", __file__, str(folder)], check=True)
+        together = torch.load(folder / "weights.pt", weights_only=True)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-6)
         assert torch.equal(resumed[name], value), name
-    print("accumulation equals one batch; the resumed training ends in the same bits")
+    print(
+        "accumulation and two processes equal one batch; resumed in the same bits; evaluation is clean"
+    )
 
 
 if __name__ == "__main__":

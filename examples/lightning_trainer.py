@@ -3,10 +3,13 @@
     pip install lightning
     python examples/lightning_trainer.py
 
-It ends with checks: accumulation equals one batch, a resumed training ends in the same bits, and
-`test` measures the clean loss.
+It ends with checks: accumulation and two processes equal one batch, a resumed training ends in the same
+bits, and `test` measures the clean loss.
 """
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -65,8 +68,17 @@ def train(
     data: Any, batch: int, accumulate: int, epochs: int, folder: Path, resume: Path | None = None
 ) -> tuple[Distiller, Any]:
     module = Distiller(*_networks())
+    loader = torch.utils.data.DataLoader(data, batch)
+    together: dict[str, Any] = {}
+    if "RANK" in os.environ:  # each process has its own half of every batch
+        rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        part = batch // count
+        rows = [rows[rank * part :][:part] for rows in torch.arange(len(data)).split(batch)]
+        loader = torch.utils.data.DataLoader(data, batch_sampler=[r.tolist() for r in rows])
+        together = {"strategy": "ddp", "devices": count, "use_distributed_sampler": False}
     trainer = lightning.Trainer(
         accelerator="cpu",
+        **together,
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         default_root_dir=folder,
@@ -75,7 +87,7 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, torch.utils.data.DataLoader(data, batch), ckpt_path=resume)
+    trainer.fit(module, loader, ckpt_path=resume)
     return module, trainer
 
 
@@ -83,6 +95,12 @@ def main() -> None:
     torch.manual_seed(1)
     images = torch.rand(64, 1, 8, 8)
     data = torch.utils.data.TensorDataset(images, torch.arange(64))
+    if "RANK" in os.environ:  # one of two processes
+        folder = Path(sys.argv[1])
+        module, _ = train(data, 16, 1, 4, folder)
+        if os.environ["RANK"] == "0":
+            torch.save(module.state_dict(), folder / "weights.pt")
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         whole, trainer = train(data, 16, 1, 4, folder)
@@ -90,9 +108,13 @@ def main() -> None:
         _, half = train(data, 16, 1, 2, folder)
         half.save_checkpoint(folder / "half.ckpt")
         resumed, _ = train(data, 16, 1, 4, folder, folder / "half.ckpt")
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        subprocess.run([*command, "--standalone", __file__, str(folder)], check=True)
+        together = torch.load(folder / "weights.pt", weights_only=True)
         (tested,) = trainer.test(whole, torch.utils.data.DataLoader(data, 64), verbose=False)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-6)
         assert torch.equal(resumed.state_dict()[name], value), name
     whole.eval()
     with torch.no_grad():
@@ -100,7 +122,7 @@ def main() -> None:
     clean = 0.5 * distance.square().sum(1).mean()
     torch.testing.assert_close(torch.tensor(tested["test_loss"]), clean)
     assert whole.criterion.step == 0  # nothing was counted
-    print("accumulation equals one batch; a resumed training ends in the same bits; test is clean")
+    print("accumulation and two processes equal one batch; resumed in the same bits; test is clean")
 
 
 if __name__ == "__main__":

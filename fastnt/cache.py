@@ -3,16 +3,33 @@
 import errno
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.files import cache_dir, sweep
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-# The patterns of everything that fastnt keeps in its cache folder. `clean` removes these and nothing
+# The patterns of everything that fastnt keeps in its cache folder. `remove` removes these and nothing
 # else, since FASTNT_CACHE may name a folder that also holds files of the user's.
-KEPT = ("data/*-????????????", *(f"downloads/{name}" for name in SOURCES), "logits/*", "teachers/*")
+KEPT = {
+    "data": ("data/*-????????????",),
+    "downloads": tuple(f"downloads/{name}" for name in SOURCES),
+    "teachers": ("teachers/*",),
+    "logits": ("logits/*",),
+}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file or a folder that fastnt keeps in its cache folder."""
+
+    kind: str  # data, downloads, teachers or logits
+    path: Path
+    bytes: int
+    written: float  # seconds since 1970
 
 
 def try_to_store(what: str, store: Callable[[], None]) -> bool:
@@ -42,27 +59,39 @@ def sweep_cache() -> None:
             sweep(folder, shared=True)
 
 
-def clean() -> int:
-    """Remove everything that fastnt keeps in its cache folder; return the number of bytes freed.
+def kept() -> list[Kept]:
+    """Return what fastnt keeps in its cache folder, by kind and name."""
+    found = []
+    for kind, patterns in KEPT.items():
+        for path in sorted(path for pattern in patterns for path in cache_dir().glob(pattern)):
+            state = path.lstat()
+            size = state.st_size
+            if path.is_dir() and not path.is_symlink():
+                size = sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
+            found.append(Kept(kind, path, size, state.st_mtime))
+    return found
+
+
+def remove(things: Sequence[Kept]) -> int:
+    """Remove what :func:`kept` found and return how many bytes that freed.
 
     Raises:
         UserError: something could not be removed.
     """
-    freed, kept = 0, []
-    for path in sorted(found for pattern in KEPT for found in cache_dir().glob(pattern)):
+    freed, left = 0, []
+    for thing in things:
         try:
-            if path.is_dir() and not path.is_symlink():
-                freed += sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
-                shutil.rmtree(path)
+            if thing.path.is_dir() and not thing.path.is_symlink():
+                shutil.rmtree(thing.path)
             else:
-                freed += path.lstat().st_size
-                path.unlink()
+                thing.path.unlink(missing_ok=True)
+            freed += thing.bytes
         except OSError as error:  # another user's, in a cache that several share
-            kept.append(f"{error.filename or path}: {error.strerror}")
-    if kept:
-        others = f" (and {len(kept) - 1} more)" if len(kept) > 1 else ""
+            left.append(f"{error.filename or thing.path}: {error.strerror}")
+    if left:
+        others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise UserError(
-            f"freed {freed / 1e6:,.1f} MB, but cannot remove {kept[0]}{others}; let the user who made "
+            f"freed {freed / 1e6:,.1f} MB, but cannot remove {left[0]}{others}; let the user who made "
             "it run fastnt prepare --clean"
         )
     return freed

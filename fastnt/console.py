@@ -10,10 +10,15 @@ from rich.console import Console
 from rich.progress import TextColumn
 from rich.text import Text
 
+_UNBROKEN = 10_000  # columns
+
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console that prints every text as it is."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    """Return a console that prints every text as it is; in a pipe or a file no line is broken."""
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not (console.is_terminal or console.is_jupyter):
+        console.width = _UNBROKEN
+    return console
 
 
 class Words(TextColumn):

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +22,10 @@ PACKAGES = ("torch", "triton", "ffcv", "numba", "numpy", "safetensors", "scikit-
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Return versions and hardware, ready for JSON, without names of users or hosts."""
+    """Return date, commit, versions and hardware, ready for JSON, without names of users or hosts."""
     return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "commit": source_commit(),
         "fastnt": fastnt.__version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

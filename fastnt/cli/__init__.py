@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shlex
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -65,7 +66,8 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input or usage, 1 a bug, 130 interrupted."""
-    arguments = [_at_home(text) for text in (sys.argv[1:] if arguments is None else arguments)]
+    typed = sys.argv[1:] if arguments is None else arguments
+    arguments = [_at_home(text) for text in typed]
     # It speaks of its fonts and of a home folder that it cannot write to.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for text in arguments:
@@ -76,7 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
     command = typer.main.get_command(app)
     _hide_types_of_flags(command)
     try:
-        code = command.main(arguments or ["--help"], "fastnt", standalone_mode=False)
+        line = shlex.join(["fastnt", *typed])
+        code = command.main(arguments or ["--help"], "fastnt", standalone_mode=False, obj=line)
     except TyperException as error:
         context = getattr(error, "ctx", None)
         name = context.command_path if context else "fastnt"

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from fastnt.cli import options
+from fastnt.cli.tables import print_table
 from fastnt.console import make_console
 from fastnt.errors import UserError
 
@@ -79,20 +79,22 @@ def _shape(text: str) -> tuple[int, int]:
 def _print(console: Console, rows: list[dict[str, object]]) -> None:
     first = rows[0]
     title = f"{first['samples']} x {first['classes']}, {first['dtype']}, alpha {first['alpha']}, "
-    table = Table(title=title + str(first["mode"]), title_justify="left", box=None)
-    for column in ("rival", "microseconds", "x fastnt", "extra MB"):
-        table.add_column(column, justify="left" if column == "rival" else "right")
+    headings = ("rival", "microseconds", "x fastnt", "extra MB")
     base = next((r["seconds"] for r in rows if r["rival"] == "fastnt" and "seconds" in r), None)
+    cells = []
     for row in rows:
         seconds, extra = row.get("seconds"), row.get("peak_extra_bytes")
-        table.add_row(
-            f"{row['rival']} ({row['form']})" if "form" in row else str(row["rival"]),
-            f"{1e6 * seconds:,.1f}"
-            if isinstance(seconds, float)
-            else str(row.get("error")).partition("\n")[0],
-            f"{seconds / base:.2f}"
-            if isinstance(seconds, float) and isinstance(base, float)
-            else "",
-            f"{extra / 1e6:,.2f}" if isinstance(extra, int) else "",
+        cells.append(
+            [
+                f"{row['rival']} ({row['form']})" if "form" in row else str(row["rival"]),
+                f"{1e6 * seconds:,.1f}"
+                if isinstance(seconds, float)
+                else str(row.get("error")).partition("\n")[0],
+                f"{seconds / base:.2f}"
+                if isinstance(seconds, float) and isinstance(base, float)
+                else "",
+                f"{extra / 1e6:,.2f}" if isinstance(extra, int) else "",
+            ]
         )
-    console.print(table)
+    title += str(first["mode"])
+    print_table(console, headings, cells, numbers=headings[1:], title=title)

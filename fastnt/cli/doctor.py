@@ -1,8 +1,8 @@
 """``fastnt doctor``: what is there, what is missing, and the one command that mends it."""
 
-from rich.table import Table
 from rich.text import Text
 
+from fastnt.cli.tables import print_table
 from fastnt.console import make_console
 
 
@@ -10,10 +10,12 @@ def doctor() -> None:
     """Show what fastnt finds on this machine; each missing thing with the command that mends it."""
     from fastnt.doctor import diagnose
 
-    table = Table(show_edge=False)
-    for column in ("what", "here", "found, or how to mend it"):
-        table.add_column(column, overflow="fold")
-    for finding in diagnose():
-        mark = Text("yes", "green") if finding.present else Text("no", "yellow")
-        table.add_row(finding.what, mark, finding.detail)
-    make_console().print(table)
+    rows: list[list[str | Text]] = [
+        [
+            finding.what,
+            Text("yes", "green") if finding.present else Text("no", "yellow"),
+            finding.detail,
+        ]
+        for finding in diagnose()
+    ]
+    print_table(make_console(), ("what", "here", "found, or how to mend it"), rows)

@@ -88,6 +88,20 @@ Network = Annotated[
     Literal["noisy", "clean", "teacher"], typer.Option(help="Which network of the run.")
 ]
 
+Only = Annotated[
+    Literal["teacher", "clean", "noisy"] | None,
+    typer.Option(
+        help="Train the teacher alone, or one student and its teacher.",
+        metavar="NETWORK",
+        rich_help_panel=WHAT,
+    ),
+]
+Log = Annotated[
+    Literal["tensorboard", "wandb"] | None,
+    typer.Option(
+        help="Also write each epoch for tensorboard or wandb, in the run's folder.", metavar="NAME"
+    ),
+]
 TrustCode = Annotated[
     bool,
     typer.Option(

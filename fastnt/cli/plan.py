@@ -3,74 +3,89 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from fastnt.config import Recipe
-from fastnt.data.prepare import Dataset, list_prepared, prepare
-from fastnt.data.preprocess import Preprocess
+from fastnt.data.prepare import list_prepared, prepare
 from fastnt.data.sources import SOURCES
+from fastnt.runs.ahead import Ahead, look_ahead
+from fastnt.runs.resume import Plan
 from fastnt.training.compute import Compute
+from fastnt.training.display import Silent
 from fastnt.training.model import Model
+from fastnt.training.pipeline import open_course
 
 
-def look_at_data(recipe: Recipe, data_dir: Path | None) -> Dataset | None:
-    """Return the data of a recipe, prepared; None if they would have to be downloaded.
+def look(plan: Plan, compute: Compute, data_dir: Path | None) -> Ahead | None:
+    """Return what a run would do; None if its data had to be downloaded first.
 
     Raises:
-        UserError: the data are damaged.
+        UserError: the data are damaged, or a network does not fit them.
     """
-    name = recipe.dataset
+    name = plan.recipe.dataset
     official = name in SOURCES and SOURCES[name].files
     if official and data_dir is None and not any(d.name == name for d in list_prepared()):
         return None
-    return prepare(name, data_dir, image_size=recipe.image_size)
+    dataset = prepare(name, data_dir, image_size=plan.recipe.image_size)
+    return look_ahead(dataset, open_course(dataset, plan.recipe, compute, Silent()), plan.students)
 
 
-def look_at_student(recipe: Recipe, dataset: Dataset) -> Model:
-    """Return the untrained student, whose parameters the plan shows.
-
-    Raises:
-        UserError: the student does not fit the images.
-    """
-    preprocess = Preprocess("none", dataset.shape)
-    return Model(recipe.student_network, preprocess, len(dataset.classes))
-
-
-def print_plan(
-    recipe: Recipe,
-    compute: Compute,
-    folder: Path,
-    dataset: Dataset | None,
-    student: Model | None,
-    console: Console,
-) -> None:
-    """Print data, teacher, student, noise, arithmetic and folder, a line each."""
-    data = f"{recipe.dataset_name}, to be downloaded first"
-    if dataset is not None:
-        height, width, channels = dataset.shape
-        data = (
-            f"{dataset.name}, {dataset.train.count:,} images to train and hold out, "
-            f"{dataset.test.count:,} to test, {height}x{width}x{channels}, "
-            f"{len(dataset.classes)} classes"
+def print_plan(plan: Plan, compute: Compute, ahead: Ahead | None, console: Console) -> None:
+    """Print data, teacher, students, noise, arithmetic and folder, a line each."""
+    recipe = plan.recipe
+    data = f"{recipe.dataset_name}, to be downloaded first" if ahead is None else _data(ahead)
+    lines = [("data", data), ("teacher", _teacher(recipe, ahead))]
+    if plan.students:
+        network = _network(recipe.student_network, ahead.student if ahead else None)
+        alone = len(plan.students) == 1
+        name = "student" if alone else "students"
+        which = f"{plan.students[0]}, " if alone else ""
+        lines.append(
+            (name, f"{which}{network}, {_epochs(recipe.epochs)}{'' if alone else ' each'}")
         )
-    teacher = (
-        f"{', '.join(recipe.teachers)}, as given"
-        if recipe.teachers
-        else f"{recipe.teacher_network}, {recipe.teacher_epochs} epochs, unless the cache has it"
+    if "noisy" in plan.students:
+        lines.append(("noise", _noise(recipe)))
+    threads = f"{compute.threads} thread{'s' * (compute.threads != 1)}"
+    loader = ahead.course.data.loader if ahead else compute.loader
+    computed = f"on {compute.device}, {compute.precision.name}, {threads}, loader {loader}"
+    lines.append(("computed", computed))
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=9)
+    for name, text in lines:
+        grid.add_row(f"{name}:", text)
+    console.print(grid)
+    console.print(f"{'folder:':10}{plan.folder.path}", soft_wrap=True)
+
+
+def _data(ahead: Ahead) -> str:
+    data, shape = ahead.course.data, "x".join(map(str, ahead.dataset.shape))
+    mirrored = " and their mirror images" if data.repeats == 2 else ""
+    return (
+        f"{ahead.dataset.name}, {data.images:,} images to train on{mirrored}, "
+        f"{data.validation.rows:,} held out, {data.test.rows:,} to test, {shape}, "
+        f"{data.classes} classes"
     )
-    size = "" if student is None else f", {student.parameter_count:,} parameters"
+
+
+def _teacher(recipe: Recipe, ahead: Ahead | None) -> str:
+    if recipe.teachers:
+        return f"{', '.join(recipe.teachers)}, as given"
+    network = _network(recipe.teacher_network, ahead.teacher if ahead else None)
+    if ahead is not None and ahead.reused:
+        return f"{network}, trained before and used again"
+    return f"{network}, {_epochs(recipe.teacher_epochs)}"
+
+
+def _network(notation: str, model: Model | None) -> str:
+    return notation + (f", {model.parameter_count:,} parameters" if model else "")
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"
+
+
+def _noise(recipe: Recipe) -> str:
     low, high = recipe.sigma_range
     sigma = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     alpha = ", ".join(f"{a:g}" for a in recipe.teacher_alphas or (recipe.alpha,))
-    lines = {
-        "data": data,
-        "teacher": teacher,
-        "students": f"{recipe.student_network}{size}, {recipe.epochs} epochs each",
-        "noise": f"alpha {alpha}, sigma {sigma}" if recipe.draws_noise else "none",
-        "computed": (
-            f"on {compute.device}, {str(compute.precision.dtype).removeprefix('torch.')}, "
-            f"{compute.threads} threads, loader {compute.loader}"
-        ),
-        "folder": str(folder),
-    }
-    for name, text in lines.items():
-        console.print(f"{name + ':':10}{text}", soft_wrap=True)
+    return f"alpha {alpha}, sigma {sigma}" if recipe.draws_noise else "none"

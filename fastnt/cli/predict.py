@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from fastnt.cli import options
+from fastnt.cli.tables import print_table
+from fastnt.console import make_console
 from fastnt.output import results_alone
 
 
@@ -38,7 +40,9 @@ def predict(
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
+    cells = []
     for found in predictions:
         likeliest = sorted(zip(found.probabilities, names, strict=True), reverse=True)[:top]
-        words = ", ".join(f"{name} {100 * share:.1f} %" for share, name in likeliest)
-        typer.echo(f"{found.image}: {words}")
+        for place, (share, name) in enumerate(likeliest):
+            cells.append(["" if place else found.image, name, f"{100 * share:.1f} %"])
+    print_table(make_console(), ("image", "class", "probability"), cells, numbers=["probability"])

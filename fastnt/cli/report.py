@@ -1,15 +1,16 @@
 """``fastnt report RUN...``: runs side by side, as a table and a picture of their curves."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Table
+from rich.console import Console
 
 from fastnt.cli.study_table import show_study
+from fastnt.cli.tables import fitting_table, print_table
 from fastnt.console import make_console
 from fastnt.errors import UserError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Folders of runs, or of one study.", metavar="RUN...|STUDY"),
+        typer.Argument(help="Runs, folders that hold runs, or one study.", metavar="RUN...|STUDY"),
     ],
     output: Annotated[
         Path | None,
@@ -46,7 +47,7 @@ def report(
     from fastnt.report.comparison import plot_runs
     from fastnt.report.differences import differences, differences_text, noise_label
     from fastnt.report.findings import findings
-    from fastnt.report.runs import read_runs, rows
+    from fastnt.report.runs import read_runs, rows, runs_in
 
     if output is not None and output.suffix != ".png":
         raise UserError(
@@ -54,7 +55,7 @@ def report(
         )
     if output is not None and output.is_dir():
         raise UserError(f"--output is {output}, a folder; give the name of a picture")
-    found = read_runs(runs)
+    found = read_runs([folder for given in runs for folder in runs_in(given)])
     differs = differences(found)
     table = [rows(run, its) for run, its in zip(found, differs, strict=True)]
     if json_:
@@ -63,7 +64,7 @@ def report(
         typer.echo(json.dumps([dataclasses.asdict(row) for run in table for row in run], indent=2))
         return
     console = make_console()
-    console.print(_table(table, [noise_label(run) for run in found]))
+    _print_runs(console, table, [noise_label(run) for run in found])
     console.print()
     for run, its in zip(found, differs, strict=True):
         if its:
@@ -89,37 +90,51 @@ def report(
         console.print("No student has ended an epoch yet: there are no curves to draw")
 
 
-def _table(runs: "list[list[Row]]", noises: list[str]) -> Table:
-    """Build a table that fits 80 columns; what a run's networks share stands in the run's first row."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    table.add_column("run", overflow="fold", min_width=12)
-    table.add_column("network", no_wrap=True)
-    for column in (
-        "held-out\nerror\n%",
+def _print_runs(console: Console, runs: "list[list[Row]]", noises: list[str]) -> None:
+    """Print a row a network; where the runs' names leave too little room, a table for each run."""
+    numbers = (
+        "held\nout\n%",
         "test\nerror\n%",
         "95 %\ninterval\n%",
         "param-\neters",
         "multi-\nplies",
-        "images/s",
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
-    for rows, noise in zip(runs, noises, strict=True):
-        heads = _heads(rows, noise)
-        heads[len(rows) - 1 :] = ["\n".join(heads[len(rows) - 1 :])]
-        heads += [""] * (len(rows) - len(heads))
-        for head, row in zip(heads, rows, strict=True):
-            table.add_row(
-                head,
-                row.network,
-                _percent(row.held_out_error),
-                _percent(row.test_error),
-                _interval(row),
-                _short(row.parameters),
-                _short(row.multiplies),
-                "" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
-                end_section=row is rows[-1],
-            )
-    return table
+        "images\n/s",
+    )
+    heads = [_heads(rows, noise) for rows, noise in zip(runs, noises, strict=True)]
+    cells = [[_cells(row) for row in rows] for rows in runs]
+    lines = [
+        [head, *row]
+        for its_heads, its_cells in zip(heads, cells, strict=True)
+        for head, row in zip(_beside(its_heads, len(its_cells)), its_cells, strict=True)
+    ]
+    ends = list(itertools.accumulate(map(len, cells), initial=-1))
+    table = fitting_table(console, ("run", "network", *numbers), lines, numbers, ends)
+    if table is not None:
+        console.print(table)
+        return
+    for number, (its_heads, its_cells) in enumerate(zip(heads, cells, strict=True)):
+        if number:
+            console.print()
+        title = ", ".join(its_heads)
+        print_table(console, ("network", *numbers), its_cells, numbers=numbers, title=title)
+
+
+def _cells(row: "Row") -> list[str]:
+    return [
+        row.network,
+        _percent(row.held_out_error),
+        _percent(row.test_error),
+        _interval(row),
+        _short(row.parameters),
+        _short(row.multiplies),
+        "" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
+    ]
+
+
+def _beside(heads: list[str], rows: int) -> list[str]:
+    """Spread the heads over so many rows; the last row takes what is left."""
+    spread = [*heads[: rows - 1], "\n".join(heads[rows - 1 :])]
+    return spread + [""] * (rows - len(spread))
 
 
 def _heads(rows: "list[Row]", noise: str) -> list[str]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
-from rich.table import Table
+from rich.console import Console
+from rich.text import Text
 
+from fastnt.cli.tables import print_table
 from fastnt.console import make_console
 from fastnt.errors import UserError
 
@@ -37,12 +38,12 @@ def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> Non
         return
     console = make_console()
     if not quiet:
-        console.print(_table(analysis))
+        _print_settings(console, analysis)
     for row in results.failed:
         line = f"seed {row['seed']}, {row['setting']} failed: {row['error']}"
         console.print(line, soft_wrap=True)
     for sentence in sentences:
-        console.print(sentence, soft_wrap=True)
+        console.print(sentence)
     console.print(f"The page is {page}", soft_wrap=True)
 
 
@@ -52,23 +53,19 @@ def show_list(dataset: str | None, studies_dir: Path) -> None:
     from fastnt.experiments.plan import plan_study
     from fastnt.recipe_files import load_recipe
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("study", "data"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("students", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("what it compares")
+    rows = []
     for name, make in STUDIES.items():
         recipe = load_recipe(dataset or PAPER_DATA.get(name, "cifar10"))
         try:
             study = make(recipe, {})
         except UserError:  # on these data the study needs --over
-            table.add_row(name, recipe.dataset_name, "", "", (make.__doc__ or "").split("\n")[0])
+            rows.append([name, recipe.dataset_name, "", "", (make.__doc__ or "").split("\n")[0]])
             continue
         plan = plan_study(studies_dir / f"{name}-{recipe.dataset_name}", study)
         hours = "" if plan.hours is None else _time(plan.hours)
-        table.add_row(name, recipe.dataset_name, str(plan.points), hours, study.title)
-    make_console().print(table)
+        rows.append([name, recipe.dataset_name, str(plan.points), hours, study.title])
+    headings = ("study", "data", "students", "time", "what it compares")
+    print_table(make_console(), headings, rows, numbers=("students", "time"))
 
 
 def show_plan(folder: Path, study: "Study") -> None:
@@ -99,20 +96,18 @@ def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
 
 
-def _table(analysis: "Analysis") -> Table:
-    """A row a setting; it fits 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("setting", overflow="fold")
-    for heading in ("held-out\n%", "test\n%", "n", "difference\npoints", "95 %\ninterval"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+def _print_settings(console: Console, analysis: "Analysis") -> None:
+    """Print a row a setting, that of the verdict bold."""
+    numbers = ("held-out\n%", "test\n%", "n", "difference\npoints", "95 %\ninterval")
+    rows = []
     for s in analysis.settings:
         cells = [f"{100 * s.held_out_error:.2f}", f"{100 * s.test_error:.2f}", str(len(s.seeds))]
+        cells += ["", "", ""]
         if s.comparison is not None:
-            cells += [f"{100 * s.comparison.difference:+.2f}", _interval(s), s.comparison.verdict]
-        style = "bold" if s.primary else ""
-        table.add_row(s.name, *cells, style=style)
-    return table
+            difference = f"{100 * s.comparison.difference:+.2f}"
+            cells[3:] = [difference, _interval(s), s.comparison.verdict]
+        rows.append([Text(cell, "bold" if s.primary else "") for cell in (s.name, *cells)])
+    print_table(console, ("setting", *numbers, "verdict"), rows, numbers=numbers)
 
 
 def _interval(setting: Any) -> str:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
+from fastnt.cli.tables import print_table
 from fastnt.console import make_console
 from fastnt.data.sources import SOURCES
 from fastnt.report.sentences import difference_text, error_interval, percents
 from fastnt.training.display import name_phase
 from fastnt.training.profile import Section
+from fastnt.training.progress import PHASES
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
@@ -19,28 +18,13 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     console = make_console()
     own = summary["dataset"] not in SOURCES
     official = "" if summary["official"] or own else " (not the official files)"
-    table = Table(
-        title=f"{summary['dataset']}{official}, seed {summary['seed']}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
-    )
-    table.add_column("network", no_wrap=True)
-    for column in (
-        "test error",
-        "95 %",
-        "parameters",
-        "multiplies",
-        "images/s",
-        "seconds",
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
+    numbers = ("test error", "95 %", "parameters", "multiplies", "images/s", "seconds")
+    rows = []
     several = {f"teacher-{i}": row for i, row in enumerate(summary.get("teachers", []), start=1)}
-    for phase, row in (several | {p: summary[p] for p in ("teacher", "clean", "noisy")}).items():
+    for phase, row in (several | {p: summary[p] for p in PHASES if p in summary}).items():
         speed = timings.get(f"{phase}_images_per_second")
         seconds = timings.get(f"{phase}_seconds")
-        table.add_row(
+        row_cells = [
             "all teachers" if "combine" in row else name_phase(phase),
             f"{100 * row['test_error']:.2f} %",
             percents(error_interval(row), "-"),
@@ -48,26 +32,30 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
             "" if row["multiplies"] is None else f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",
             "" if seconds is None else f"{seconds:.1f}",
-        )
-    console.print(table)
+        ]
+        rows.append(row_cells)
+    title = f"{summary['dataset']}{official}, seed {summary['seed']}"
+    print_table(console, ("network", *numbers), rows, numbers=numbers, title=title)
     if (difference := difference_text(summary)) is not None:
-        console.print(difference, soft_wrap=True)
+        console.print(difference)
     others = ", ".join(
-        f"{name} {timings[f'{name}_seconds']:.1f} s" for name in ("prepare", "logits", "evaluation")
+        f"{name} {timings[f'{name}_seconds']:.1f} s"
+        for name in ("prepare", "logits", "evaluation")
+        if f"{name}_seconds" in timings
     )
-    console.print(
-        f"Besides: {others}. The run is in {folder}, its picture {folder / 'curves.png'}",
-        soft_wrap=True,
-    )
+    console.print(f"Besides: {others}")
+    students = "clean" in summary or "noisy" in summary
+    its = f", its picture {folder / 'curves.png'}" if students else ""
+    console.print(f"The run is in {folder}{its}", soft_wrap=True)
 
 
 def print_profile(sections: Sequence[Section], title: str) -> None:
     """Print the time of each part of a step, in milliseconds and percent, and their sum."""
-    table = Table(title=title, title_justify="left", show_footer=True)
+    rows = [
+        [section.name, f"{section.milliseconds:,.2f}", f"{100 * section.share:.1f} %"]
+        for section in sections
+    ]
     whole = sum(section.milliseconds for section in sections)
-    table.add_column("part of the step", footer="whole step", no_wrap=True)
-    table.add_column("ms", footer=f"{whole:,.2f}", justify="right")
-    table.add_column("share", footer="100.0 %", justify="right")
-    for section in sections:
-        table.add_row(section.name, f"{section.milliseconds:,.2f}", f"{100 * section.share:.1f} %")
-    make_console().print(table)
+    rows.append(["whole step", f"{whole:,.2f}", "100.0 %"])
+    headings, ends = ("part of the step", "ms", "share"), (len(sections) - 1,)
+    print_table(make_console(), headings, rows, numbers=headings[1:], title=title, ends=ends)

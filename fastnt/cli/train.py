@@ -1,6 +1,8 @@
 """``fastnt train``: a teacher and its two students, end to end."""
 
 import json
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +13,7 @@ from fastnt.cli.options import WHAT, WHERE, absolute_teacher, parse_assignments,
 
 
 def train(
+    context: typer.Context,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
     runs_dir: Annotated[
@@ -111,10 +114,7 @@ def train(
             help="Show where a step's time goes, and write trace.json (Chrome's format).",
         ),
     ] = False,
-    tensorboard: Annotated[
-        bool,
-        typer.Option("--tensorboard", help="Also write each epoch for TensorBoard, in the run."),
-    ] = False,
+    log: options.Log = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -123,6 +123,7 @@ def train(
             rich_help_panel=WHERE,
         ),
     ] = False,
+    only: options.Only = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
@@ -134,14 +135,14 @@ def train(
 
     Without arguments it runs offline on scikit-learn's digits in under two minutes.
     """
-    from fastnt.cli.plan import look_at_data, look_at_student, print_plan
+    from fastnt.cli.plan import look, print_plan
     from fastnt.cli.table import print_profile, print_summary
     from fastnt.console import make_console
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
     from fastnt.output import results_alone
     from fastnt.recipe_files import load_recipe
     from fastnt.report.curves import plot_curves
-    from fastnt.report.tensorboard import TensorBoard
+    from fastnt.report.loggers import open_logger
     from fastnt.runs.resume import Plan, new_run, resumed_run
     from fastnt.runs.run import Run
     from fastnt.training.compute import choose_compute
@@ -166,12 +167,8 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
-    again = {
-        "--no-graph": no_graph,
-        "--deterministic": deterministic,
-        "--profile": profile,
-        "--tensorboard": tensorboard,
-    }
+    again = {"--no-graph": no_graph, "--deterministic": deterministic, "--profile": profile}
+    again |= {f"--log={log}": log is not None}
     given = {key: value for key, value in flags.items() if value is not None}
     taken = given if dataset is None else given | {"dataset": dataset}
     overrides = parse_assignments(set_ or [], taken) | given
@@ -184,11 +181,17 @@ def train(
     def choose() -> Device:
         if resume:
             plan = resumed_run(
-                runs_dir, run, dataset=dataset, config=config, overrides=overrides, trust=trust
+                runs_dir,
+                run,
+                dataset=dataset,
+                config=config,
+                overrides=overrides,
+                only=only,
+                trust=trust,
             )
         else:
             recipe = load_recipe(dataset, config, overrides, trust=trust)
-            plan = new_run(recipe, runs_dir, run)
+            plan = new_run(recipe, runs_dir, run, only)
         plans.append(plan)
         return plan.device(device)
 
@@ -205,16 +208,16 @@ def train(
         silent = quiet or json_ or not ranks.is_rank_0
         if dry_run:
             if ranks.is_rank_0:
-                recipe, found = plan.recipe, look_at_data(plan.recipe, data_dir)
-                network = look_at_student(recipe, found) if found else None
                 compute = plan.compute(asked, amp=amp, compile=compile_)
-                print_plan(recipe, compute, plan.folder.path, found, network, make_console())
+                print_plan(plan, compute, look(plan, compute, data_dir), make_console())
             return
         if plan.resume and plan.folder.finished and ranks.is_rank_0:
             typer.echo(f"{plan.folder.path} is finished; this is what it found", err=True)
-        with choose_progress(quiet=silent) as progress:
-            if tensorboard and ranks.is_rank_0:
-                progress = Several(progress, TensorBoard(plan.folder.tensorboard))
+        with ExitStack() as stack:
+            progress = stack.enter_context(choose_progress(quiet=silent))
+            if log is not None and ranks.is_rank_0:
+                logger = open_logger(log, plan.folder.path, asdict(plan.recipe), stack)
+                progress = Several(progress, logger)
             current = Run(
                 plan,
                 plan.compute(asked, amp=amp, compile=compile_),
@@ -222,17 +225,13 @@ def train(
                 data_dir=data_dir,
                 quiet=silent,
                 profiled=profile,
+                command_line=context.obj or "",
                 flags=tuple(flag for flag, given in again.items() if given),
                 trust=trust,
             )
             if not silent:
-                current.before_training = lambda dataset, network: print_plan(
-                    plan.recipe,
-                    current.compute,
-                    plan.folder.path,
-                    dataset,
-                    network,
-                    make_console(stderr=True),
+                current.before_training = lambda ahead: print_plan(
+                    plan, current.compute, ahead, make_console(stderr=True)
                 )
             with results_alone():
                 summary = current.execute(plot_curves)

@@ -78,19 +78,29 @@ def make_loader(
     """
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}; give at least 1")
-    if kind not in ("auto", "ffcv", "resident"):
-        raise UserError(f"unknown loader {kind!r}; choose auto, ffcv or resident")
+    chosen = choose_kind(kind, split, device)
     positions = np.ascontiguousarray(positions, dtype=np.int64)
     if positions.ndim != 1 or np.any((positions < 0) | (positions >= split.count)) or repeats < 1:
         raise ValueError(f"positions must lie in [0, {split.count}) and repeats be at least 1")
     rows = Rows(positions, repeats, order_seed, rank, world)
-    if kind == "auto":
-        # The whole split counts: all its loaders share the images on the device.
-        size = split.count * int(np.prod(split.shape))
-        kind = "ffcv" if size * 10 > free_memory(device) and _has_ffcv() else "resident"
-    if kind == "ffcv":
+    if chosen == "ffcv":
         return _ffcv_loader()(split, rows, batch_size, device)
     return ResidentLoader(split, rows, batch_size, device)
+
+
+def choose_kind(kind: Kind, split: Split, device: torch.device) -> Literal["ffcv", "resident"]:
+    """Return the loader that ``kind`` means here: "auto" goes by the free memory of the device.
+
+    Raises:
+        UserError: there is no such loader.
+    """
+    if kind not in ("auto", "ffcv", "resident"):
+        raise UserError(f"unknown loader {kind!r}; choose auto, ffcv or resident")
+    if kind != "auto":
+        return kind
+    # By the whole split, whose images all its loaders share.
+    size = split.count * int(np.prod(split.shape))
+    return "ffcv" if size * 10 > free_memory(device) and _has_ffcv() else "resident"
 
 
 def _has_ffcv() -> bool:

@@ -175,7 +175,7 @@ class _Fractions(Silent):
     def __init__(self, key: str, on_progress: OnProgress) -> None:
         self._key, self._on_progress, self._epochs = key, on_progress, 1
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         self._epochs = epochs
 
     def end_epoch(self, record: EpochRecord) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastnt.errors import UserError
 from fastnt.report.differences import differences, differences_text, noise_label
-from fastnt.report.runs import STUDENTS, SavedRun
+from fastnt.report.runs import SavedRun
 from fastnt.report.sentences import difference_text, error_text
 from fastnt.report.style import COLOURS, plain_text, run_style, save, scale, style_axes
-from fastnt.training.progress import EpochRecord
+from fastnt.training.progress import STUDENTS, EpochRecord
 
 # The students' line styles where colours tell runs apart.
 _LINES: dict[str, Any] = {"clean": (0, (4, 2)), "noisy": "-"}
@@ -143,6 +143,7 @@ def _legend(runs: Sequence[SavedRun], *, several_datasets: bool) -> list[Any]:
                 ("clean", "clean teacher"),
                 ("noisy", f"noisy teacher ({noise_label(run)})"),
             )
+            if phase in run.phases
         ]
         if run.of_phase("teacher"):
             look = {"color": COLOURS["teacher"], "linestyle": ":", "linewidth": 1.8}

@@ -6,12 +6,12 @@ from typing import Any
 
 from fastnt.report.sentences import difference_text, error_text
 from fastnt.report.style import COLOURS, add_note, noise_text, plain_text, save, scale, style_axes
-from fastnt.training.progress import EpochRecord
+from fastnt.training.progress import STUDENTS, EpochRecord
 
 
 @plain_text()
 def plot_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, Any]) -> None:
-    """Plot the students' held-out error after each epoch to ``path`` (PNG).
+    """Plot the students' held-out error after each epoch to ``path`` (PNG); nothing without students.
 
     Args:
         path: the picture.
@@ -24,15 +24,20 @@ def plot_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, A
     """
     from matplotlib.figure import Figure
 
+    students = [phase for phase in STUDENTS if phase in summary]
+    if not students:
+        return
     figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
     axes = figure.subplots()
-    noisy, several = summary["noisy"], "s" if "teachers" in summary else ""
+    noise, several = "", "s" if "teachers" in summary else ""
+    if "noisy" in summary:
+        noise = noise_text(summary["noisy"]["alpha"], summary["noisy"]["sigma"])
     teacher_error = summary["teacher"]["held_out_error"]
     names = {
         "clean": f"student, clean teacher{several}",
-        "noisy": f"student, noisy teacher{several} ({noise_text(noisy['alpha'], noisy['sigma'])})",
+        "noisy": f"student, noisy teacher{several} ({noise})",
     }
-    for phase, name in names.items():
+    for phase in students:
         epochs = [r for r in records if r.phase == phase]
         axes.plot(
             [r.epoch for r in epochs],
@@ -41,7 +46,7 @@ def plot_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, A
             linewidth=2,
             marker="o",
             markersize=3.5,
-            label=f"{name}: {_percents(summary[phase])}",
+            label=f"{names[phase]}: {_percents(summary[phase])}",
         )
     axes.axhline(
         100 * teacher_error,
@@ -51,7 +56,8 @@ def plot_curves(path: Path, records: Sequence[EpochRecord], summary: dict[str, A
         label=f"teacher{several}: {_percents(summary['teacher'])}",
     )
     count = len(summary.get("teachers", [])) or "one"
-    title = f"{summary['dataset']}: two students of {count} teacher{several}"
+    number = "two students" if len(students) == 2 else "a student"
+    title = f"{summary['dataset']}: {number} of {count} teacher{several}"
     style_axes(axes, title, "held-out error, %")
     scale(axes, [teacher_error, *(r.validation_error for r in records if r.phase in names)])
     if axes.get_yscale() == "linear":

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fastnt.report.differences import values
-from fastnt.report.runs import STUDENTS, SavedRun
+from fastnt.report.runs import SavedRun
 from fastnt.report.sentences import counts_text, difference_text, seeds_text
 from fastnt.runs.predictions import Predictions
 from fastnt.statistics import compare, holm, mcnemar
+from fastnt.training.progress import STUDENTS
 
 
 def findings(runs: Sequence[SavedRun]) -> list[str]:
@@ -33,7 +34,8 @@ def _over_seeds(tested: _Tested) -> Iterator[str]:
     """Compare the students of runs that differ in their seed alone, paired by seed."""
     groups: dict[str, _Tested] = {}
     for run, predictions in tested:
-        groups.setdefault(_but_seed(run), []).append((run, predictions))
+        if set(STUDENTS) <= predictions.networks.keys():
+            groups.setdefault(_but_seed(run), []).append((run, predictions))
     for group in groups.values():
         seeds = {run.recipe.get("seed"): (run, found) for run, found in reversed(group)}
         if len(seeds) < 2 or not all(_same_images(group[0][1], found) for _, found in group):
@@ -49,9 +51,10 @@ def _over_seeds(tested: _Tested) -> Iterator[str]:
 
 def _between(tested: _Tested) -> Iterator[str]:
     """Compare the noisy students of other recipes with the first run's; p values are adjusted by Holm."""
-    if not tested:
+    noisy = [(run, predictions) for run, predictions in tested if "noisy" in predictions.networks]
+    if not noisy:
         return
-    (first, found), *rest = tested
+    (first, found), *rest = noisy
     others = [
         (run, predictions)
         for run, predictions in rest

@@ -11,9 +11,7 @@ from fastnt.paths import real_path
 from fastnt.report.sentences import error_interval
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.predictions import Predictions
-from fastnt.training.progress import PHASES, EpochRecord
-
-STUDENTS = ("clean", "noisy")
+from fastnt.training.progress import STUDENTS, EpochRecord
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class SavedRun:
     records: list[EpochRecord]  # in the order of training
     summary: dict[str, Any] | None  # None until the run has finished
     predictions: Predictions | None  # None if the folder has none
+    planned: tuple[str, ...]  # the networks that it trains
 
     @property
     def dataset(self) -> str:
@@ -47,7 +46,7 @@ class SavedRun:
     def phases(self) -> list[str]:
         """The networks that were trained or will be."""
         named = [name for name, value in (self.summary or {}).items() if isinstance(value, dict)]
-        return named or list(dict.fromkeys([*PHASES, *(record.phase for record in self.records)]))
+        return named or list(dict.fromkeys([*self.planned, *(r.phase for r in self.records)]))
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,20 @@ class Row:
     epochs: int | None  # in the recipe
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """Return the folder itself if it holds a run, else the runs in it, by name.
+
+    Raises:
+        UserError: it holds none.
+    """
+    if RunFolder(folder).config.is_file():
+        return [folder]
+    found = sorted(config.parent for config in folder.glob("*/config.json"))
+    if not found:
+        RunFolder(folder).require()
+    return found
+
+
 def read_runs(folders: Sequence[Path]) -> list[SavedRun]:
     """Read each folder once, in the order given.
 
@@ -100,6 +113,7 @@ def _read_run(folder: Path, name: str) -> SavedRun:
         records=files.metrics.read(),
         summary=files.summary() if files.finished else None,
         predictions=files.predictions() if files.finished else None,
+        planned=files.phases(),
     )
 
 

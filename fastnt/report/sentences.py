@@ -57,7 +57,8 @@ def counts_text(
 
 def difference_text(summary: Mapping[str, Any]) -> str | None:
     """Return a sentence on the difference between a run's two students; None without counts."""
-    clean, noisy, p = summary["clean"], summary["noisy"], summary.get("mcnemar_p")
+    clean, noisy = summary.get("clean", {}), summary.get("noisy", {})
+    p = summary.get("mcnemar_p")
     if p is None or "test_wrong" not in clean or "test_wrong" not in noisy:
         return None
     text = counts_text(

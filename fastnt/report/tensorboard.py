@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.errors import UserError
+from fastnt.training.display import Silent
 from fastnt.training.progress import EpochRecord
 
 SCALARS = {
@@ -20,7 +21,7 @@ SCALARS = {
 }
 
 
-class TensorBoard:
+class TensorBoard(Silent):
     """Writes each epoch's figures under ``folder``, which is made with the first epoch."""
 
     def __init__(self, folder: Path) -> None:
@@ -33,19 +34,16 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError(
-                "--tensorboard needs the package tensorboard; "
+                "--log tensorboard needs the package tensorboard; "
                 "install it: python -m pip install tensorboard"
             ) from error
         self._open: Any = SummaryWriter
         self._folder, self._epochs = folder, 0
         self._writer: Any = None
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Remember when the phase ends."""
         self._epochs, self._writer = epochs, None
-
-    def advance(self, images: int) -> None:
-        """Do nothing: figures are written at the end of an epoch."""
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Write the epoch's figures to disk."""

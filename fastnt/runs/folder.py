@@ -7,18 +7,19 @@ environment.json   the arithmetic and the machine  written with it; the data's h
 metrics.jsonl      a line an epoch                 grows while the run goes on
 checkpoint/        the last two checkpoints        until the run is finished
 NAME.safetensors   each network                    when it is ready
-predictions.safetensors, timings.json, curves.png, summary.json: at the end, the summary last
+predictions.safetensors, timings.json, curves.png, README.md (the model card), summary.json: at the end,
+                   the summary last
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from fastnt.config import Recipe
 from fastnt.errors import UserError
-from fastnt.files import locked, read_json, sweep, write_json
+from fastnt.files import locked, read_json, sweep, write_json, write_text
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.metrics import Metrics
 from fastnt.runs.predictions import Predictions, load_predictions
@@ -26,6 +27,9 @@ from fastnt.runs.summary import check_summary, check_timings
 from fastnt.sealed import seal, unseal
 from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.model import Model
+from fastnt.training.progress import PHASES
+
+Only = Literal["teacher", "clean", "noisy"]
 
 
 class RunFolder:
@@ -49,11 +53,6 @@ class RunFolder:
     def trace(self) -> Path:
         """The Chrome trace of some steps."""
         return self.path / "trace.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's files."""
-        return self.path / "tensorboard"
 
     @property
     def finished(self) -> bool:
@@ -161,6 +160,25 @@ class RunFolder:
             )
         return found
 
+    def only(self) -> Only | None:
+        """Read which one network the run trains; None: the teacher and both students.
+
+        Raises:
+            UserError: environment.json is damaged.
+        """
+        only = self.environment().get("only")
+        if only not in (None, *PHASES):
+            raise UserError(
+                f"{self._environment} says that only {only!r} is trained, and it can only be one of "
+                f"{', '.join(PHASES)}; restore it from a copy"
+            )
+        return cast(Only | None, only)
+
+    def phases(self) -> tuple[str, ...]:
+        """The networks that the run trains: the teacher and its students."""
+        only = self.only()
+        return PHASES if only is None else tuple(dict.fromkeys(("teacher", only)))
+
     def save_network(self, model: Model, name: str) -> None:
         """Save a network."""
         model.save(self.network(name))
@@ -188,6 +206,10 @@ class RunFolder:
             UserError: it is missing or damaged.
         """
         return check_timings(_read_sealed(self._timings), self._timings)
+
+    def write_card(self, card: str) -> None:
+        """Write README.md, the model card."""
+        write_text(self.path / "README.md", card)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json, which finishes the run."""

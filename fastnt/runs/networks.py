@@ -10,13 +10,14 @@ from fastnt.data.prepare import list_prepared, open_dataset
 from fastnt.errors import UserError
 from fastnt.paths import real_path
 from fastnt.runs.folder import RunFolder
-from fastnt.runs.resume import open_same_data
+from fastnt.runs.same_data import open_same_data
 from fastnt.runs.summary import Networks
 from fastnt.training.compute import Compute
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.export import Exported, Format, export
 from fastnt.training.model import Model, load_model
+from fastnt.training.progress import STUDENTS
 from fastnt.training.teachers import check_fits, teacher_names
 from fastnt.training.training_data import TrainingData
 from fastnt.trust import Trust
@@ -52,7 +53,10 @@ def load_student(
         raise UserError(f"which is {which!r}; it must be one of {', '.join(WHICH)}")
     path = Path(run)
     if not path.is_file():
-        path = RunFolder(path).require().network(which)
+        folder = RunFolder(path).require()
+        path = folder.network(which)
+        if not path.exists() and which not in folder.phases():
+            raise UserError(f"{run} holds no {which} network: it trained {folder.only()} only")
     return load_model(path, network, Trust(trust_code))
 
 
@@ -68,7 +72,8 @@ def evaluate_run(
     folder = RunFolder(path).require()
     recipe = folder.recipe()
     teachers = teacher_names(recipe)
-    files = {name: folder.network(name) for name in (*teachers, "clean", "noisy")}
+    students = [phase for phase in folder.phases() if phase in STUDENTS]
+    files = {name: folder.network(name) for name in (*teachers, *students)}
     trust = Trust(trust_code)
     saved = {name: load_model(file, trust=trust).to(device) for name, file in files.items()}
     dataset = open_same_data(folder, recipe.dataset, data_dir)
@@ -76,7 +81,7 @@ def evaluate_run(
         check_fits(model, dataset, str(files[name]))
     models: Networks = {name: saved[name] for name in teachers}
     models.setdefault("teacher", Ensemble([saved[name] for name in teachers], recipe.combine))
-    models |= {phase: saved[phase] for phase in ("clean", "noisy")}
+    models |= {phase: saved[phase] for phase in students}
     test = TrainingData(dataset, recipe, Compute(device)).test
     return {name: evaluate(model, test, label_loss).error for name, model in models.items()}
 

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 
 from fastnt.config import Recipe
-from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
-from fastnt.data.sources import SOURCES
 from fastnt.errors import UserError
 from fastnt.recipe_files import load_recipe
-from fastnt.runs.folder import RunFolder
+from fastnt.runs.folder import Only, RunFolder
 from fastnt.training.compute import PRECISIONS, Compute, Precision
+from fastnt.training.progress import STUDENTS
 from fastnt.training.ranks import Device, Ranks
 from fastnt.trust import NOTHING, Trust
 
@@ -45,6 +44,12 @@ class Plan:
     folder: RunFolder
     recipe: Recipe
     resume: bool = False
+    only: Only | None = None  # the teacher alone, or one student beside its teacher
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """The students that are trained."""
+        return tuple(name for name in STUDENTS if self.only in (None, name))
 
     def device(self, asked: Device) -> Device:
         """Return the device that a resumed run was begun on, when "auto" is asked for."""
@@ -111,8 +116,12 @@ class Plan:
         return same
 
 
-def new_run(recipe: Recipe, runs_dir: Path, name: str | None = None) -> Plan:
+def new_run(
+    recipe: Recipe, runs_dir: Path, name: str | None = None, only: Only | None = None
+) -> Plan:
     """Plan a new run in the folder ``name``; without a name it is the data set and the time.
+
+    ``only`` names the one network to train; a student's teacher is found or trained too.
 
     Raises:
         UserError: the name is not a name, or the folder holds something already.
@@ -125,7 +134,7 @@ def new_run(recipe: Recipe, runs_dir: Path, name: str | None = None) -> Plan:
         path = _named(runs_dir, name)
     folder = RunFolder(path)
     folder.refuse_used()
-    return Plan(folder, recipe)
+    return Plan(folder, recipe, only=only)
 
 
 def resumed_run(
@@ -135,6 +144,7 @@ def resumed_run(
     dataset: str | None = None,
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    only: Only | None = None,
     trust: Trust = NOTHING,
 ) -> Plan:
     """Plan to resume the run ``name``; without a name the unfinished one that was begun last.
@@ -142,7 +152,8 @@ def resumed_run(
     Args:
         runs_dir: the folder of the runs.
         name: of the run's folder.
-        dataset, config, overrides: what the user asks for; it must be what the run was begun with.
+        dataset, config, overrides, only: what the user asks for; it must be what the run was begun
+            with.
         trust: whether the user's own networks that the folder names may be called.
 
     Raises:
@@ -168,7 +179,13 @@ def resumed_run(
             f"--resume goes on with the recipe of {folder.path}, where {', '.join(others)}; leave "
             "those options out, or begin a new run without --resume"
         )
-    return Plan(folder, recipe, resume=True)
+    begun_with = folder.only()
+    if only not in (None, begun_with):
+        raise UserError(
+            f"{folder.path} was begun with {f'--only {begun_with}' if begun_with else 'both students'}, "
+            f"not --only {only}; leave that out, or begin a new run without --resume"
+        )
+    return Plan(folder, recipe, resume=True, only=begun_with)
 
 
 def find_run(runs_dir: Path, name: str | None) -> RunFolder:
@@ -215,33 +232,3 @@ def _arithmetic(folder: RunFolder) -> dict[str, Any]:
             f"{record['device']}; restore the file, or begin a new run without --resume"
         )
     return record
-
-
-def open_same_data(
-    folder: RunFolder, name: str, data_dir: Path | None, *, progress: bool = True
-) -> Dataset:
-    """Open the data that the run was made with; other files of the same name would not do.
-
-    Raises:
-        UserError: they cannot be had, or the folder does not say which they are.
-    """
-    wanted = folder.environment().get("source_sha256")
-    if wanted is None:
-        raise UserError(
-            f"{folder.path / 'environment.json'} does not say which data the run used; "
-            "train it again"
-        )
-    if data_dir is None:
-        for prepared in list_prepared():
-            if prepared.source_sha256 == wanted:
-                return open_dataset(prepared.folder)
-    if name not in SOURCES and data_dir is not None:  # the user's own, wherever they lie now
-        name, data_dir = str(data_dir), None
-    size = folder.recipe().image_size
-    dataset = prepare(name, data_dir, image_size=size, progress=progress)
-    if dataset.source_sha256 != wanted:
-        raise UserError(
-            f"{folder.path} was made with other files of {name} than those found; "
-            "give theirs with --data-dir"
-        )
-    return dataset

@@ -14,19 +14,20 @@ from fastnt.data.prepare import Dataset, prepare
 from fastnt.environment import describe_environment
 from fastnt.errors import Interrupted, UserError
 from fastnt.interruption import Interruption
+from fastnt.runs.ahead import Ahead, evaluate_networks, look_ahead
+from fastnt.runs.card import model_card
 from fastnt.runs.command import resume_command, trust_again
 from fastnt.runs.journal import Journal
 from fastnt.runs.predictions import Predictions
-from fastnt.runs.resume import Plan, open_same_data
+from fastnt.runs.resume import Plan
+from fastnt.runs.same_data import check_same_data, open_same_data
 from fastnt.runs.summary import Networks, summarise
 from fastnt.training.compute import Compute
 from fastnt.training.ensemble import Ensemble
-from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import Model
 from fastnt.training.pipeline import Course, open_course, train_student
 from fastnt.training.profile import Section, StepProfile
 from fastnt.training.progress import EpochRecord, Progress
-from fastnt.training.ranks import Ranks
 from fastnt.training.targets import Teaching
 from fastnt.training.teachers import (
     check_fits,
@@ -40,7 +41,7 @@ from fastnt.trust import NOTHING, Trust
 # Plots the curves of a run's students: takes the file, the epochs and the summary.
 Plot = Callable[[Path, Sequence[EpochRecord], dict[str, Any]], None]
 # Is called when the data and the untrained student are there, before anything is trained.
-BeforeTraining = Callable[[Dataset, Model], None]
+BeforeTraining = Callable[[Ahead], None]
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Run:
     flags: tuple[str, ...] = ()  # of the command line, which the command to resume repeats
     trust: Trust = NOTHING  # which code the teachers' files and the run's folder may name
     before_training: BeforeTraining | None = None
+    command_line: str = ""  # as typed, for environment.json
     profile: list[Section] = field(default_factory=list)  # of a step; empty unless profiled
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class Run:
         return self._journal.timings
 
     def execute(self, plot: Plot | None = None) -> dict[str, Any]:
-        """Train the three networks, evaluate them on the test set and write the run's folder.
+        """Train the networks of the plan, evaluate them on the test set and write the run's folder.
 
         A resumed run goes on from its newest checkpoint. If it is finished, its summary is read.
         ``plot`` is called just before the summary is written. The number of torch's threads is set to
@@ -120,41 +122,46 @@ class Run:
                     check_fits(network, dataset, name)
             course = open_course(dataset, recipe, self.compute, self.progress)
             made = make_given(course, given)
-            # Both students start from the same weights and differ in the noise alone.
-            untrained = course.new_student(recipe)
-            self._check_same_student(untrained)
+            ahead = look_ahead(dataset, course, self.plan.students)
+            if ahead.student is not None:
+                self._check_same_student(ahead.student)
             if self.before_training is not None:
-                self.before_training(dataset, untrained)
+                self.before_training(ahead)
+            self.progress.expect(ahead.parts(made))
+            if ranks.is_rank_0:
+                loader = {"loader": course.data.loader}
+                self.folder.write_environment(self.folder.environment() | loader)
         with journal.timed("teacher"):
             teachers = find_teachers(course, made, journal)
-        with journal.timed("logits"), ranks.local_first():
-            teaching = course.teach(teachers)
         models: Networks = dict(zip(teacher_names(recipe), teachers, strict=True))
         models.setdefault("teacher", Ensemble(teachers, recipe.combine))
-        for name, student_recipe in (("clean", recipe.clean()), ("noisy", recipe)):
-            with journal.timed(name):
-                finished = journal.finished(name, phase=name)
-                models[name] = finished or self._train(
-                    name, student_recipe, course, teaching, untrained
-                )
+        signs_agree = 1.0
+        if ahead.student is not None:
+            with journal.timed("logits"), ranks.local_first():
+                teaching = course.teach(teachers)
+                signs_agree = teaching.signs_agree
+            for name in self.plan.students:
+                student_recipe = recipe if name == "noisy" else recipe.clean()
+                with journal.timed(name):
+                    finished = journal.finished(name, phase=name)
+                    models[name] = finished or self._train(
+                        name, student_recipe, course, teaching, ahead.student
+                    )
         with journal.timed("evaluation"):
-            held_out, test = (
-                {name: evaluate(model, loader, label_loss) for name, model in models.items()}
-                for loader in (course.data.validation, course.data.test)
-            )
+            held_out, test = evaluate_networks(course, models)
             predictions = Predictions(
                 dataset.test.labels(),
                 {name: result.predictions.numpy() for name, result in test.items()},
             )
-        summary = summarise(
-            recipe, dataset, models, held_out, test, predictions, teaching.signs_agree
-        )
+        summary = summarise(recipe, dataset, models, held_out, test, predictions, signs_agree)
         self.timings.update(journal.speeds())
         if ranks.is_rank_0:
             self.folder.save_predictions(predictions)
             self.folder.write_timings(self.timings)
             if plot is not None:
                 plot(self.folder.picture, self.records, summary)
+            card = model_card(summary, recipe, self.folder.environment(), dataset.shape)
+            self.folder.write_card(card)
             self.folder.write_summary(summary)
         return summary
 
@@ -188,7 +195,8 @@ class Run:
     def _begin(self) -> Iterator[None]:
         """Begin the folder, or load its checkpoint; a new run that the block refuses leaves nothing."""
         environment = describe_environment(self.compute.device) | {
-            "loader": self.compute.loader,
+            "command": self.command_line,
+            "only": self.plan.only,
             "compute": self.compute.describe(),
         }
         if self.plan.resume:
@@ -216,16 +224,3 @@ class Run:
             found = {"source_sha256": dataset.source_sha256, "classes": dataset.classes}
             self.folder.write_environment(environment | found)
         return dataset
-
-
-def check_same_data(dataset: Dataset, ranks: Ranks) -> None:
-    """Refuse to train on other files than rank 0, which may be on another machine.
-
-    Raises:
-        UserError: the files differ; the message names the data set.
-    """
-    if ranks.broadcast_value(dataset.source_sha256) != dataset.source_sha256:
-        raise UserError(
-            f"the files of {dataset.name} found here are not rank 0's; give each machine the same with "
-            "--data-dir"
-        )

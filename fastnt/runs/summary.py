@@ -11,6 +11,7 @@ from fastnt.statistics import mcnemar
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
+from fastnt.training.progress import PHASES, STUDENTS
 from fastnt.training.teachers import teacher_names
 
 Networks = dict[str, Model | Ensemble]
@@ -28,8 +29,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Return what a run found, errors as fractions and no times: the same seed gives the same summary.
 
-    Of several teachers "teacher" speaks of their combined logits, "teachers" of each. "mcnemar_p" is
-    that of the two students on the test images.
+    It speaks of the networks that were trained. Of several teachers "teacher" speaks of their combined
+    logits, "teachers" of each. "mcnemar_p" is that of the two students on the test images.
     """
     summary: dict[str, Any] = {
         "dataset": dataset.name,
@@ -51,9 +52,12 @@ def summarise(
     if len(recipe.teachers) > 1:
         summary["teacher"] |= {"combine": recipe.combine, "signs_agree": signs_agree}
         summary["teachers"] = [found[name] for name in teacher_names(recipe)]
-    summary |= {phase: found[phase] for phase in ("clean", "noisy")}
-    alpha = list(recipe.teacher_alphas) or recipe.alpha
-    summary["noisy"] |= {"alpha": alpha, "sigma": recipe.sigma}
+    summary |= {phase: found[phase] for phase in STUDENTS if phase in found}
+    if "noisy" in found:
+        alpha = list(recipe.teacher_alphas) or recipe.alpha
+        summary["noisy"] |= {"alpha": alpha, "sigma": recipe.sigma}
+    if not {"clean", "noisy"} <= found.keys():
+        return summary
     clean, noisy = test["clean"].error, test["noisy"].error
     # (base - noisy) / base, as the paper's tables; undefined when the base makes no error.
     summary["relative_improvement"] = (clean - noisy) / clean if clean else None
@@ -72,10 +76,11 @@ def check_summary(summary: Any, path: Path) -> dict[str, Any]:
         lacks = ["a JSON object"]
     else:
         lacks += [key for key in ("dataset", "official", "seed") if key not in summary]
-        for name in ("teacher", "clean", "noisy"):
-            found = summary.get(name)
-            if not isinstance(found, dict) or not _is_sound(found):
-                lacks.append(name)
+        lacks += [
+            name
+            for name in PHASES
+            if not _is_sound(summary.get(name, {} if name == "teacher" else None))
+        ]
         if not _is_number(summary.get("mcnemar_p", 1)):
             lacks.append("mcnemar_p")
         improvement = summary.get("relative_improvement")
@@ -103,8 +108,15 @@ def check_timings(timings: Any, path: Path) -> dict[str, float]:
     return dict(timings)
 
 
-def _is_sound(found: dict[str, Any]) -> bool:
-    """Whether a network has its numbers; a run of an earlier release counted no images."""
+def _is_sound(found: Any) -> bool:
+    """Whether a network has its numbers; a run of an earlier release counted no images.
+
+    A student that was not trained (None) lacks none.
+    """
+    if found is None:
+        return True
+    if not isinstance(found, dict):
+        return False
     wrong, images = found.get("test_wrong", 0), found.get("test_images", 1)
     counted = isinstance(wrong, int) and isinstance(images, int) and 0 <= wrong <= images > 0
     multiplies = found.get("multiplies", "")  # null where torch could not count them

@@ -1,23 +1,28 @@
 """Live progress: bars on a terminal, one line an epoch elsewhere, nothing with --quiet. On stderr."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
 from fastnt.console import Words, make_console
-from fastnt.training.progress import EpochRecord, Progress
+from fastnt.training.progress import EpochRecord, Part, Progress
+from fastnt.training.time_left import TimeLeft, duration
 
 NAMES = {
     "teacher": "teacher",
     "logits": "teacher's logits",
     "clean": "student, clean",
     "noisy": "student, noisy",
+    "evaluation": "evaluation",
 }
+_WIDE = 76  # columns of a terminal that has room for all
+ONE_PASS = ("logits", "evaluation")  # phases without epochs
 
 
 def name_phase(phase: str) -> str:
@@ -28,10 +33,16 @@ def name_phase(phase: str) -> str:
 class Silent:
     """Says nothing."""
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
+    def expect(self, parts: Sequence[Part]) -> None:
+        """Ignore."""
+
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Ignore."""
 
     def advance(self, images: int) -> None:
+        """Ignore."""
+
+    def evaluated(self, images: int) -> None:
         """Ignore."""
 
     def end_epoch(self, record: EpochRecord) -> None:
@@ -42,60 +53,88 @@ class Lines(Silent):
     """One plain line an epoch, for logs."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self._console, self._left = console, TimeLeft()
         self._epochs = 0
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
+    def expect(self, parts: Sequence[Part]) -> None:
+        """Say from now on how long all parts still take."""
+        self._left.expect(parts)
+
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Remember how many epochs there are; a pass without epochs has its line here."""
         self._epochs = epochs
-        if phase == "logits":
+        self._left.begin(phase, done + done // images * held_out)
+        if phase in ONE_PASS:
             self._print(f"{NAMES[phase]}: one pass over {images:,} images")
+
+    def advance(self, images: int) -> None:
+        """Count the images."""
+        self._left.advance(images)
+
+    evaluated = advance
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Print the epoch's figures."""
         error = f"held-out error {100 * record.validation_error:.2f} %"
         speed = f"{record.images_per_second:,.0f} images/s"
         place = f"epoch {record.epoch}/{self._epochs}"
-        self._print(f"{NAMES[record.phase]}: {place}, {error}, {speed}")
+        seconds = self._left.seconds()
+        left = "" if seconds is None else f", in all {duration(seconds)} left"
+        self._print(f"{NAMES[record.phase]}: {place}, {error}, {speed}{left}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
 
 
 class Bars(Silent):
-    """A bar a phase, with the epoch, the held-out error, the speed and the time left."""
+    """A bar a phase, with the epoch, the held-out error, the speed and the time left; one for all."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            Words("{task.description}"),
-            BarColumn(bar_width=None),  # what the others leave of the line
-            Words("epoch {task.fields[epoch]}"),
-            Words("{task.fields[error]}"),
-            _Speed(table_column=Column(no_wrap=True, justify="right")),
-            _TimeLeft(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
-        )
+        name, epoch = Words("{task.description}"), Words("{task.fields[epoch]}")
+        left = _TimeLeft(elapsed_when_finished=True, table_column=Column(no_wrap=True))
+        bar = BarColumn(bar_width=None)  # what the others leave of the line
+        error = Words("{task.fields[error]}")
+        speed = _Speed(table_column=Column(no_wrap=True, justify="right"))
+        wide = console.width >= _WIDE
+        columns = (name, bar, epoch, error, speed, left) if wide else (name, epoch, left)
         self._bars = RichProgress(*columns, console=console, expand=True)
-        self._task = self._bars.add_task("", visible=False)
+        self._left = TimeLeft()
+        self._all = self._add("all", 1.0, left=self._left, visible=False)
+        self._task = self._all
         self._epochs = 0
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
+    def expect(self, parts: Sequence[Part]) -> None:
+        """Show a bar for all parts."""
+        self._left.expect(parts)
+        self._bars.update(self._all, visible=True)
+
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Start the phase's bar."""
         self._bars.start()  # not before: data may be prepared with a display of their own
+        passed = done + done // images * held_out
+        self._left.begin(phase, passed)
         self._epochs = epochs
-        self._task = self._bars.add_task(
-            NAMES[phase], total=epochs * images, epoch=f"1/{epochs}", error="", speed=None
+        now = 1 + done // images
+        epoch = "" if phase in ONE_PASS else f"epoch {min(now, epochs)}/{epochs}"
+        self._task = self._add(
+            NAMES[phase], epochs * (images + held_out), epoch=epoch, completed=passed
         )
+        self.advance(0)
 
     def advance(self, images: int) -> None:
-        """Move the bar."""
+        """Move the bar, and that of all."""
+        self._left.advance(images)
         self._bars.advance(self._task, images)
+        self._bars.update(self._all, completed=self._left.fraction())
+
+    evaluated = advance
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Show the epoch's error, and its speed if it was the last."""
         last = record.epoch == self._epochs
         self._bars.update(
             self._task,
-            epoch=f"{record.epoch + (not last)}/{self._epochs}",
+            epoch=f"epoch {record.epoch + (not last)}/{self._epochs}",
             error=f"error {100 * record.validation_error:.2f} %",
             speed=record.images_per_second if last else None,
         )
@@ -104,20 +143,31 @@ class Bars(Silent):
         """Leave the bars as they are."""
         self._bars.stop()
 
+    def _add(self, name: str, total: float, **fields: Any) -> TaskID:
+        empty = {"epoch": "", "error": "", "speed": None, "left": None}
+        return self._bars.add_task(name, total=total, **empty | fields)
+
 
 class _Speed(ProgressColumn):
     """Images/s over the last half minute, evaluation included; at the end the last epoch's."""
 
     def render(self, task: Task) -> Text:
-        speed = task.fields.get("speed") or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} images/s", style="progress.data.speed")
+        speed = task.fields["speed"] or task.speed
+        if speed is None or task.fields["left"] is not None:  # the bar of all counts no images
+            return Text()
+        return Text(f"{speed:,.0f} images/s", style="progress.data.speed")
 
 
 class _TimeLeft(TimeRemainingColumn):
     """The time left, named so; at the end the time it took."""
 
     def render(self, task: Task) -> Text:
-        return super().render(task) + Text("" if task.finished else " left")
+        left: TimeLeft | None = task.fields["left"]
+        if left is None or task.finished:
+            return super().render(task) + Text("" if task.finished else " left")
+        seconds = left.seconds()
+        text = "-:--" if seconds is None else duration(seconds)
+        return Text(f"{text} left", style="progress.remaining")
 
 
 class Several:
@@ -126,15 +176,25 @@ class Several:
     def __init__(self, *watchers: Progress) -> None:
         self._watchers = watchers
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
+    def expect(self, parts: Sequence[Part]) -> None:
         """Tell them all."""
         for watcher in self._watchers:
-            watcher.begin(phase, epochs, images)
+            watcher.expect(parts)
+
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
+        """Tell them all."""
+        for watcher in self._watchers:
+            watcher.begin(phase, epochs, images, held_out, done)
 
     def advance(self, images: int) -> None:
         """Tell them all."""
         for watcher in self._watchers:
             watcher.advance(images)
+
+    def evaluated(self, images: int) -> None:
+        """Tell them all."""
+        for watcher in self._watchers:
+            watcher.evaluated(images)
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Tell them all."""
@@ -144,11 +204,11 @@ class Several:
 
 @contextmanager
 def choose_progress(*, quiet: bool) -> Iterator[Progress]:
-    """Yield the progress that fits: silent, bars on a terminal, or lines."""
+    """Yield the progress that fits: silent, bars on a terminal or in a notebook, or lines."""
     console = make_console(stderr=True)
     if quiet:
         yield Silent()
-    elif not console.is_terminal:
+    elif not (console.is_terminal or console.is_jupyter):
         yield Lines(console)
     else:
         bars = Bars(console)

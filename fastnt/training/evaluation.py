@@ -33,9 +33,13 @@ class Evaluation:
 @exact_float32()
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, loader: Loader, sample_loss: SampleLoss, precision: Precision = FLOAT32
+    model: nn.Module,
+    loader: Loader,
+    sample_loss: SampleLoss,
+    precision: Precision = FLOAT32,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> Evaluation:
-    """Evaluate ``model`` in eval mode over ``loader``."""
+    """Evaluate ``model`` in eval mode over ``loader``; ``advance`` is told of each batch."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -48,6 +52,7 @@ def evaluate(
         predictions.append(logits.argmax(1))
         wrong += (predictions[-1] != batch.labels).sum()
         loss += sample_loss(logits, batch).sum(dtype=torch.float64)
+        advance(len(logits))
     model.train(was_training)
     return Evaluation(int(wrong.item()), loss.item() / loader.rows, torch.cat(predictions).cpu())
 

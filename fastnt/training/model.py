@@ -9,6 +9,7 @@ import copy
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,13 +64,17 @@ class Model(nn.Module):
     def forward(self, images: Tensor, view: View | None = None) -> Tensor:
         """Return the logits of ``images`` as ``view`` shows them; None shows them as they are.
 
+        As for ``fastnt.distill``, images may be an array, lie on the CPU while the model does not, and,
+        of one channel, have the shape (N, H, W).
+
         Raises:
-            TypeError: the images are no uint8 tensor.
+            TypeError: the images are not uint8.
             ValueError: they are not of the model's shape.
         """
-        if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(f"images must be a uint8 tensor (N, H, W, C), got {got}")
+        if not isinstance(images, Tensor) or images.shape[1:] != self.shape or images.is_cpu:
+            images = self._as_stored(images)
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8 (N, H, W, C), got {images.dtype}")
         if images.shape[1:] != self.shape:
             wanted = ", ".join(map(str, self.shape))
             raise ValueError(f"images must have the shape (N, {wanted}), got {tuple(images.shape)}")
@@ -78,6 +83,21 @@ class Model(nn.Module):
             pixels = pixels.clone(memory_format=torch.contiguous_format)
         logits: Tensor = logits_of(self.network(pixels))
         return logits
+
+    def _as_stored(self, images: Any) -> Tensor:
+        """Return images (N, H, W, C) on the model's device, whatever they were handed over as."""
+        if not isinstance(images, Tensor):
+            try:
+                images = torch.from_numpy(np.ascontiguousarray(images))
+            except (TypeError, ValueError) as error:
+                raise TypeError(
+                    f"images must be uint8 (N, H, W, C), got {type(images).__name__}"
+                ) from error
+        if images.shape[1:] == self.shape[:2] and self.shape[2] == 1:
+            images = images[..., None]
+        device = next(self.parameters()).device
+        stored: Tensor = images if images.device == device else images.to(device)
+        return stored
 
     def lay_out(self) -> Self:
         """Bring the weights, in place, into the network's memory format."""

@@ -207,8 +207,11 @@ def _trainer(
     return Trainer(
         step,
         data.training_loader(schedule.batch_size, schedule.seed),
-        lambda: evaluate(model, data.validation, held_out_loss, compute.precision),
+        lambda: evaluate(
+            model, data.validation, held_out_loss, compute.precision, course.progress.evaluated
+        ),
         schedule,
         course.progress,
         profile,
+        held_out=data.validation.rows,
     )

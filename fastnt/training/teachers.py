@@ -102,12 +102,18 @@ def find_teachers(course: Course, given: Sequence[Model], keeper: Keeper) -> lis
     return teachers
 
 
+def untrained_teacher(course: Course) -> tuple[Model, Path]:
+    """Return the teacher that this course would train, and where it lies once it was trained."""
+    recipe = course.recipe
+    torch.manual_seed(_seed(recipe))
+    teacher = Model(recipe.teacher_network, course.preprocess, course.data.classes)
+    return teacher, _path(course, teacher)
+
+
 def _find_or_train(course: Course, keeper: Keeper) -> Model:
     """Return the teacher that was trained before in the same way, or train it and store it."""
     recipe, ranks = course.recipe, course.compute.ranks
-    torch.manual_seed(_seed(recipe))
-    teacher = Model(recipe.teacher_network, course.preprocess, course.data.classes)
-    path = _path(course, teacher)
+    teacher, path = untrained_teacher(course)
     # A run that was stopped in its teacher's training ends it, so that its records are whole.
     stored = _stored(path, teacher) if ranks.is_rank_0 and not keeper.began("teacher") else None
     if ranks.broadcast_value(stored is not None):

@@ -45,9 +45,12 @@ class Trainer:
         schedule: Schedule,
         progress: Progress,
         profile: StepProfile | None = None,
+        held_out: int = 0,
     ) -> None:
+        """Train as ``schedule`` says; ``validate`` evaluates ``held_out`` images after each epoch."""
         self.step, self.schedule, self._profile = step, schedule, profile
         self.loader, self._validate, self._progress = loader, validate, progress
+        self._held_out = held_out
         self.steps: Steps = choose_steps(step, loader)
         self.epoch = self.batch = 0
         self.seconds = 0.0  # of this epoch's training so far
@@ -75,8 +78,9 @@ class Trainer:
         Raises:
             Diverged: the loss is not finite any more.
         """
-        self._progress.begin(self.schedule.phase, self.schedule.epochs, self.loader.rows)
-        self._progress.advance(self._images_done())
+        rows, schedule = self.loader.rows, self.schedule
+        done = self.epoch * rows + min(self.batch * self.loader.batch_size, rows)
+        self._progress.begin(schedule.phase, schedule.epochs, rows, self._held_out, done)
         while self.epoch < self.schedule.epochs:
             yield from self._run_epoch()
 
@@ -176,8 +180,3 @@ class Trainer:
                 "changed; restore it, or begin a new run without --resume"
             )
         self.epoch, self.batch, self.seconds = epoch, batch, seconds
-
-    def _images_done(self) -> int:
-        return self.epoch * self.loader.rows + min(
-            self.batch * self.loader.batch_size, self.loader.rows
-        )

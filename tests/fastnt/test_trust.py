@@ -284,7 +284,7 @@ def test_no_entrance_calls_what_a_file_names(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("fastnt.cache:clean", "is in fastnt"),
+        ("fastnt.cache:remove", "is in fastnt"),
         ("os:abort", "is in os"),
         ("shutil:rmtree", "is in shutil"),
         ("torch.hub:load", "is in torch"),

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import io
 import json
 import os
 import re
@@ -120,13 +121,35 @@ def test_every_data_set_trains_from_its_official_files(
 
 
 def test_prepare_makes_lists_and_cleans(
-    mnist_folder: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+    mnist_folder: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _run("prepare", "--dataset", "mnist", "--data-dir", str(mnist_folder), "--quiet")
+    for kind in ("teachers", "logits"):
+        (cache / kind).mkdir()
+        (cache / kind / f"mnist-{kind}.safetensors").write_bytes(bytes(2_500_000))
     _run("prepare", "--list")
-    assert "mnist" in capsys.readouterr().out
-    _run("prepare", "--clean")
-    assert not list(cache.rglob("*.beton"))
+    listed = capsys.readouterr().out
+    for words in ("mnist", "mnist-teachers", "mnist-logits", "2.5"):
+        assert words in listed
+    with pytest.raises(SystemExit, match="2"):
+        main(["prepare", "--clean"])
+    assert "give --yes" in capsys.readouterr().err
+    for answer, left in (("n", True), ("y", False)):
+        terminal = io.StringIO(f"{answer}\n")
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stdin", terminal)
+        with pytest.raises(SystemExit):
+            main(["prepare", "--clean"])
+        output = capsys.readouterr().out
+        for words in ("mnist-teachers", str(cache), "Delete all of it?"):
+            assert words in output
+        assert bool(list(cache.rglob("*.beton"))) == left
+        assert ("freed" in output) != left
+    _run("prepare", "--clean", "--yes")
+    assert "nothing is in" in capsys.readouterr().out
 
 
 def test_doctor_names_each_part(capsys: pytest.CaptureFixture[str]) -> None:

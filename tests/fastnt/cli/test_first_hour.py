@@ -93,7 +93,8 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     _run("train", "--dry-run", "--run", "a", "--alpha", "0.25", "--device", "cpu")
     output = capsys.readouterr().out
     for words in (
-        "digits, 1,437 images",
+        "digits, 1,200 images to train on, 237 held out",
+        "teacher:  digits-teacher, 62,250 parameters, 20 epochs",
         "360 to test",
         "4,538 parameters",
         "alpha 0.25",
@@ -109,5 +110,16 @@ def test_a_training_begins_by_saying_what_it_is_about_to_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _run("train", "--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
-    told = capsys.readouterr().err
-    assert "digits, 1,437 images" in told.partition("epoch 1/1")[0]
+    told = capsys.readouterr().err.partition("epoch 1/1")[0]
+    for words in (
+        "digits, 100 images to train on, 237 held out, 360 to test",
+        "62,250 parameters, 1 epoch",
+        "4,538 parameters",
+        "alpha 0.5, sigma 0.6",
+        "on cpu",
+        "1 thread, loader ",
+        "runs/digits-",
+    ):
+        assert words in told
+    _run("train", "--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
+    assert "trained before and used again" in capsys.readouterr().err

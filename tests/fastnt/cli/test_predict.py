@@ -45,9 +45,13 @@ def test_predict_gives_the_networks_probabilities(images: Any, capsys: Any) -> N
     assert [row["image"] for row in rows[:2]] == ["one.png", "all.npy[0]"]
 
     _run("predict", "runs/a", "one.png", "--top", "1")
-    line = capsys.readouterr().out
-    assert line.startswith("one.png: ")
-    assert line.count("%") == 1
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["image", "class", "probability"]
+    shares = (
+        fastnt.load_student("runs/a")(torch.from_numpy(images[:1].copy())).softmax(1)[0].detach()
+    )
+    name = ("kreis", "kreuz", "zwölf")[int(shares.argmax())]
+    assert row.split() == ["one.png", name, f"{100 * float(shares.max()):.1f}", "%"]
 
     Image.fromarray(images[0][:, :5]).save("narrow.png")
     np.save("floats.npy", images.astype(np.float32))

@@ -120,11 +120,11 @@ def test_the_command_that_goes_on_names_what_is_needed(
 
     monkeypatch.setattr("fastnt.runs.run.prepare", stop)
     place = ("--runs-dir", "my runs", "--data-dir", str(mnist_folder), "--run", "b")
-    flags = ("--tensorboard", "--profile")
+    flags = ("--log", "tensorboard", "--profile")
     error = _fastnt(capfd, "train", "--dataset", "mnist", *place, *flags, code=130)[1]
     command = (
         f"fastnt train --resume --run b --runs-dir 'my runs' --data-dir {mnist_folder} "
-        "--profile --tensorboard\n"
+        "--profile --log=tensorboard\n"
     )
     assert error.endswith(command)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastnt.cache import clean
+from fastnt.cache import kept, remove
 from fastnt.data import sources
 from fastnt.data.prepare import list_prepared, open_dataset, prepare
 from fastnt.errors import UserError
@@ -187,10 +187,10 @@ def test_clean_removes_what_fastnt_made_and_nothing_else(mnist_folder, cache, tm
     (cache / "downloads" / "svhn").symlink_to(mnist_folder)
     size = sum(path.stat().st_size for path in cache.glob("data/mnist-*/*"))
     link = (cache / "downloads" / "svhn").lstat().st_size
-    assert clean() == size + link
+    assert remove(kept()) == size + link
     assert contents(cache) == ["a.txt", "b.iso", "mine.txt"]
     assert len(contents(mnist_folder)) == 4
-    assert (list_prepared(), clean()) == ([], 0)
+    assert (list_prepared(), kept()) == ([], [])
 
 
 CHILD = """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +169,7 @@ def test_several_runs_share_a_picture_where_they_are_reported(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folders = [make_run("a"), make_run("b", finished=False), make_run("c", sigma=0.9)]
+    _be_a_terminal(monkeypatch, 80)
     _report(*folders, folders[0])
     output = capsys.readouterr().out
     assert "unfinished: clean 1/2" in output
@@ -177,6 +179,51 @@ def test_several_runs_share_a_picture_where_they_are_reported(
     _png_size(tmp_path / "report.png")
     _report(*folders, "--output", "other.png")
     _png_size(tmp_path / "other.png")
+
+
+def _be_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    looks = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": str(columns), "LINES": "60"}
+    for name, value in looks.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_names_of_runs_are_whole_at_any_width(
+    make_run: MakeRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    columns: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["cifar10-20261125-190058", "mine"]
+    if columns == 120:
+        names.append("a-name-that-leaves-no-room-for-the-rest")
+    for name in names:
+        make_run(name)
+    _be_a_terminal(monkeypatch, columns)
+    _report("runs")
+    table, _, _ = capsys.readouterr().out.partition("\n\nmine: ")
+    assert max(map(len, table.splitlines())) <= max(columns, 61)  # a name may be longer than 40
+    for name in names:
+        assert name in table
+    assert table.count("7.78") == len(names)
+    side_by_side = re.search(r"^cifar10-20261125-190058 +teacher", table, re.MULTILINE)
+    assert (side_by_side is not None) == (columns > 40)
+
+
+def test_a_folder_of_runs_is_all_of_them(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("b", "a"):
+        make_run(name)
+    (tmp_path / "runs" / "notes").mkdir()
+    _report(tmp_path / "runs", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert [row["run"] for row in found] == ["a"] * 3 + ["b"] * 3
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(tmp_path / "runs" / "notes")])
+    assert "notes holds no run" in capsys.readouterr().err
 
 
 def test_json_gives_the_rows_and_draws_only_where_asked(

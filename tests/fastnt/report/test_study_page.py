@@ -227,7 +227,9 @@ def test_the_list_names_every_study_in_80_columns(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setenv("COLUMNS", "80")
+    terminal = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "80", "LINES": "60"}
+    for name, value in terminal.items():  # in a pipe no line is broken
+        monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as stop:
         main(["study", "--list", "--studies-dir", str(studies)])
     assert stop.value.code == 0

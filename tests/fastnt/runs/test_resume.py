@@ -54,8 +54,8 @@ class At(Silent):
     seen: int = field(default=0, init=False)
     now: str = field(default="", init=False)
 
-    def begin(self, phase: str, epochs: int, images: int) -> None:
-        self.now, self.seen = phase, 0
+    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
+        self.now, self.seen = phase, done
 
     def advance(self, images: int) -> None:
         before, self.seen = self.seen, self.seen + images
@@ -644,7 +644,7 @@ def _summary(values: dict[str, Any] | None = None, **counts: Any) -> dict[str, A
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("summary.json", seal({}), "lacks dataset, official, seed, teacher, clean, noisy"),
+        ("summary.json", seal({}), "lacks dataset, official, seed, teacher"),
         ("summary.json", [1], "has no SHA-256"),
         ("summary.json", _summary(), "has no SHA-256"),
         ("summary.json", seal(_summary()) | {"seed": 1}, "s SHA-256 is another"),

@@ -28,6 +28,7 @@ from fastnt.training.model import Model, load_model
 
 CPU = torch.device("cpu")
 FILES = {
+    "README.md",
     "config.json",
     "environment.json",
     "metrics.jsonl",

@@ -84,6 +84,7 @@ def test_own_modules_on_arrays(
     assert not student.training
     assert student.bn1.num_batches_tracked == 2 * 3  # 108 images, of each class 4 held out
     logits = result.student(torch.from_numpy(images))
+    assert torch.equal(result.student(images), logits)  # as distill took them
     assert torch.equal(logits, student(torch.from_numpy(images).permute(0, 3, 1, 2) / 255))
     wrong = (logits[108:120].argmax(1).numpy() != labels[108:120]).mean()
     assert result.test_error == wrong

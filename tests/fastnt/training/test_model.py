@@ -79,7 +79,8 @@ def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "error", "words"),
     [
-        (np.zeros((2, *SHAPE), np.uint8), TypeError, r"uint8 tensor .*, got ndarray"),
+        (np.zeros((2, *SHAPE)), TypeError, r"must be uint8 .*, got torch\.float64"),
+        ("images", TypeError, r"must be uint8 .*, got str"),
         (torch.zeros(2, *SHAPE), TypeError, r"got torch\.float32"),
         (
             torch.zeros(2, 3, 8, 6, dtype=torch.uint8),
@@ -93,6 +94,17 @@ def test_images_of_another_kind_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         _model()(images)
+
+
+def test_grey_images_need_no_axis_for_their_channel() -> None:
+    model = Model("FC10", Preprocess("none", (8, 6, 1)), 10).eval()
+    images = np.arange(96, dtype=np.uint8).reshape(2, 8, 6)
+    wanted = model(torch.from_numpy(images)[..., None])
+    backwards = np.ascontiguousarray(images[::-1])[::-1]
+    for given in (images, images[..., None], torch.from_numpy(images), backwards):
+        assert torch.equal(model(given), wanted)
+    with pytest.raises(ValueError, match="must have the shape"):
+        model(images[0])
 
 
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""A run's data: the same files each time, and on each machine."""
+
+from pathlib import Path
+
+from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
+from fastnt.data.sources import SOURCES
+from fastnt.errors import UserError
+from fastnt.runs.folder import RunFolder
+from fastnt.training.ranks import Ranks
+
+
+def open_same_data(
+    folder: RunFolder, name: str, data_dir: Path | None, *, progress: bool = True
+) -> Dataset:
+    """Open the data that the run was made with; other files of the same name would not do.
+
+    Raises:
+        UserError: they cannot be had, or the folder does not say which they are.
+    """
+    wanted = folder.environment().get("source_sha256")
+    if wanted is None:
+        raise UserError(
+            f"{folder.path / 'environment.json'} does not say which data the run used; "
+            "train it again"
+        )
+    if data_dir is None:
+        for prepared in list_prepared():
+            if prepared.source_sha256 == wanted:
+                return open_dataset(prepared.folder)
+    if name not in SOURCES and data_dir is not None:  # the user's own, wherever they lie now
+        name, data_dir = str(data_dir), None
+    size = folder.recipe().image_size
+    dataset = prepare(name, data_dir, image_size=size, progress=progress)
+    if dataset.source_sha256 != wanted:
+        raise UserError(
+            f"{folder.path} was made with other files of {name} than those found; "
+            "give theirs with --data-dir"
+        )
+    return dataset
+
+
+def check_same_data(dataset: Dataset, ranks: Ranks) -> None:
+    """Refuse to train on other files than rank 0, which may be on another machine.
+
+    Raises:
+        UserError: naming the data set.
+    """
+    if ranks.broadcast_value(dataset.source_sha256) != dataset.source_sha256:
+        raise UserError(
+            f"the files of {dataset.name} found here are not rank 0's; give each machine the same with "
+            "--data-dir"
+        )
