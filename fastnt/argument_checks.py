@@ -23,7 +23,7 @@ _OPTIONS = {
     "perturb": ("teacher", "student"),
     "reduction": ("none", "sum", "batchmean", "mean"),
 }
-# The checked options, found by their three words: the checks would take a microsecond a call.
+# The allowed options by their three words; checking each word would take a microsecond a call.
 _CHECKED = {
     words: Options(words[0] == "shared", words[1] == "student", words[2])
     for words in itertools.product(*_OPTIONS.values())
@@ -33,9 +33,9 @@ _CHECKED = {
 class Rule(NamedTuple):
     """What a value must be."""
 
-    words: str  # for the error
-    holds: Callable[[float], bool]  # it fails for NaN
-    integer: bool = False  # and becomes int64, otherwise float32
+    words: str  # in the error message
+    holds: Callable[[float], bool]  # must be False for NaN
+    integer: bool = False  # an integer becomes int64; others become float32
 
 
 _LARGEST = torch.finfo(torch.float32).max
@@ -54,7 +54,7 @@ def check_options(noise: str, perturb: str, reduction: str) -> Options:
     """
     try:
         return _CHECKED[noise, perturb, reduction]
-    except (KeyError, TypeError):  # TypeError: it cannot even be looked for
+    except (KeyError, TypeError):  # TypeError: a word is not hashable
         given = {"noise": noise, "perturb": perturb, "reduction": reduction}
     name = next(name for name, value in given.items() if value not in _OPTIONS[name])
     allowed = ", ".join(map(repr, _OPTIONS[name]))
@@ -155,7 +155,7 @@ def sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
 
 
 def check_values(name: str, value: Number, rule: Rule) -> list[float]:
-    """Check a number, or each number of a tensor, and return those that could be read.
+    """Check a number, or each number of a tensor; return the numbers that could be read.
 
     Raises:
         TypeError: it has another type or dtype than the rule's.

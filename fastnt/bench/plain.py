@@ -1,4 +1,4 @@
-"""The same loss in plain PyTorch, in the forms that users write; the fastest of them is the rival.
+"""The loss in plain PyTorch, in the forms that users write; the fastest form is the rival.
 
 A form makes the noisy logits of Algorithm 1, with torch's own random numbers. The loss is then
 ``F.mse_loss``, which is `noisy_l2_loss` with ``reduction="mean"``. Two-byte logits are computed in
@@ -15,33 +15,33 @@ from fastnt.bench.cases import SIGMA, Case, Inputs, call_in_mode
 from fastnt.bench.measure import Call, time_side_by_side
 
 Noisy = Callable[[Tensor, float], Tensor]  # (B, C) float32 logits and alpha to noisy logits
-TURNS = 5  # that each form has before the fastest is taken
+TURNS = 5  # each form is timed so often before the fastest is chosen
 
 
 def where(teacher: Tensor, alpha: float) -> Tensor:
-    """As the paper writes it: rows that are not selected keep their logits."""
+    """Return noisy logits as the paper writes it: rows that are not selected keep theirs."""
     selected = torch.rand(len(teacher), 1, device=teacher.device) < alpha
     return torch.where(selected, (1 + SIGMA * torch.randn_like(teacher)) * teacher, teacher)
 
 
 def product(teacher: Tensor, alpha: float) -> Tensor:
-    """In one line: rows that are not selected have noise of 0."""
+    """Return noisy logits in one line: rows that are not selected have noise of 0."""
     keep = torch.rand(len(teacher), 1, device=teacher.device) < alpha
     return teacher * (1 + keep * torch.randn_like(teacher) * SIGMA)
 
 
 def in_place(teacher: Tensor, alpha: float) -> Tensor:
-    """In the memory of the normals."""
+    """Return noisy logits, computed in the memory of the normals."""
     return torch.randn_like(teacher).mul_(_sigma(teacher, alpha)).add_(1).mul_(teacher)
 
 
 def addcmul(teacher: Tensor, alpha: float) -> Tensor:
-    """With the operation that multiplies and adds at once."""
+    """Return noisy logits by the operation that multiplies and adds at once."""
     return torch.addcmul(teacher, teacher, torch.randn_like(teacher).mul_(_sigma(teacher, alpha)))
 
 
 def selected_rows(teacher: Tensor, alpha: float) -> Tensor:
-    """With normals for the selected rows alone."""
+    """Return noisy logits, with normals drawn for the selected rows alone."""
     rows = (torch.rand(len(teacher), device=teacher.device) < alpha).nonzero()[:, 0]
     part = teacher[rows]
     noisy = torch.randn_like(part).mul_(SIGMA).add_(1).mul_(part)
@@ -76,7 +76,7 @@ def value_and_grad(
 
 
 class FastestPlain:
-    """The form that is the fastest at a case, here and now, as a call; the first call finds it."""
+    """A call of the form that is fastest for a case on this machine; the first call finds it."""
 
     def __init__(self, case: Case, inputs: Inputs) -> None:
         self.form: str | None = None
@@ -84,7 +84,7 @@ class FastestPlain:
         self._calls = {name: self._call(form, case, inputs) for name, form in FORMS.items()}
 
     def __call__(self) -> object:
-        """Do the whole of the case's mode."""
+        """Do everything of the case's mode."""
         if self.form is None:
             timings = time_side_by_side(self._calls, self._device, rounds=TURNS)
             self.form = min(timings, key=lambda name: timings[name].least)

@@ -1,4 +1,6 @@
-"""A run's folder: its files, who may write them, and what each says. All reading and writing is here.
+"""A run's folder: its files, in the order in which they are written.
+
+Each file appears complete or not at all. After a kill, --resume goes on from the newest checkpoint.
 
 config.json        the recipe                      written first
 environment.json   the arithmetic and the machine  written with it; the data's hash is added
@@ -27,7 +29,7 @@ from fastnt.training.model import Model
 
 
 class RunFolder:
-    """The folder of one run; it need not exist yet."""
+    """The folder of one run, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.config = path, path / "config.json"
@@ -35,7 +37,7 @@ class RunFolder:
         self.metrics = Metrics(path / "metrics.jsonl")
 
     def network(self, name: str) -> Path:
-        """The file of the network ``name``: teacher, clean, noisy, teacher-1 ..."""
+        """Return the file of the network ``name``: teacher, clean, noisy, teacher-1 ..."""
         return self.path / f"{name}.safetensors"
 
     @property
@@ -55,7 +57,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether all is written; the summary comes last."""
+        """Whether the run is finished: its summary is written last."""
         return self._summary.exists()
 
     def require(self) -> "RunFolder":
@@ -69,7 +71,7 @@ class RunFolder:
         return self
 
     def recipe(self) -> Recipe:
-        """Read the recipe; whether the code that it names may be called is not asked.
+        """Read the recipe; the code that it names is not checked for trust.
 
         Raises:
             UserError: config.json is missing or damaged.
@@ -77,7 +79,7 @@ class RunFolder:
         return load_recipe(None, self.config, trust=None)
 
     def recipe_values(self) -> dict[str, Any]:
-        """Read the recipe as it was written, whether its data still lie there or not.
+        """Read the recipe as it was written, even if its data are not there any more.
 
         Raises:
             UserError: config.json is missing or damaged.
@@ -91,10 +93,10 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder against other processes; remove what a killed process left.
+        """Lock the folder during the block; remove temporary files that a killed process left.
 
         Raises:
-            UserError: another process holds it, or it cannot be made.
+            UserError: another process has locked it, or it cannot be made.
         """
         busy = f"{self.path} is being trained by another process; give another name with --run"
         with locked(self.checkpoints.folder / ".lock", busy):
@@ -105,10 +107,10 @@ class RunFolder:
             self.checkpoints.clear()
 
     def refuse_used(self) -> None:
-        """Refuse to begin a run in a folder that holds anything already.
+        """Refuse to begin a run in a folder that is not empty.
 
         Raises:
-            UserError: it says what, and how to resume an unfinished run.
+            UserError: the message says what is there, and how to resume an unfinished run.
         """
         if not self.path.exists():
             return
@@ -127,10 +129,10 @@ class RunFolder:
 
     @contextmanager
     def begun(self, recipe: Recipe, environment: dict[str, Any]) -> Iterator[None]:
-        """Write config.json and environment.json before the block; if that refuses, remove them.
+        """Write config.json and environment.json; if the block raises a UserError, remove them.
 
         Raises:
-            UserError: the folder was used meanwhile, or it cannot be written.
+            UserError: another process used the folder meanwhile, or it cannot be written.
         """
         self.refuse_used()
         try:
@@ -147,7 +149,7 @@ class RunFolder:
         write_json(self._environment, environment)
 
     def environment(self) -> dict[str, Any]:
-        """Read environment.json; empty when the run was killed before that was written.
+        """Read environment.json; empty if the run was killed before it was written.
 
         Raises:
             UserError: the file is damaged.
@@ -168,7 +170,7 @@ class RunFolder:
         predictions.save(self._predictions)
 
     def predictions(self) -> Predictions | None:
-        """Read what the networks predict; None in a folder without the file.
+        """Read what the networks predict; None if there is no such file.
 
         Raises:
             UserError: the file is damaged.

@@ -1,4 +1,4 @@
-"""The networks that a finished run left behind: loaded, evaluated again, exported."""
+"""Load, evaluate and export the networks of a finished run."""
 
 from pathlib import Path
 from typing import Literal
@@ -37,15 +37,15 @@ def load_student(
     (N, classes).
 
     Args:
-        run: a run's folder, or one .safetensors file, of which ``which`` says nothing.
-        which: the student of the noisy teacher, that of the clean one, or the teacher.
-        network: the module to put the weights into; needed when the run was given a module itself.
-        trust_code: import and call the ``module:factory`` that the file names. Give it for files
-            alone whose maker you trust to run code here; ``network`` does without.
+        run: a run's folder; or one .safetensors file, for which ``which`` is ignored.
+        which: the student of the noisy teacher, the student of the clean teacher, or the teacher.
+        network: the module that takes the weights; needed if the network was passed as a module.
+        trust_code: call the ``module:factory`` that the file names. Only do this if you trust whoever
+            made the file to run code on your machine. With ``network`` it is not needed.
 
     Raises:
         UserError: there is no such run or network, its file is damaged, names code that is not
-            trusted, or it cannot be made again.
+            trusted, or the network cannot be made again.
     """
     if which not in WHICH:
         raise UserError(f"which is {which!r}; it must be one of {', '.join(WHICH)}")
@@ -58,7 +58,7 @@ def load_student(
 def evaluate_run(
     path: Path, data_dir: Path | None, device: torch.device, *, trust_code: bool = False
 ) -> dict[str, float]:
-    """Test error, a fraction, of each network in a run's folder; "teacher" is several's together.
+    """Return the test error, a fraction, of each network of a run; "teacher" combines several.
 
     Raises:
         UserError: the folder holds no run, a network is damaged or names code that is not trusted,
@@ -88,7 +88,7 @@ def export_run(
     *,
     trust_code: bool = False,
 ) -> tuple[Exported, bool]:
-    """Export a run's network; return the file, and whether it was tried on real test images.
+    """Export a run's network; return the file, and whether it was checked with real test images.
 
     Args:
         path: the run's folder.
@@ -115,7 +115,7 @@ def export_run(
 
 
 def class_names(folder: RunFolder, classes: int) -> list[str]:
-    """Return the classes' names as the run knew them; their numbers where it says none."""
+    """Return the names of the classes in the run's folder; their numbers if there are none."""
     names = folder.environment().get("classes")
     if not isinstance(names, list) or len(names) != classes:
         return [str(label) for label in range(classes)]
@@ -123,7 +123,7 @@ def class_names(folder: RunFolder, classes: int) -> list[str]:
 
 
 def _test_images(folder: RunFolder, shape: tuple[int, int, int]) -> Tensor | None:
-    """Return 8 test images (8, H, W, C) of the run's data where they are prepared."""
+    """Return 8 test images (8, H, W, C) of the run's data; None if these are not in the cache."""
     wanted = folder.environment().get("source_sha256")
     for prepared in list_prepared():
         if prepared.source_sha256 == wanted and prepared.shape == shape:

@@ -1,4 +1,4 @@
-"""Predictions, error and mean loss of a network over a loader."""
+"""Evaluate a network over a loader: predictions, error and mean loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fastnt.data.rows import Batch
 from fastnt.loss import noisy_l2_loss
 from fastnt.training.compute import FLOAT32, Precision, exact_float32
 
-# Loss of each sample of a batch, (B,), from its logits (B, C).
+# Takes logits (B, C) and their batch; returns the loss of each sample, (B,).
 SampleLoss = Callable[[Tensor, Batch], Tensor]
 
 
@@ -53,12 +53,12 @@ def evaluate(
 
 
 def label_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy of each sample, (B,)."""
+    """Return the cross-entropy of each sample, (B,)."""
     return F.cross_entropy(logits, batch.labels, reduction="none")
 
 
 def clean_l2_loss(targets: Tensor) -> SampleLoss:
-    """Half the squared distance of each sample to the teacher's clean ``targets`` (rows, C)."""
+    """Return the loss that is half a sample's squared distance to ``targets`` (rows, C)."""
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return noisy_l2_loss(

@@ -1,4 +1,4 @@
-"""The teacher's logits: one pass over the training and held-out images, stored and found again."""
+"""Compute the teacher's logits of the training and held-out images once, and keep them in the cache."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from fastnt.training.probe import differs
 from fastnt.training.progress import Progress
 from fastnt.training.training_data import TrainingData
 
-KIND = "logits"  # what the description of a stored file says it holds
+KIND = "logits"  # the file's description says this under "holds"
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class TeacherLogits:
 
 
 def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> TeacherLogits:
-    """Find the stored logits of ``teacher`` for a training list, or make and store them.
+    """Return the logits of ``teacher`` from the cache, or compute them and store them there.
 
-    They are made anew when the teacher does not compute any more what it did, and each time where two
-    passes differ or the teacher was handed over as an object.
+    They are computed again if the teacher computes something else than it did. They are not stored if
+    two passes of the teacher differ, or if it was passed as a module.
 
     Raises:
         UserError: the stored table belongs to another teacher or is damaged, or the teacher gives
@@ -53,7 +53,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
     expected = {
         "holds": KIND,
         "teacher": digest,
-        "device": device,  # each rounds in its own way
+        "device": device,  # devices round differently
         "list": data.digest,
         "shape": [data.ordered.rows, data.validation.rows, teacher.classes],
     }
@@ -86,14 +86,14 @@ def compute_logits(
     views: Callable[[Batch], View | None] = lambda batch: None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Tensor:
-    """Logits (rows, C), float32, on the CPU, of the images as ``views`` shows them.
+    """Return the logits (rows, C), float32, on the CPU, of the images as ``views`` shows them.
 
-    ``loader`` gives the rows in list order; ``advance`` is told of each batch.
+    ``loader`` has the rows in list order. ``advance`` is called with the size of each batch.
     """
     was_training = teacher.training
     teacher.eval().lay_out()
     on_gpu = next(teacher.parameters()).is_cuda
-    # Pinned, so that a batch is copied while the next is computed.
+    # The table is pinned, so that a batch is copied while the next is computed.
     table = torch.empty((loader.rows, teacher.classes), pin_memory=on_gpu)
     done = 0
     for batch in loader.epoch(0):
@@ -108,9 +108,9 @@ def compute_logits(
 
 
 def place_table(table: Tensor, device: torch.device) -> Tensor:
-    """Bring a table to the device; where it would fill a quarter of the free memory, map it there.
+    """Copy a table to the device; map it there if it would fill a quarter of the free memory.
 
-    A mapped table stays in pinned memory of the host, and the device reads its rows over the bus.
+    A mapped table stays in pinned host memory, and the device reads its rows over the bus.
     """
     if device.type != "cuda" or table.nbytes * 4 <= free_memory(device):
         return table.to(device)
@@ -118,30 +118,30 @@ def place_table(table: Tensor, device: torch.device) -> Tensor:
 
 
 def map_to_device(table: Tensor, device: torch.device) -> Tensor:
-    """Copy ``table`` to pinned memory of the host and return a view of it on a CUDA device.
+    """Copy ``table`` to pinned host memory, and return it as a tensor on a CUDA device.
 
-    The view is a tensor like any other: kernels, and graphs of them, read what they index.
+    Kernels and CUDA graphs can read this tensor like any other.
     """
     with torch.cuda.device(device):
         return torch.as_tensor(_Mapped(table.contiguous().pin_memory()), device=device)
 
 
 class _Mapped:
-    """Pinned memory as the CUDA array interface describes it; a view keeps it alive."""
+    """Pinned memory with the CUDA array interface; tensors made from it keep it alive."""
 
     def __init__(self, pinned: Tensor) -> None:
         self._pinned = pinned
         self.__cuda_array_interface__ = {
             "shape": tuple(pinned.shape),
             "typestr": pinned.numpy().dtype.str,
-            # All pinned memory has one address for the host and the devices (unified addressing).
+            # Pinned memory has the same address on the host and on all devices (unified addressing).
             "data": (pinned.data_ptr(), False),
             "version": 3,
         }
 
 
 def _refuse_nonfinite(tables: dict[str, Tensor]) -> None:
-    """Refuse logits that are not finite: no student could learn from them."""
+    """Refuse logits that are not finite, from which no student could learn."""
     for table in tables.values():
         rows = len(table) - int(table.isfinite().all(1).sum())
         if rows:

@@ -1,9 +1,8 @@
 """A network together with its preprocessing: raw uint8 images in, logits out; saved as safetensors.
 
-A saved network of the user's own is described as ``module:factory``. That factory makes it again when
-it is loaded, if the user trusts the file (``fastnt.trust``). A module that was handed over as an object
-is described by its class alone, as ``<package.Class>``, and has to be handed over again. No pickle is
-written or read.
+The file of a user's own network names ``module:factory``. Loading the file calls this factory, if the
+user trusts the file (``fastnt.trust``). For a network that was passed as a module, the file has only its
+class, as ``<package.Class>``: to load it, the module must be passed again. No pickle is written or read.
 """
 
 import copy
@@ -23,13 +22,13 @@ from fastnt.tensor_files import Damaged, host_copies, load_tensors, save_tensors
 from fastnt.training.probe import PROBES, OtherNetwork, differs, probe
 from fastnt.trust import NOTHING, Trust
 
-KIND = "network"  # what the description of a saved file says it holds
+KIND = "network"  # the file's description says this under "holds"
 
 
 class Model(nn.Module):
-    """uint8 images (N, H, W, C) to logits (N, classes).
+    """A network behind its preprocessing, from uint8 images (N, H, W, C) to logits (N, classes).
 
-    Weights are drawn from torch's default generator, so ``torch.manual_seed`` governs them.
+    Torch's default generator draws the initial weights, so that ``torch.manual_seed`` seeds them.
     """
 
     def __init__(self, network: str | nn.Module, preprocess: Preprocess, classes: int) -> None:
@@ -38,8 +37,8 @@ class Model(nn.Module):
         Args:
             network: a name, notation or ``module:factory`` as in ``fastnt.networks``; or a module
                 from float32 (N, C, H, W) to logits (N, classes), which is used as it is, not copied.
-            preprocess: copied; it knows the shape of the images.
-            classes: number of logits.
+            preprocess: is copied; it has the shape of the images.
+            classes: the number of logits.
 
         Raises:
             UserError: the network cannot be built or does not fit the images or the classes.
@@ -47,14 +46,14 @@ class Model(nn.Module):
         super().__init__()
         height, width, channels = self.shape = preprocess.shape
         self.classes = classes
-        self.seen: Seen | None = None  # what it was trained on, where that is known
+        self.seen: Seen | None = None  # the images that it was trained on, if known
         self.preprocess = copy.deepcopy(preprocess)
         if isinstance(network, nn.Module):
             self.notation, self.network = describe_object(network), network
         else:
             self.notation = network
             self.network = build_network(network, (channels, height, width), classes)
-        # Of the images that the network sees and of its weights.
+        # The memory format of the network's images and weights.
         self.memory_format = torch.channels_last
         if self.is_own:
             self.memory_format = check_network(
@@ -81,17 +80,17 @@ class Model(nn.Module):
         return logits
 
     def lay_out(self) -> Self:
-        """Bring the weights, in place, into the memory format in which the network is computed."""
+        """Bring the weights, in place, into the network's memory format."""
         return self.to(memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
 
     @property
     def parameter_count(self) -> int:
-        """Trainable weights and biases."""
+        """The number of trainable weights and biases."""
         return count_parameters(self.network)
 
     @property
     def multiply_count(self) -> int | None:
-        """Multiplications of one image's forward pass; None where torch cannot count them."""
+        """The multiplications of one image's forward pass; None if torch cannot count them."""
         height, width, channels = self.shape
         try:
             return count_multiplies(self.network, (channels, height, width))
@@ -100,16 +99,16 @@ class Model(nn.Module):
 
     @property
     def is_own(self) -> bool:
-        """Whether the network is the user's own: a factory's, or handed over as an object."""
+        """Whether the network is the user's own: made by a factory, or passed as a module."""
         return self.is_object or is_factory(self.notation)
 
     @property
     def is_object(self) -> bool:
-        """Whether the network was handed over as an object, whose digest may not tell all of it."""
+        """Whether the network was passed as a module; its digest may then miss some of its code."""
         return self.notation.startswith("<")
 
     def describe(self) -> dict[str, Any]:
-        """All but the weights, for JSON: what ``load_model`` builds the model from."""
+        """Return what ``load_model`` needs besides the weights, ready for JSON."""
         return {
             "holds": KIND,
             "network": self.notation,
@@ -119,12 +118,12 @@ class Model(nn.Module):
         }
 
     def digest(self) -> str:
-        """Hexadecimal SHA-256 of the weights, the network's code and the preprocessing."""
+        """Return the SHA-256 of the weights, the network's code and the preprocessing, in hexadecimal."""
         code = source_code(self.network) if self.is_own else ""
         return sha256_tensors(self.describe() | {"code": code}, host_copies(self.state_dict()))
 
     def probe(self, *, train: bool = False) -> dict[str, Tensor]:
-        """Return what the model computes: see ``fastnt.training.probe``."""
+        """Return the model's outputs for fixed images; see ``fastnt.training.probe``."""
         return probe(self, self.shape, train=train)
 
     def save(self, path: str | Path) -> None:
@@ -144,14 +143,14 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
 
     Args:
         path: the file.
-        network: the module to put the weights into, in place; only one that was handed to ``Model``
-            as an object needs it.
-        trust: whether the factory that the file names may be called.
+        network: the module that takes the weights, in place. It is needed if the network was passed to
+            ``Model`` as a module.
+        trust: which code the file may name.
 
     Raises:
         UserError: the file is missing, is not safetensors, holds no fastnt model, names code that is
             not trusted, or its network cannot be made.
-        OtherNetwork: the network does not compute any more what it did when it was saved.
+        OtherNetwork: the network computes something else than when it was saved.
     """
     if not path.is_file():
         raise UserError(f"no model file at {path}; give the .safetensors file of a trained network")
@@ -177,7 +176,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
             f"the weights in {path} do not fit its own description ({in_short(error)}); "
             "train or save it again"
         ) from error
-    # Strided as it was trained: other strides may take other kernels, with other bits.
+    # The strides are those of the training: others may use other kernels, which give other bits.
     model.eval().lay_out()
     if differs(state, model.probe()):
         raise OtherNetwork(
@@ -188,7 +187,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
 
 
 def describe_object(network: nn.Module) -> str:
-    """Return what stands for a network that was handed over as an object: its class."""
+    """Return the description of a network that was passed as a module: its class."""
     return f"<{type(network).__module__}.{type(network).__qualname__}>"
 
 

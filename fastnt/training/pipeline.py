@@ -1,4 +1,4 @@
-"""A distillation from data to trained students: one order of steps for runs, studies and ``distill``.
+"""The pipeline from data to trained students, for runs, studies and ``distill``.
 
     course = open_course(dataset, recipe, compute, progress)    # data and preprocessing
     teachers = find_teachers(course, given, keeper)             # given, found or trained
@@ -35,7 +35,7 @@ from fastnt.training.trial import check_trains
 
 
 class Keeper(Protocol):
-    """Runs each training to its end, and keeps its results."""
+    """Runs each training to its end, and keeps the results."""
 
     def train(self, trainer: Trainer) -> Sequence[EpochRecord]:
         """Train to the end; return a record for each epoch."""
@@ -47,11 +47,11 @@ class Keeper(Protocol):
         """Return the network ``name`` if an earlier process finished its phase."""
 
     def keep(self, model: Model, name: str) -> None:
-        """Keep a network that is ready."""
+        """Keep a network that is finished."""
 
 
 class InMemory:
-    """A keeper for a process that is never resumed: its caller holds the networks."""
+    """A keeper that stores nothing, for processes that are never resumed."""
 
     def train(self, trainer: Trainer) -> Sequence[EpochRecord]:
         """Train to the end; return a record for each epoch."""
@@ -101,10 +101,10 @@ class Course:
 
 
 def open_course(dataset: Dataset, recipe: Recipe, compute: Compute, progress: Progress) -> Course:
-    """Open the data and fit the preprocessing; a class without training images is a warning.
+    """Open the data and fit the preprocessing; warn of classes without training images.
 
     Raises:
-        UserError: nothing is left to train on, nothing is held out, or crops would be blank.
+        UserError: no image is left to train on, none is held out, or crops could be blank.
     """
     data = TrainingData(dataset, recipe, compute)
     if data.unseen_classes and compute.ranks.is_rank_0:
@@ -129,11 +129,11 @@ def train_student(
     """Train ``student`` in place as ``recipe`` says; return a record for each epoch.
 
     Args:
-        course, teaching: what the students share.
-        student: on the device.
-        recipe: of this student.
+        course, teaching: what all students share.
+        student: the untrained student, on the device.
+        recipe: the recipe of this student.
         keeper: runs the training.
-        phase: what records and messages call it.
+        phase: the name of the training in records and messages.
         profile: times the sections of some steps.
 
     Raises:
@@ -148,7 +148,7 @@ def train_student(
         recipe.seed,
         recipe.weight_decay,
     )
-    torch.manual_seed(recipe.seed)  # dropout is the same for all students, whatever ran before
+    torch.manual_seed(recipe.seed)  # all students have the same dropout, whatever ran before
     objective = student_objective(teaching, recipe)
     held_out_loss = clean_l2_loss(teaching.held_out(recipe.combine))
     return train(course, student, objective, held_out_loss, schedule, keeper, profile)
@@ -166,7 +166,7 @@ def train(
     """Train one network, a teacher or a student."""
     compute, data = course.compute, course.data
     model.seen = data.seen
-    if not compute.ranks.is_rank_0:  # each rank drops other units
+    if not compute.ranks.is_rank_0:  # each rank has other dropout
         torch.manual_seed(compute.ranks.seed(schedule.seed))
     step = TrainStep(
         model,

@@ -1,4 +1,4 @@
-"""A recipe's view of a data set: the training list, the held-out images, the test set, loaders."""
+"""The data of a recipe: the training list, the held-out images, the test set, and their loaders."""
 
 import hashlib
 import math
@@ -25,16 +25,16 @@ EVALUATION_BATCH = 512
 
 
 class TrainingData:
-    """The training list has ``repeats * images`` rows; rows from ``images`` on are mirror images.
+    """The data of a recipe; they depend on its data part alone.
 
-    It depends on the data part of a recipe alone.
+    The training list has ``repeats * images`` rows. Rows from ``images`` on are mirror images.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, compute: Compute) -> None:
-        """With several ranks, training loaders give this rank's part of each batch.
+        """Open the data; with several ranks, training loaders give this rank's part of each batch.
 
         Raises:
-            UserError: the recipe's random crops could leave nothing of an image.
+            UserError: the recipe's random crops could be blank.
         """
         height, width, _ = dataset.shape
         if recipe.crop >= min(height, width):
@@ -47,11 +47,11 @@ class TrainingData:
 
     @cached_property
     def _split(self) -> Holdout:
-        """What the recipe holds out.
+        """Which images train, and which the recipe or the data set holds out.
 
         Raises:
-            UserError: nothing is left to train on, nothing held out, or it asks for other images than the
-                data set holds out itself.
+            UserError: no image is left to train on, none is held out, or both the recipe and the data set
+                hold images out.
         """
         train, recipe = self._dataset.train, self.recipe
         given = train.parts.get(HELD_OUT, 0)
@@ -112,9 +112,9 @@ class TrainingData:
         return Seen(self._dataset.source_sha256, flags)
 
     def overlap(self, seen: Seen) -> tuple[int, int] | None:
-        """Return how many of the held-out and of the test images are among those seen.
+        """Return how many of the held-out images and of the test images are in ``seen``.
 
-        None where those are images of other source files.
+        None if ``seen`` is about other source files.
         """
         train, test = self._dataset.train.count, self._dataset.test.count
         if seen.source != self._dataset.source_sha256 or len(seen.flags) != train + test:
@@ -123,14 +123,14 @@ class TrainingData:
 
     @cached_property
     def digest(self) -> str:
-        """Hexadecimal digest of the source files, the training list and the held-out images."""
+        """The SHA-256, in hexadecimal, of the source files, the training list and the held-out images."""
         digest = hashlib.sha256(f"{self._dataset.source_sha256} {self.repeats}".encode())
         for positions in (self._split.train, self._split.validation):
             digest.update(len(positions).to_bytes(8, "little") + positions.tobytes())
         return digest.hexdigest()
 
     def training_loader(self, batch_size: int, seed: int) -> Loader:
-        """The training list, shuffled anew each epoch: equal seeds see the same order."""
+        """Return a loader of the training list, in an order that depends on seed and epoch."""
         return self._loader(
             self._dataset.train,
             self._split.train,
@@ -141,42 +141,42 @@ class TrainingData:
         )
 
     def training_parts(self, batch_size: int) -> tuple[int, ...]:
-        """How many samples a rank may have of the last batch, maybe none, and of a full one."""
+        """Return the sizes that a rank's part may have, of the last batch and of a full one."""
         rows, world = self.repeats * self.images, self._compute.ranks.world_size
         last = (rows - 1) % batch_size + 1
         return tuple(dict.fromkeys((last // world, math.ceil(min(batch_size, rows) / world))))
 
     @property
     def evaluation_parts(self) -> tuple[int, ...]:
-        """How many samples the last batch of an evaluation may have."""
+        """The sizes that the last batch of an evaluation may have."""
         sizes = self.repeats * self.images, len(self._split.validation), self._dataset.test.count
         return tuple(dict.fromkeys((size - 1) % EVALUATION_BATCH + 1 for size in sizes))
 
     @cached_property
     def ordered(self) -> Loader:
-        """The training list in list order, in large batches."""
+        """A loader of the training list in list order, in large batches."""
         return self._loader(
             self._dataset.train, self._split.train, EVALUATION_BATCH, repeats=self.repeats
         )
 
     @cached_property
     def validation(self) -> Loader:
-        """The held-out images."""
+        """A loader of the held-out images."""
         return self._loader(self._dataset.train, self._split.validation, EVALUATION_BATCH)
 
     @cached_property
     def test(self) -> Loader:
-        """The test set, for evaluation only."""
+        """A loader of the test set, for evaluation only."""
         every = np.arange(self._dataset.test.count)
         return self._loader(self._dataset.test, every, EVALUATION_BATCH)
 
     def list_view(self, batch: Batch) -> View | None:
-        """The rows of a batch as the training list shows them: mirrored or not."""
+        """Return the view of a batch in the training list: which images are mirrored; None for none."""
         return View(flipped=batch.index >= self.images) if self.repeats == 2 else None
 
     @property
     def random_views(self) -> bool:
-        """Whether each epoch shows the images anew: cropped or mirrored at random."""
+        """Whether the images are cropped or mirrored at random in each epoch."""
         return bool(self.recipe.crop or self.recipe.random_mirror)
 
     def training_views(self, seed: int) -> Callable[[Batch, Tensor], View | None]:
@@ -197,7 +197,7 @@ class TrainingData:
         return view
 
     def fitted_preprocess(self) -> Preprocess:
-        """The recipe's preprocessing, fitted on the training list."""
+        """Return the recipe's preprocessing, fitted on the training list."""
         preprocess = Preprocess(self.recipe.preprocess, self._dataset.shape)
         preprocess.fit((b.images, self.list_view(b)) for b in self.ordered.epoch(0))
         return preprocess

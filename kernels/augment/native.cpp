@@ -1,5 +1,5 @@
-// Crop, mirror and normalise uint8 images (eager.py has the definition). Some pixels of an output row at
-// a time, the bytes are gathered into the L1 cache and then converted there.
+// Crop, mirror and normalise uint8 images (eager.py has the definition). For a few pixels of an output
+// row at a time, the kernel gathers their bytes into a buffer in the L1 cache, and converts them there.
 //
 // This file is compiled once for each instruction set, ISA being its name.
 #include "native.hpp"
