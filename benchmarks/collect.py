@@ -1,4 +1,7 @@
-"""Gather what gpu.sh has measured so far, and draw it: ``collect.py PARTIAL RESULT.json``."""
+"""Gather what gpu.sh has measured so far, ``collect.py PARTIAL RESULT.json``; or draw it.
+
+``collect.py RESULT.json`` draws the pictures beside that file.
+"""
 
 import json
 import sys
@@ -44,20 +47,22 @@ def _lines(path: Path) -> list[str]:
     return whole.splitlines()
 
 
-def main(partial: Path, path: Path) -> None:
-    """Write RESULT.json, and beside it the pictures of rows that are not drawn yet."""
-    result = collect(partial)
+def write(partial: Path, path: Path) -> None:
+    """Write RESULT.json, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_suffix(".part")
-    whole.write_text(json.dumps(result, indent=1) + "\n")
+    whole.write_text(json.dumps(collect(partial), indent=1) + "\n")
     whole.replace(path)
-    drawn, count = partial / "drawn", str(len(result["rows"]))
-    if result["rows"] and (not drawn.exists() or drawn.read_text() != count):
-        from fastnt.bench.picture import plot_pictures  # with torch, which the figures do not need
 
-        plot_pictures(path.parent, result["rows"], result["machine"], prefix=f"{path.stem}-")
-        drawn.write_text(count)
+
+def draw(path: Path) -> None:
+    """Draw the pictures of RESULT.json beside it."""
+    from fastnt.bench.picture import plot_pictures  # with torch, which the figures do not need
+
+    result = json.loads(path.read_text())
+    plot_pictures(path.parent, result["rows"], result["machine"], prefix=f"{path.stem}-")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    given = [Path(argument) for argument in sys.argv[1:]]
+    write(*given) if len(given) == 2 else draw(*given)

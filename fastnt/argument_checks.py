@@ -115,8 +115,10 @@ def _check_type(name: str, logits: object) -> None:
         )
 
 
-def check_index(index: Tensor, samples: int, device: torch.device) -> None:
-    """Check that ``index`` holds a row for each sample.
+def check_index(
+    index: Tensor, samples: int, device: torch.device, students: int | None = None
+) -> None:
+    """Check that ``index`` holds a row for each sample, or for each of several ``students``.
 
     Raises:
         TypeError: it is no int64 tensor.
@@ -125,8 +127,9 @@ def check_index(index: Tensor, samples: int, device: torch.device) -> None:
     if not isinstance(index, Tensor) or index.dtype != torch.int64:
         got = index.dtype if isinstance(index, Tensor) else type(index).__name__
         raise TypeError(f"index must be an int64 tensor of rows, got {got}")
-    if index.shape != (samples,):
-        raise ValueError(f"index must have the shape ({samples},), got {tuple(index.shape)}")
+    if index.shape != (samples,) and (students is None or index.shape != (students, samples)):
+        wanted = f"({samples},)" if students is None else f"({samples},) or ({students}, {samples})"
+        raise ValueError(f"index must have the shape {wanted}, got {tuple(index.shape)}")
     if index.device != device:
         raise ValueError(f"index must be on the student's {device}, got {index.device}")
     if is_readable(index) and index.numel():

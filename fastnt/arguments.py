@@ -61,7 +61,7 @@ def make_tensors(
     if not numbers or students or student.dim() != 2:
         student, teacher = _flatten_samples(student, teacher, students)
     if index is not None:
-        check_index(index, student.shape[-2], student.device)
+        check_index(index, student.shape[-2], student.device, count if students else None)
     low, high = sigma_pair(sigma)
     if seed is None:
         seed = _draw_seed(count, index, student.device)

@@ -83,7 +83,7 @@ class NoisyL2Loss(nn.Module):
 
         Args:
             student: logits, as in `noisy_l2_loss`; so is ``teacher``.
-            index: the row of each sample in the training list.
+            index: the row of each sample in the training list, as in `noisy_l2_loss`.
             step: the number of the training step, instead of the counted one.
 
         Raises:

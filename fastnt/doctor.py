@@ -14,6 +14,7 @@ from fastnt.data.prepare import list_prepared
 from fastnt.data.sources import SOURCES
 from fastnt.environment import device_name, package_version, processor_name
 from fastnt.files import cache_dir
+from fastnt.kernels import triton_needs
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def _native() -> Finding:
 
 def _triton() -> Finding:
     version = package_version("triton")
+    lacking = triton_needs.missing()
+    if version and lacking:
+        return Finding("Triton", False, f"{version} is there; {lacking}")
     if version:
         return Finding("Triton", True, version)
     return Finding("Triton", False, "needed on a GPU only: `pip install triton`")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import platformdirs
 
 from fastnt.errors import UserError
 
@@ -25,7 +24,11 @@ DEFLATE = 1032  # DEFLATE expands a byte to at most so many
 def cache_dir() -> Path:
     """Return the folder for downloads, .beton files, logits and teachers; ``FASTNT_CACHE`` sets it."""
     moved = os.environ.get("FASTNT_CACHE")
-    return Path(moved).expanduser() if moved else platformdirs.user_cache_path("fastnt")
+    if moved:
+        return Path(moved).expanduser()
+    import platformdirs  # a machine that sets FASTNT_CACHE can do without
+
+    return platformdirs.user_cache_path("fastnt")
 
 
 _UMASK = os.umask(0o022)  # reading the umask means setting it

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastnt.argument_checks import Number, Sigma, check_options
 from fastnt.arguments import classes_last, loss_shape, make_tensors
-from fastnt.kernels.noisy_l2.op import choose, noisy_l2, view_as
+from fastnt.kernels.noisy_l2.op import choose, for_index, noisy_l2, view_as
 
 Noise = Literal["logit", "shared"]
 Perturb = Literal["teacher", "student"]
@@ -59,9 +59,10 @@ def noisy_l2_loss(
             student's device, which ``torch.manual_seed`` seeds: every call has fresh noise.
         step: number of the training step, below 2^32.
         index: the row of each sample in the training list, (number of samples,) int64, below 2^32.
-            None: the rows are the places in the batch.
+            None: the rows are the places in the batch. With ``students`` also (S, number of samples).
         students: the first dimension counts students, which have separate losses. alpha, sigma, seed
-            and step may then be tensors (S,).
+            and step may then be tensors (S,). A student's loss, gradient and noise are those of a call
+            for it alone: students of one seed share their draws, and no value of one reaches another.
         noise: "logit": each logit has its own xi; "shared": one xi of shape (C,) for the batch.
         perturb: "teacher"; or "student": (1 + xi) multiplies the student's logits instead.
         reduction: "batchmean": the sum over the samples / number of samples (Eq. 3); "sum"; "none":
@@ -90,7 +91,7 @@ def noisy_l2_loss(
         student, teacher, alpha, sigma, seed, step, index, students, version=version
     )
     shape = loss_shape(student, students, reduction)
-    return noisy_l2(student, tensors, options, version, shape)
+    return noisy_l2(student, tensors, options, for_index(version, index), shape)
 
 
 def noisy_l2_value_and_grad(
@@ -136,7 +137,7 @@ def noisy_l2_value_and_grad(
         student, teacher, alpha, sigma, seed, step, index, students, grad_scale, version=version
     )
     with torch.no_grad():
-        loss, grad = version(tensors, options.with_grad(student.dtype))
+        loss, grad = for_index(version, index)(tensors, options.with_grad(student.dtype))
     assert grad is not None
     grad = view_as(grad, student.shape)
     loss = view_as(loss, loss_shape(student, students, reduction))

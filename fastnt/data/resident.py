@@ -51,31 +51,40 @@ class ResidentLoader:
 
 
 class ResidentFeed:
-    """Gathers batches on the device alone, which holds the epoch's order and a cursor."""
+    """Gathers batches on the device alone, which holds the epoch's order and a cursor.
 
-    def __init__(self, loader: ResidentLoader) -> None:
-        device = loader.device
-        self._loader = loader
+    Several loaders of one split are read in step, each in its own order: the rows of a batch are then
+    those of the first loader, then those of the second, and so on.
+    """
+
+    def __init__(self, *loaders: ResidentLoader) -> None:
+        """The loaders give as many rows each, in batches of one size."""
+        first = self._first = loaders[0]
+        self._loaders, shape = loaders, (3, len(loaders), first.rows)
         # This rank's rows in the order of this epoch, the places of their images, and their labels.
-        self._order = torch.zeros(3, loader.rows, dtype=torch.int64, device=device)
-        self._cursor = torch.zeros((), dtype=torch.int64, device=device)  # rows taken so far
-        self._ahead = torch.arange(loader.batch_size, device=device)
+        self._order = torch.zeros(shape, dtype=torch.int64, device=first.device)
+        self._cursor = torch.zeros((), dtype=torch.int64, device=first.device)  # rows taken
+        self._ahead = torch.arange(first.batch_size, device=first.device)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Yield the size of each batch from ``start`` on; the order is copied to the device first."""
-        batches = self._loader.batches(epoch, start)
-        if batches:
-            index = torch.from_numpy(np.concatenate(batches)).to(self._order.device)
-            place = self._loader.places(index)
-            label = self._loader.labels.index_select(0, place)
-            self._order[:, : len(index)] = torch.stack([index, place, label])
+        """Yield the rows a loader of each batch from ``start`` on; the orders are sent at once."""
+        batches = [loader.batches(epoch, start) for loader in self._loaders]
+        if batches[0]:
+            index = torch.from_numpy(np.stack([np.concatenate(each) for each in batches]))
+            index = index.to(self._order.device)
+            place = torch.stack(
+                [loader.places(own) for loader, own in zip(self._loaders, index, strict=True)]
+            )
+            self._order[:, :, : index.shape[1]] = torch.stack(
+                [index, place, self._first.labels[place]]
+            )
         self._cursor.zero_()
-        for batch in batches:
+        for batch in batches[0]:
             yield len(batch)
 
     def take(self, size: int) -> Batch:
-        """Return the next ``size`` rows, and move the cursor past them."""
+        """Return the next ``size`` rows of each loader, and move the cursor past them."""
         at = self._ahead[:size] + self._cursor
         self._cursor += size
-        index, place, label = self._order.index_select(1, at)
-        return Batch(self._loader.images.index_select(0, place), label, index)
+        index, place, label = self._order.index_select(2, at).flatten(1)
+        return Batch(self._first.images.index_select(0, place), label, index)

@@ -57,7 +57,8 @@ class CudaGraphs:
         Raises:
             CaptureFailed: the function waits for the device, the memory is too small, or the like.
         """
-        gc.collect()  # the phase before holds its own graphs' memory in a cycle
+        if self._pool is None:
+            gc.collect()  # the phase before holds its own graphs' memory in a cycle
         graph: Any = torch.cuda.CUDAGraph()
         current: Any = torch.cuda.current_stream(self._device)
         try:

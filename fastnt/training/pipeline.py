@@ -139,6 +139,20 @@ def train_student(
     Raises:
         UserError: the training diverged.
     """
+    trainer = student_trainer(course, teaching, student, recipe, phase, profile)
+    with profile or nullcontext(), exact_float32():
+        return keeper.train(trainer)
+
+
+def student_trainer(
+    course: Course,
+    teaching: Teaching,
+    student: Model,
+    recipe: Recipe,
+    phase: str,
+    profile: StepProfile | None = None,
+) -> Trainer:
+    """Return what trains ``student`` as ``recipe`` says, at its beginning; see `train_student`."""
     schedule = Schedule(
         phase,
         recipe.epochs,
@@ -151,7 +165,7 @@ def train_student(
     torch.manual_seed(recipe.seed)  # all students have the same dropout, whatever ran before
     objective = student_objective(teaching, recipe)
     held_out_loss = clean_l2_loss(teaching.held_out(recipe.combine))
-    return train(course, student, objective, held_out_loss, schedule, keeper, profile)
+    return _trainer(course, student, objective, held_out_loss, schedule, profile)
 
 
 def train(
@@ -161,9 +175,20 @@ def train(
     held_out_loss: SampleLoss,
     schedule: Schedule,
     keeper: Keeper,
-    profile: StepProfile | None = None,
 ) -> Sequence[EpochRecord]:
-    """Train one network, a teacher or a student."""
+    """Train one network, as a teacher is trained."""
+    with exact_float32():
+        return keeper.train(_trainer(course, model, objective, held_out_loss, schedule))
+
+
+def _trainer(
+    course: Course,
+    model: Model,
+    objective: Objective,
+    held_out_loss: SampleLoss,
+    schedule: Schedule,
+    profile: StepProfile | None = None,
+) -> Trainer:
     compute, data = course.compute, course.data
     model.seen = data.seen
     if not compute.ranks.is_rank_0:  # each rank has other dropout
@@ -177,7 +202,7 @@ def train(
         compute=compute,
         profile=profile,
     )
-    trainer = Trainer(
+    return Trainer(
         step,
         data.training_loader(schedule.batch_size, schedule.seed),
         lambda: evaluate(model, data.validation, held_out_loss, compute.precision),
@@ -185,5 +210,3 @@ def train(
         course.progress,
         profile,
     )
-    with profile or nullcontext(), exact_float32():
-        return keeper.train(trainer)

@@ -1,11 +1,12 @@
 """One training step. All its state is on the device, and nothing in it waits for the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
@@ -17,6 +18,23 @@ from fastnt.training.profile import StepProfile
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 Views = Callable[[Batch, Tensor], View | None]
+
+
+def new_adam(
+    parameters: Iterable[Parameter], rate: Tensor, weight_decay: float, *, capturable: bool
+) -> torch.optim.Adam:
+    """Return Adam with a learning rate on the device, 0-D; weights decay as in AdamW."""
+    adam = torch.optim.Adam(
+        parameters,
+        weight_decay=weight_decay,
+        decoupled_weight_decay=weight_decay > 0,
+        lr=rate,
+        fused=rate.device.type in ("cpu", "cuda"),
+        capturable=capturable,
+    )
+    # Steps before the capture are intended: no warning.
+    adam._warned_capturable_if_run_uncaptured = True
+    return adam
 
 
 class TrainStep:
@@ -67,16 +85,9 @@ class TrainStep:
             and not model.is_own
         )
         self.rate = torch.full((), lr, dtype=torch.float32, device=self.device)
-        self.optimizer = torch.optim.Adam(
-            model.parameters(),
-            weight_decay=weight_decay,
-            decoupled_weight_decay=weight_decay > 0,
-            lr=self.rate,
-            fused=self.device.type in ("cpu", "cuda"),
-            capturable=self.capturable,
+        self.optimizer = new_adam(
+            model.parameters(), self.rate, weight_decay, capturable=self.capturable
         )
-        # Steps before the capture are intended, and torch should not warn of them.
-        self.optimizer._warned_capturable_if_run_uncaptured = True
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=compute.precision.scales)
         self.number, self.epoch, self.finite = (
             torch.zeros((), dtype=torch.int64, device=self.device) for _ in range(3)

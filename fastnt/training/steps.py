@@ -20,6 +20,16 @@ class Steps(Protocol):
         """Take a step on each batch of the epoch from ``start`` on; yield its rows, of all ranks."""
 
 
+class OneStep(Protocol):
+    """A step that may be captured."""
+
+    def __call__(self, batch: Batch, rows: int) -> None:
+        """Take the step on a batch of so many rows."""
+
+    def break_off(self) -> None:
+        """Forget on the host a step that broke off anywhere."""
+
+
 def choose_steps(step: TrainStep, loader: Loader) -> Steps:
     """Return graphed steps if the step can be captured, else eager steps."""
     if step.capturable:
@@ -59,9 +69,9 @@ class GraphedSteps:
 
     WARM_UP = 3
 
-    def __init__(self, step: TrainStep, feed: Feed, graphs: Graphs) -> None:
+    def __init__(self, step: OneStep, feed: Feed, graphs: Graphs | None) -> None:
         self._step, self._feed = step, feed
-        self._graphs: Graphs | None = graphs  # None: a capture has failed
+        self._graphs = graphs  # None: steps are not captured, or a capture has failed
         self._warm: Counter[int] = Counter()
         self._replays: dict[int, Function] = {}
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -14,7 +15,10 @@ from fastnt.training.probe import OtherNetwork, differs
 from fastnt.training.profile import StepProfile
 from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
-from fastnt.training.steps import choose_steps
+from fastnt.training.steps import Steps, choose_steps
+
+# An epoch begins, a step was submitted, or an epoch is over.
+Event = Literal["epoch", "step"] | EpochRecord
 
 
 @dataclass(frozen=True)
@@ -43,36 +47,51 @@ class Trainer:
         profile: StepProfile | None = None,
     ) -> None:
         self.step, self.schedule, self._profile = step, schedule, profile
-        self._loader, self._validate, self._progress = loader, validate, progress
-        self._steps = choose_steps(step, loader)
+        self.loader, self._validate, self._progress = loader, validate, progress
+        self.steps: Steps = choose_steps(step, loader)
         self.epoch = self.batch = 0
         self.seconds = 0.0  # of this epoch's training so far
 
     def train(self, after_step: Callable[[], None] = lambda: None) -> Iterator[EpochRecord]:
         """Go on from where it stands and yield a record after each epoch.
 
-        Losses stay on the device and are read once an epoch. ``after_step`` runs when a step was
-        submitted; what it sees in ``epoch``, ``batch`` and ``seconds`` is where training stands.
+        ``after_step`` runs when a step was submitted; what it sees in ``epoch``, ``batch`` and
+        ``seconds`` is where training stands.
 
         Raises:
             Diverged: the loss is not finite any more.
         """
-        self._progress.begin(self.schedule.phase, self.schedule.epochs, self._loader.rows)
+        for event in self.run():
+            if isinstance(event, EpochRecord):
+                yield event
+            elif event == "step":
+                after_step()
+
+    def run(self) -> Iterator[Event]:
+        """Go on as ``train`` does, and stop at each event, so that trainings can be run side by side.
+
+        Losses stay on the device and are read once an epoch.
+
+        Raises:
+            Diverged: the loss is not finite any more.
+        """
+        self._progress.begin(self.schedule.phase, self.schedule.epochs, self.loader.rows)
         self._progress.advance(self._images_done())
         while self.epoch < self.schedule.epochs:
-            yield self._train_epoch(after_step)
+            yield from self._run_epoch()
 
-    def _train_epoch(self, after_step: Callable[[], None]) -> EpochRecord:
-        schedule, step, rows = self.schedule, self.step, self._loader.rows
+    def _run_epoch(self) -> Iterator[Event]:
+        schedule, step, rows = self.schedule, self.step, self.loader.rows
         step.model.train()
         if self.batch == 0:
             step.begin_epoch(self.epoch)
+        yield "epoch"
         earlier, start = self.seconds, time.perf_counter()
-        for size in self._steps.epoch(self.epoch, start=self.batch):
+        for size in self.steps.epoch(self.epoch, start=self.batch):
             self.batch += 1
             self.seconds = earlier + time.perf_counter() - start
             self._progress.advance(size)
-            after_step()
+            yield "step"
             if self._profile is not None:
                 self._profile.end_step()
         step.end_epoch()
@@ -96,7 +115,7 @@ class Trainer:
         step.rate.mul_(schedule.lr_decay)
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
         self._progress.end_epoch(record)
-        return record
+        yield record
 
     def check_finite(self) -> None:
         """Wait for the device and refuse to go on from a loss that is not finite.
@@ -153,6 +172,6 @@ class Trainer:
         self.epoch, self.batch, self.seconds = epoch, batch, seconds
 
     def _images_done(self) -> int:
-        return self.epoch * self._loader.rows + min(
-            self.batch * self._loader.batch_size, self._loader.rows
+        return self.epoch * self.loader.rows + min(
+            self.batch * self.loader.batch_size, self.loader.rows
         )

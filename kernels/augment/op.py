@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastnt.kernels.augment import eager, native
 from fastnt.kernels.native import MISSING, PRESENT
+from fastnt.kernels.triton_needs import warn_of_missing
 
 
 def augment(
@@ -76,7 +77,8 @@ def _choose(impl: str, images: Tensor) -> str:
     """Return the version that ``impl`` means for these images."""
     if impl == "auto":
         best = _BEST.get(images.device.type, "eager")
-        return best if _why_not(best, images) is None else "eager"
+        lacking = best == "triton" and _TRITON and warn_of_missing() is not None
+        return best if not lacking and _why_not(best, images) is None else "eager"
     if impl not in ("triton", "native", "eager"):
         raise ValueError(f"impl must be one of 'auto', 'triton', 'native', 'eager', got {impl!r}")
     why = _why_not(impl, images)

@@ -11,10 +11,10 @@ For S students, N samples and C classes, with g = student (S, N, C) and z = teac
     dloss/dg     r, or f * r with noise on the student
 
 and over the samples: "sum"; "batchmean", the sum / N; "mean", 2 * sum / (N * C), as `F.mse_loss`.
-Row i is ``index[i]``, or i itself. alpha, sigma (float32), seed and step (int64) are (S,). With
-``sigma_high`` the sigma of a step is sigma + (sigma_high - sigma) * u(stream 4, row 0). u is
-`uniform24` for the mask and `uniform23`, as in the normals, for sigma. Arithmetic is float32, or
-float64 when the student is float64.
+Row i is ``index[i]`` (or ``index[s, i]``, where each student has its own), or i itself. alpha, sigma
+(float32), seed and step (int64) are (S,). With ``sigma_high`` the sigma of a step is
+sigma + (sigma_high - sigma) * u(stream 4, row 0). u is `uniform24` for the mask and `uniform23`, as in
+the normals, for sigma. Arithmetic is float32, or float64 when the student is float64.
 
 Source: Sau & Balasubramanian, "Deep model compression: distilling knowledge from noisy teachers",
 arXiv 1610.09650: Eq. 2 and 3, noise on the student in section 5.2, random sigma in section 5.4.
@@ -39,7 +39,7 @@ from fastnt.kernels.philox.eager import (
 def selected_rows(
     alpha: Tensor, seed: Tensor, step: Tensor, rows: Tensor, *, teacher_id: int = 0
 ) -> Tensor:
-    """Return the mask (S, N) bool of the rows (N,) to perturb; alpha, seed and step are (S,)."""
+    """Return the mask (S, N) bool of the rows (N,) or (S, N) to perturb; the others are (S,)."""
     stream = MASK + 256 * teacher_id
     word, *_ = philox4x32(0, rows, step[:, None], stream, seed[:, None])
     return uniform24(word) < alpha[:, None]
@@ -56,13 +56,13 @@ def draw_xi(
     teacher_id: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return xi, (S, N, C), or (S, 1, C) when shared; sigma, seed and step are (S,), rows (N,)."""
+    """Return xi, (S, N, C), or (S, 1, C) when shared, of rows (N,) or (S, N); the others are (S,)."""
     stream = (SHARED_NOISE if shared else NOISE) + 256 * teacher_id
     if shared:
         rows = rows.new_zeros(1)
     groups = torch.arange((classes + 3) // 4, device=rows.device)
     words = philox4x32(
-        groups, rows[:, None], step[:, None, None], stream, seed[:, None, None]
+        groups, rows[..., None], step[:, None, None], stream, seed[:, None, None]
     )  # (S, N, C / 4) each
     return sigma[:, None, None] * normals(words, dtype).flatten(-2)[..., :classes]
 

@@ -1,64 +1,130 @@
-"""Launch parameters of the Triton kernel.
+"""Launch parameters of the Triton kernel: how its programs and threads share the work.
 
-They depend on the shape alone: the same shape gives the same bits. The evidence for them is in
-benchmarks/NOTES.md, "Triton kernel".
+They depend on shape, dtype and layout alone: the same input gives the same bits. The evidence for
+them is in benchmarks/NOTES.md, "Triton kernel".
 
-    classes  samples
-    <= 32    <= 16384 / padded   one program: loss and gradient in one launch, where a second one
-                                 would cost more than the work. 8192 padded elements at a time, 8
-                                 a thread: with 16 the kernel spills
-             more                tiles of 2048 elements, 8 a thread; rows are too short to be
-                                 skipped one by one
-    more     any                 a program a row: it draws nothing where the mask leaves the row
-                                 out. Blocks of up to 1024 classes, 8 a thread; up to 8 blocks a
-                                 program, fewer while there would be less than 4096 programs
+    classes   a thread's share
+    few       up to 5 units of a row, less where that leaves the machine without threads: the mask's
+              draw and a row's addresses are spread over more classes. Programs of 128 threads; up to
+              512 threads are one program, which needs no ticket; from half a million on a program
+              takes four pieces, and adds its sums once
+    many      8 classes of each block of 1024 of a row, which draws nothing where the mask leaves it
+              out. Up to 8 blocks a program, fewer while there would be less than 1280 programs
+
+Few are below 4096; below 65536 where rows are not aligned for 16-byte loads of float32, for there a long
+row's blocks cost more than they spare; below 2048 where each row has its sum. A unit is 4 classes, or
+with 16-byte loads of a two-byte type 8.
 
 Sizes may be symbolic (torch.compile): they are compared, never rounded up by arithmetic on bits.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+THREADS = 128  # of most programs; a short row has at most as many shares where each row has its sum
+LONG, LONG_UNALIGNED = 4096, 65536  # classes from which a row is long
+MOST_UNITS = 5
+FINISHED = 2048  # sums that the last program of a launch adds
+FILLED = 65536  # 2048 warps of 32: an H100 has 528 schedulers of warps
 
 
 class Launch(NamedTuple):
-    """The rows and classes of a program, and its threads."""
+    """The shares of programs and threads; see `fastnt.kernels.noisy_l2.triton_rows`."""
 
-    turns: int  # row blocks of a program, one after the other
-    rows: int  # of a row block
-    block: int  # classes of a block
-    run: int  # blocks of classes of a program, one after the other
-    threads: int  # with 8 elements of a block each
-
-
-def choose_launch(students: int, samples: int, classes: int) -> Launch:
-    """Return the launch parameters for student logits (students, samples, classes)."""
-    padded = _power_of_2(classes, 4, 1024)
-    if padded <= 32 and samples * padded <= 16384:
-        rows = _power_of_2(samples, 1, 8192 // padded)
-        return Launch(2 if samples > rows else 1, rows, padded, 1, _threads(rows * padded))
-    if padded <= 32:
-        return Launch(1, 2048 // padded, padded, 1, _threads(2048))
-    work = students * samples * -(-classes // padded) // 4096
-    run = 8 if work >= 8 else 4 if work >= 4 else 2 if work >= 2 else 1
-    return Launch(1, 1, padded, run, _threads(padded))
+    programs: int  # of a student
+    parts: int  # sums that these leave of each result
+    classes: int  # C of short rows, 0 of long ones
+    turns: int  # pieces of short rows that a program takes
+    shares: int  # threads of a short row
+    run: int  # blocks of a long row that a program takes
+    threads: int
+    units: int
+    calls: int  # Philox calls of a unit
+    vector: int  # classes that are loaded at once
 
 
-def _power_of_2(number: int, least: int, most: int) -> int:
-    """Return the least power of 2 that is no less than ``number``, within bounds."""
-    while least < number and least < most:
-        least *= 2
-    return least
+def alignment_of(spans: Sequence[int], unit_stride: bool) -> int:
+    """Return how many neighbouring classes can be loaded at once, as far as strides allow.
+
+    ``spans`` are the number of classes and the strides of samples and students, in elements.
+    """
+    if not unit_stride:
+        return 1
+    return next(n for n in (8, 4, 2, 1) if all(span % n == 0 for span in spans))
 
 
-def _threads(elements: int) -> int:
-    """Return the threads that have 8 elements each: at least a warp of 32."""
-    return max(32, elements // 8)
+def choose_launch(
+    students: int,
+    samples: int,
+    classes: int,
+    *,
+    alignment: int,
+    itemsize: int,
+    per_sample: bool,
+    filled: int = FILLED,
+) -> Launch:
+    """Return the launch parameters for student logits (students, samples, classes).
+
+    Args:
+        students: S.
+        samples: N.
+        classes: C.
+        alignment: as `alignment_of` gives it.
+        itemsize: bytes of a student's logit.
+        per_sample: each sample has a loss of its own.
+        filled: threads that keep the machine busy.
+    """
+    calls = 2 if itemsize == 2 and alignment == 8 and classes >= 64 else 1
+    vector = min(alignment, 4 * calls)
+    long = LONG // 2 if per_sample else LONG if alignment >= 4 else LONG_UNALIGNED
+    if classes >= long:
+        units = 2 // calls
+        blocks = -(-classes // (THREADS * units * 4 * calls))
+        enough = filled // 51  # programs: 1280 of THREADS each are all that an H100 runs at a time
+        run = next((n for n in (8, 4, 2) if students * samples * blocks >= n * enough), 1)
+        chunks = -(-blocks // run)
+        parts = chunks if per_sample else samples * chunks
+        return Launch(samples * chunks, parts, 0, 0, 1, run, THREADS, units, calls, vector)
+    classes = int(classes)  # a constant of the machine code, which divides by it
+    width = -(-classes // (4 * calls))
+    shares, units = _choose_shares(students * samples, width, calls, per_sample, filled)
+    total = samples * shares
+    threads = THREADS
+    if total <= 512 and not per_sample:
+        threads = next(n for n in (32, 64, 128, 256, 512) if total <= n)
+    pieces = -(-total // threads)
+    turns = 4 if students * total >= 8 * filled else 1
+    programs = -(-pieces // turns)
+    parts = 1 if per_sample else programs
+    return Launch(programs, parts, classes, turns, shares, 1, threads, units, calls, vector)
+
+
+def _choose_shares(
+    rows: int, width: int, calls: int, per_sample: bool, filled: int
+) -> tuple[int, int]:
+    """Return the threads of a row of ``width`` units, and the units of a thread.
+
+    Of those that keep the machine busy the ones that take the fewest instructions, of which a Philox
+    call and what follows it are about 85, and the rest of a thread 110.
+    """
+    if per_sample:  # powers of 2: the shares of a row are added by neighbouring threads
+        candidates = [(n, -(-width // n)) for n in (1, 2, 4, 8, 16, 32, 64, 128)]
+    else:
+        candidates = [(-(-width // units), units) for units in range(1, MOST_UNITS + 1)]
+    candidates = [(shares, units) for shares, units in candidates if units <= MOST_UNITS]
+    busy = [c for c in candidates if rows * c[0] >= filled]
+    if not busy:
+        return min(candidates) if per_sample else max(candidates)
+    return min(busy, key=lambda c: c[0] * (85 * calls * c[1] + 110))
 
 
 def choose_sum(parts: int) -> tuple[int, int]:
-    """Return how many sums the second kernel loads at a time, and its threads.
+    """Return how many sums are loaded at a time where they are added, and by how many threads.
 
-    One program adds the sums of a student. (16800, 128256) leaves a quarter of a million of them:
-    loading 1024 at a time would wait for memory 260 times, one after the other.
+    The last program of a launch loads up to FINISHED at once; a program of the second kernel adds more.
+    (16800, 128256) leaves a quarter of a million: loading 1024 at a time would wait for memory 260
+    times, one after the other.
     """
-    block = 32 if parts <= 32 else 1024 if parts <= 8192 else 8192
-    return block, _threads(block)
+    if parts > FINISHED:
+        return 8192, 1024
+    return next(n for n in (32, 128, 1024, FINISHED) if parts <= n), THREADS

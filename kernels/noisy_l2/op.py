@@ -17,6 +17,8 @@ from fastnt.kernels.native import MISSING, PRESENT
 from fastnt.kernels.native.dispatch import functorch_is_active, needs_registered_op
 from fastnt.kernels.noisy_l2 import eager, native, transforms
 from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors, ValueAndGrad
+from fastnt.kernels.noisy_l2.students import one_by_one
+from fastnt.kernels.triton_needs import warn_of_missing
 
 
 # Triton and the compiler are imported when they are first used.
@@ -57,7 +59,8 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
                 "cpu" if student.is_cpu else student.device.type
             )  # the type takes a microsecond
             best = IMPLEMENTATIONS.get(_BEST.get(device, "eager"))
-            if best is not None and not isinstance(best, str):
+            lacking = best is _triton and warn_of_missing() is not None
+            if best is not None and not isinstance(best, str) and not lacking:
                 return best
         impl = "eager"
     version = IMPLEMENTATIONS.get(impl)
@@ -91,8 +94,17 @@ def _why_not(impl: str, student: Tensor) -> str | None:
 
 def accepts_numbers(version: ValueAndGrad, student: Tensor, teacher: Tensor) -> bool:
     """Tell whether alpha, sigma, seed and step may stay numbers, and one student's logits (N, C)."""
-    fused = version is native.value_and_grad or version is _triton
-    return fused and not needs_registered_op(student, teacher)
+    return _is_fused(version) and not needs_registered_op(student, teacher)
+
+
+def for_index(version: ValueAndGrad, index: Tensor | None) -> ValueAndGrad:
+    """Return the version as it takes this index, (N,) or (S, N), or None."""
+    own_rows = index is not None and index.dim() == 2
+    return one_by_one(version) if own_rows and _is_fused(version) else version
+
+
+def _is_fused(version: ValueAndGrad) -> bool:
+    return version is native.value_and_grad or version is _triton
 
 
 def view_as(tensor: Tensor, shape: torch.Size) -> Tensor:
@@ -130,7 +142,7 @@ class _NoisyL2(Function):
         shape: torch.Size,
     ) -> Tensor:
         dtype = student.dtype
-        ctx.of = dtype, student.shape, options.reduction
+        ctx.of = dtype, student.shape, options.reduction, version is _triton
         options = options.with_grad(transforms.saved_grad_dtype(dtype))
         loss, grad = version(tensors, options)
         assert grad is not None
@@ -140,10 +152,14 @@ class _NoisyL2(Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         transforms.refuse_second_derivative()
-        dtype, shape, reduction = ctx.of
+        dtype, shape, reduction, on_device = ctx.of
         (grad,) = ctx.saved_tensors  # (S, N, C) or (N, C)
         (grad_output,) = grad_outputs
-        if torch.compiler.is_compiling() or _keeps_graph() or not _is_one(grad_output):
+        if torch.compiler.is_compiling() or _keeps_graph():
+            grad = transforms.multiply_by_grad_output(grad, grad_output, reduction)
+        elif on_device and _has_memory(grad, grad_output):
+            grad = _multiply_on_device(grad, grad_output, reduction, dtype)
+        elif not _is_one(grad_output):
             grad = transforms.multiply_by_grad_output(grad, grad_output, reduction)
         if grad.dtype != dtype:
             grad = grad.to(dtype)
@@ -152,6 +168,26 @@ class _NoisyL2(Function):
 
 # `Function.apply` without its look for torch.func, which `noisy_l2` has done: 3 us less a call.
 _apply: Any = super(Function, _NoisyL2).apply
+
+
+def _has_memory(grad: Tensor, grad_output: Tensor) -> bool:
+    """Tell whether a kernel can read both; under is_grads_batched grad_output has no memory."""
+    return torch._C._has_storage(grad_output) and not needs_registered_op(grad, grad_output)
+
+
+def _multiply_on_device(
+    grad: Tensor, grad_output: Tensor, reduction: str, dtype: torch.dtype
+) -> Tensor:
+    """Return grad times grad_output, in place where dtypes allow: nobody else holds grad."""
+    from fastnt.kernels.noisy_l2 import triton
+
+    if reduction != "none":
+        return triton.multiply(grad, grad_output, dtype)
+    factors = grad_output.reshape(*grad.shape[:-1], 1)
+    return torch.mul(
+        grad, factors, out=grad if grad.dtype == dtype else grad.new_empty(grad.shape, dtype=dtype)
+    )
+
 
 # Tells whether the running backward pass keeps its graph (retain_graph=True) for another one. Then
 # the saved gradient may not be returned itself: whoever gets it may change it in place.

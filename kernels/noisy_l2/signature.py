@@ -25,7 +25,8 @@ class Tensors(NamedTuple):
     sigma_high: Any  # (S,) float32, or None: sigma is not random
     seed: Any  # (S,) int64
     step: Any  # (S,) int64
-    # (N,) int64, or None: rows are the places in the batch. It hides tuple.index, which nobody calls.
+    # (N,) int64, or (S, N) where batches differ, which only the eager definition takes; None: rows are
+    # the places in the batch. It hides tuple.index, which nobody calls.
     index: Tensor | None  # type: ignore[assignment]
     grad_scale: Tensor | None = None  # () float32, or None: 1
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
 
 def test_a_folder_without_results_is_collected(script: Any, tmp_path: Path) -> None:
     result = tmp_path / "out" / "gpu.json"
-    script("collect").main(tmp_path, result)
+    script("collect").write(tmp_path, result)
     assert json.loads(result.read_text())["rows"] == []
     assert list(result.parent.iterdir()) == [result]
 
@@ -45,7 +46,7 @@ def test_what_a_killed_run_left_is_collected_and_drawn(script: Any, tmp_path: Pa
     bench = {"machine": MACHINE, "rows": rows}
     (tmp_path / "autograd" / "bench.json").write_text(json.dumps(bench))
 
-    script("collect").main(tmp_path, tmp_path / "out" / "gpu.json")
+    script("collect").write(tmp_path, tmp_path / "out" / "gpu.json")
     result = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert result["exit_codes"] == {"launches": 0, "autograd": 137}
     assert result["last_words"] == {"autograd": ["all but lost"]}
@@ -54,16 +55,64 @@ def test_what_a_killed_run_left_is_collected_and_drawn(script: Any, tmp_path: Pa
     assert result["failed"] == [failed]
     assert result["machine"] == MACHINE
     assert result["rows"] == [rows[0] | {"of_copy_bandwidth": 0.8}, rows[1]]
-    picture = tmp_path / "out" / "gpu-loss-float32-alpha0.5.png"
-    assert picture.stat().st_size > 0
+    script("collect").draw(tmp_path / "out" / "gpu.json")
+    assert (tmp_path / "out" / "gpu-loss-float32-alpha0.5.png").stat().st_size > 0
 
-    picture.unlink()  # drawn once; again when there are new rows
-    script("collect").main(tmp_path, tmp_path / "out" / "gpu.json")
-    assert not picture.exists()
-    bench["rows"] = [*rows, ROW | {"samples": 8, "seconds": 3.0}]
-    (tmp_path / "autograd" / "bench.json").write_text(json.dumps(bench))
-    script("collect").main(tmp_path, tmp_path / "out" / "gpu.json")
-    assert picture.exists()
+
+@pytest.fixture
+def machine(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine with a GPU, as far as gpu.sh can tell from two commands."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    python = f"""case "$*" in
+      *collect.py*) exec {sys.executable} "$@" ;;
+      *graph_launch.py*) echo '{{"empty_us": 2.0}}' > "$2" ;;
+      *fastnt*train*) echo "no GPU here"; exit 3 ;;
+      "-c import xdist") exit 1 ;;
+    esac"""
+    smi = 'case "$*" in *query-gpu*) echo "NVIDIA H100 80GB HBM3" ;; esac'
+    for name, text in (("python", python), ("nvidia-smi", smi), ("cmake", "exit 1")):
+        file = commands / name
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+    return {
+        "PATH": f"{commands}:/usr/bin:/bin",
+        "PYTHON": str(commands / "python"),
+        "HOME": str(tmp_path),
+    }
+
+
+def run_script(machine: dict[str, str], output: Path) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(BENCHMARKS / "gpu.sh"), str(output / "no wheels"), str(output)]
+    return subprocess.run(command, env=machine, capture_output=True, text=True, check=False)
+
+
+def test_a_rehearsal_leaves_few_files(machine: dict[str, str], tmp_path: Path) -> None:
+    """At most eight files may come back from a machine that is lent."""
+    output = tmp_path / "out"
+    done = run_script(machine, output)
+    assert done.returncode == 0, done.stderr
+    files = {path.name: path for path in output.rglob("*")}
+    assert len(files) <= 8
+    (figures,) = (path for name, path in files.items() if name.endswith(".json"))
+    assert figures.name.startswith("nvidia-h100-80gb-hbm3-")
+    result = json.loads(figures.read_text())
+    codes = result["exit_codes"]
+    assert list(codes)[:3] == ["launches", "value_and_grad", "training"]
+    assert codes["launches"] == 0
+    assert codes["training"] == 3
+    assert result["last_words"]["training"] == ["no GPU here"]
+    assert result["launches"] == {"empty_us": 2.0}
+    with tarfile.open(figures.with_suffix(".tar.gz")) as archive:
+        assert f"{figures.stem}/training.log" in archive.getnames()
+
+
+def test_without_a_gpu_nothing_runs(machine: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    done = run_script(machine, tmp_path / "out")
+    assert done.returncode == 1
+    assert "names no GPU" in done.stdout
+    assert not (tmp_path / "out").exists()
 
 
 KILLED = """

@@ -95,16 +95,27 @@ def test_leading_dimensions_are_samples():
     assert one.shape == ()
 
 
+@pytest.mark.parametrize("impl", ["auto", "eager"])
+@pytest.mark.parametrize("own_index", [False, True])
 @pytest.mark.parametrize("own_teacher", [False, True])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_students_equal_single_calls(reduction, own_teacher):
+def test_students_equal_single_calls(reduction, own_teacher, own_index, impl):
     student, teacher = logits(3, 4, 2, 7)
     teacher = teacher if own_teacher else teacher[0]
     alpha, sigma = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.1, 0.6, 0.9])
-    seed, step, index = torch.tensor([1, 2, -3]), torch.tensor([0, 8, 9]), torch.arange(8) + 3
-    options = {"reduction": reduction, "index": index}
+    seed, step = torch.tensor([1, 2, -3]), torch.tensor([0, 8, 9])
+    index = torch.arange(24).reshape(3, 8).flip(1) * 5 if own_index else torch.arange(8) + 3
+    options = {"reduction": reduction, "impl": impl}
     loss, grad = noisy_l2_value_and_grad(
-        student, teacher, alpha=alpha, sigma=sigma, seed=seed, step=step, students=True, **options
+        student,
+        teacher,
+        alpha=alpha,
+        sigma=sigma,
+        seed=seed,
+        step=step,
+        index=index,
+        students=True,
+        **options,
     )
     for s in range(3):
         one = noisy_l2_value_and_grad(
@@ -114,10 +125,33 @@ def test_students_equal_single_calls(reduction, own_teacher):
             sigma=sigma[s],
             seed=seed[s],
             step=step[s],
+            index=index[s] if own_index else index,
             **options,
         )
-        assert torch.equal(loss[s], one[0])
-        assert torch.equal(grad[s], one[1])
+        if impl == "compile":  # fuses products and sums
+            torch.testing.assert_close((loss[s], grad[s]), one)
+        else:
+            assert torch.equal(loss[s], one[0])
+            assert torch.equal(grad[s], one[1])
+
+
+@pytest.mark.parametrize("impl", ["auto", "eager"])
+@pytest.mark.parametrize(
+    "index", [torch.arange(8), torch.arange(24).reshape(3, 8)], ids=["N", "SN"]
+)
+def test_a_student_that_is_not_finite_reaches_no_other(index, impl):
+    student, teacher = logits(3, 8, 10)
+    given = {"alpha": 0.5, "sigma": 0.6, "seed": 1, "index": index, "students": True, "impl": impl}
+    expected = noisy_l2_value_and_grad(student, teacher, **given)
+    student[1, 3, 2], student[1, 4, 2] = torch.nan, torch.inf
+    loss, grad = noisy_l2_value_and_grad(student, teacher, **given)
+    leaf = student.clone().requires_grad_()
+    noisy_l2_loss(leaf, teacher, **given).sum().backward()
+    assert loss[1].isnan()
+    for s in (0, 2):
+        assert torch.equal(loss[s], expected[0][s])
+        assert torch.equal(grad[s], expected[1][s])
+        assert torch.equal(leaf.grad[s], grad[s])
 
 
 def test_random_sigma_lies_in_its_bounds_and_changes_with_the_step():
@@ -520,6 +554,12 @@ BAD = [
     ({"index": [0, 1, 2, 3]}, TypeError, "index must be an int64 tensor of rows, got list"),
     ({"index": torch.zeros(4)}, TypeError, "index must be an int64 .* got torch.float32"),
     ({"index": torch.arange(3)}, ValueError, r"index must have the shape \(4,\), got \(3,\)"),
+    (
+        {"students": True, "student": X[None], "teacher": X, "index": torch.zeros(2, 4).long()},
+        ValueError,
+        r"index must have the shape \(4,\) or \(1, 4\), got \(2, 4\)",
+    ),
+    ({"index": torch.zeros(1, 4).long()}, ValueError, r"shape \(4,\), got \(1, 4\)"),
     ({"index": torch.arange(4) - 1}, ValueError, "index must hold rows .* got -1"),
     ({"index": torch.arange(4) + 2**32}, ValueError, "index must hold rows .* got 4294967296"),
     ({"index": torch.arange(4, device="meta")}, ValueError, "index must be on .* got meta"),

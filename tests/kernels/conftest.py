@@ -1,16 +1,13 @@
 """An independent implementation of the noise stream and the loss in NumPy float64."""
 
+import importlib
 import json
 import os
-import re
-import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 
 class Reference:
@@ -93,74 +90,28 @@ def known_answers() -> dict[str, Any]:
     return answers
 
 
-@dataclass
-class StandIn:
-    """What Triton takes for its GPU: kernels are compiled for it, and launches are only written down."""
-
-    target: Any
-    launches: list[Any] = field(default_factory=list)
-
-    @property
-    def utils(self):
-        return self
-
-    def get_current_target(self):
-        return self.target
-
-    def get_current_device(self):
-        return 0 if self.target.backend == "cuda" else 1  # Triton keeps compiled kernels by device
-
-    def get_current_stream(self, device):
-        return 0
-
-    def get_device_properties(self, device):
-        return {"max_shared_mem": 2**16}
-
-    def load_binary(self, name, kernel, shared, device):
-        return None, None, 0, 0, 1024  # module, function, registers, spills, threads at most
-
-    def launcher_cls(self, source, metadata):
-        return lambda *arguments: self.launches.append(metadata)
+@pytest.fixture
+def machine_code(monkeypatch):
+    """benchmarks/machine_code.py: GPUs that are not here, and the code that Triton makes for them."""
+    pytest.importorskip("triton")
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    return importlib.import_module("machine_code")
 
 
 @pytest.fixture(params=["sm_90", "gfx942"])
-def stand_in_gpu(request, monkeypatch):
+def stand_in_gpu(request, machine_code):
     """Triton and torch believe in a GPU that is not there, one of NVIDIA's and one of AMD's."""
-    driver = pytest.importorskip("triton").runtime.driver
-    from triton.backends.compiler import GPUTarget
-
-    amd = request.param == "gfx942"
-    target = GPUTarget("hip", "gfx942", 64) if amd else GPUTarget("cuda", 90, 32)
-    monkeypatch.setattr(torch.version, "hip", "6" if amd else None)
-    monkeypatch.setattr(torch.version, "cuda", None if amd else "12")
-    stand_in = StandIn(target)
-    before = driver._active
-    driver.set_active(stand_in)
-    yield stand_in
-    driver._active = before
-
-
-@dataclass
-class MachineCode:
-    """One kernel's instructions, those of its longest loop, registers and bytes of local memory."""
-
-    instructions: list[str]
-    loop: list[str]
-    registers: int
-    local_bytes: int
-
-    def count(self, prefix):
-        return sum(i.startswith(prefix) for i in self.instructions)
+    with machine_code.stand_in(request.param) as gpu:
+        yield gpu
 
 
 @pytest.fixture
-def compile_for(tmp_path):
+def compile_for(machine_code):
     """Compile a Triton kernel for a machine that is not here, and take its code apart.
 
     ``arguments`` are its integers ("i32") and pointers ("*fp32", aligned to 16 bytes).
     """
-    triton = pytest.importorskip("triton")
-    from triton.backends.compiler import GPUTarget
+    import triton
     from triton.compiler import ASTSource
 
     def compile_for(target, kernel, arguments, constants, **options):
@@ -168,45 +119,8 @@ def compile_for(tmp_path):
         signature = {name: arguments.get(name, "constexpr") for name in names}
         pointers = [i for i, name in enumerate(names) if signature[name].startswith("*")]
         aligned = {(i,): [["tt.divisibility", 16]] for i in pointers}
-        machine = (
-            GPUTarget("hip", target, 64)
-            if target.startswith("gfx")
-            else GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
-        )
         source = ASTSource(kernel, signature, constants, aligned)
-        code = triton.compile(source, target=machine, options=options).asm
-        if "amdgcn" in code:
-            return amd(code["amdgcn"])
-        tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-        return nvidia(code["cubin"], tools, tmp_path / "kernel.cubin")
+        compiled = triton.compile(source, target=machine_code.gpu(target), options=options)
+        return machine_code.read_code(compiled.metadata_group)
 
     return compile_for
-
-
-def amd(text):
-    spilled = sum(map(int, re.findall(r"spill_count: +(\d+)", text)))
-    private = int(re.search(r"private_segment_fixed_size: +(\d+)", text)[1])
-    registers = int(re.search(r"\.vgpr_count: +(\d+)", text)[1])
-    instructions = re.findall(r"^\t([a-z]+_\w+)", text, re.MULTILINE)
-    return MachineCode(instructions, [], registers, private + 4 * spilled)
-
-
-def nvidia(cubin, tools, file):
-    file.write_bytes(cubin)
-
-    def run(tool, option):
-        command = [str(tools / tool), option, str(file)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    usage = run("cuobjdump", "-res-usage")
-    registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+).*LOCAL:(\d+)", usage).groups()
-    code, labels, loops = [], {}, [[]]
-    for line in run("nvdisasm", "-c").splitlines():
-        if label := re.match(r"(\.L\S+):", line):
-            labels[label[1]] = len(code)
-        elif found := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
-            code.append(found[1])
-            target = re.search(r"\((\.L\S+)\)", found[2])
-            if found[1].startswith("BRA") and target and target[1] in labels:
-                loops.append(code[labels[target[1]] :])
-    return MachineCode(code, max(loops, key=len), int(registers), int(stack) + int(local))

@@ -1,6 +1,6 @@
 """Triton's interpreter is chosen when a kernel is decorated: a process of its own runs its tests.
 
-They are the files called interpreted.py, and what tests every version alike; to run one by itself:
+They are the files called interpreted*.py, and what tests every version alike; to run one by itself:
 TRITON_INTERPRET=1 pytest tests/kernels/noisy_l2/interpreted.py
 """
 
@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+COMBINATIONS = HERE / "noisy_l2" / "interpreted_combinations.py"
+PARTS = 5  # each a process; pytest-xdist runs them side by side
 
 
-def test_in_the_interpreter():
+def interpret(*tests):
     pytest.importorskip("triton")
-    files = sorted(map(str, HERE.glob("*/interpreted.py")))
-    assert files
-    files.append(str(HERE / "noisy_l2" / "test_noisy_l2_transforms.py"))
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *files],
+        [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *tests],
         cwd=HERE.parents[1],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
@@ -28,3 +27,19 @@ def test_in_the_interpreter():
     )
     if run.returncode:
         pytest.fail(run.stdout + run.stderr, pytrace=False)
+
+
+def test_in_the_interpreter():
+    files = {*map(str, HERE.glob("*/interpreted*.py"))} - {str(COMBINATIONS)}
+    assert files
+    interpret(*sorted(files), str(HERE / "noisy_l2" / "test_noisy_l2_transforms.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_500_combinations(part):
+    names = [f"{COMBINATIONS}::test_equals_eager[{seed}]" for seed in range(part, 500, PARTS)]
+    others = [str(COMBINATIONS), "-k", "not test_equals_eager"]
+    interpret(*names)
+    if part == 0:
+        interpret(*others)

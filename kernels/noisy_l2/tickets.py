@@ -1,0 +1,59 @@
+"""Cells that count the programs of a launch, so that the last one adds the sums of all.
+
+A cell is 0 before a launch and after it. Launches that may run at once must not share one: there is a
+set of cells for each stream, whose launches run one after the other, and each launch that a CUDA
+graph captures gets cells of its own, since the graph may be replayed on any stream. A captured fill
+with 0 would be a launch more: cells for graphs are made beforehand, by the first launch on a device.
+Where there are none left, a second kernel adds the sums, in the same order.
+"""
+
+import torch
+from torch import Tensor
+
+CELLS = 1024  # of a stream
+GRAPH_CELLS = 1 << 16  # of a device, for all graphs that a process captures
+
+
+class Tickets:
+    """The cells of one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._of_stream: dict[int, Tensor] = {}
+        self._for_graphs = self._make(GRAPH_CELLS)
+        self._given = 0
+        if device.type == "cuda":  # a graph's stream need not wait for this one
+            torch.cuda.synchronize(device)
+
+    def take(self, count: int, stream: int, capturing: bool) -> Tensor | None:
+        """Return ``count`` cells for a launch on a stream, or None where there are none left."""
+        if count > CELLS:
+            return None
+        if capturing:
+            self._given += count
+            cells = self._for_graphs[self._given - count : self._given]
+            return cells if len(cells) == count else None
+        found = self._of_stream.get(stream)
+        if found is None:
+            found = self._of_stream[stream] = self._make(CELLS)
+        return found
+
+    def _make(self, count: int) -> Tensor:
+        return torch.zeros(count, dtype=torch.int32, device=self._device)
+
+
+_of_device: dict[torch.device, Tickets] = {}
+
+
+def take(count: int, device: torch.device) -> Tensor | None:
+    """Return ``count`` cells for a launch on the device's current stream, if there are any."""
+    stream, capturing = 0, False
+    if device.type == "cuda":
+        stream = torch.cuda.current_stream(device).cuda_stream
+        capturing = torch.cuda.is_current_stream_capturing()
+    tickets = _of_device.get(device)
+    if tickets is None:
+        if capturing:
+            return None
+        tickets = _of_device[device] = Tickets(device)
+    return tickets.take(count, stream, capturing)
