@@ -15,6 +15,7 @@ COLOURS = {
     "kd_lib": "#7c3aed",
     "mse": "#0891b2",
     "floor": "#6b7280",
+    "node": "#9ca3af",
 }
 _LABELS = {
     "pytorch": "plain PyTorch, its fastest form",
@@ -23,8 +24,9 @@ _LABELS = {
     "kd_lib": "KD_Lib's loss",
     "mse": "MSE without noise",
     "floor": "floor: inputs read, a gradient written",
+    "node": "an empty autograd.Function",
 }
-_LINES = {"compile fallback": "-.", "floor": "--"}
+_LINES = {"compile fallback": "-.", "floor": "--", "node": ":"}
 _MODES = {
     "loss": "Loss alone",
     "value_and_grad": "Loss and gradient",

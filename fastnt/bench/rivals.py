@@ -8,6 +8,8 @@ compile fallback   the same with Inductor's fallback_random (eager's generators)
 kd_lib        the loss of KD_Lib 0.0.32's NoisyTeacher: one coin a batch, tempered probabilities, labels
 mse           F.mse_loss without any noise: what is left of the cost is the noise itself
 floor         no loss at all: both inputs read once, the gradient written once (torch.add)
+node          no loss at all: an autograd.Function whose gradient is memory that nobody wrote; what torch
+              takes for any derivative in Python (autograd alone)
 """
 
 import functools
@@ -58,6 +60,9 @@ def rivals(case: Case, inputs: Inputs) -> dict[str, Call]:
     source = g.detach()
     if case.mode != "loss":
         calls["floor"] = lambda: torch.add(source, z, out=out)
+    if case.mode == "autograd":
+        apply: Any = _Node.apply
+        calls["node"] = in_mode(apply)
     return calls
 
 
@@ -83,6 +88,18 @@ def _compiled(case: Case, z: Tensor, *, fallback: bool) -> tuple[Any, Any]:
         return lambda g: compiled(g, z)
 
     return compile_(plain.loss), compile_(plain.value_and_grad)
+
+
+class _Node(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, g: Tensor) -> Tensor:
+        ctx.save_for_backward(torch.empty_like(g))
+        return g.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        (grad,) = ctx.saved_tensors
+        return grad
 
 
 def _on_threads(threads: int, call: Call) -> object:

@@ -27,6 +27,8 @@ if PRESENT:
 # The numbers of `Reduction` in native/module.cpp.
 REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2, "mean": 3}
 
+_SCALAR = torch.empty((), dtype=torch.float32, device="cpu")
+
 
 def value_and_grad(tensors: Tensors, options: Options) -> Result:
     """Return the loss and its gradient, on the CPU, for students below float64."""
@@ -42,8 +44,12 @@ def _launch(tensors: Tensors, options: Options) -> Result:
     student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale = tensors
     shared, perturb_student, reduction, grad_dtype, teacher_id = options
     shape = student.shape
-    # Neither asks for torch's default device, and both are quicker than torch.empty.
-    loss = student.new_empty(shape[:-1] if reduction == "none" else shape[:-2], dtype=torch.float32)
+    # None of these asks for torch's default device, and all are quicker than torch.empty.
+    if len(shape) == 2 and reduction != "none":
+        loss = torch.empty_like(_SCALAR)
+    else:
+        losses = shape[:-1] if reduction == "none" else shape[:-2]
+        loss = student.new_empty(losses, dtype=torch.float32)
     grad = None
     if grad_dtype is not None:
         grad = torch.empty_like(student, dtype=grad_dtype, memory_format=torch.contiguous_format)

@@ -141,9 +141,9 @@ class _NoisyL2(Function):
         version: ValueAndGrad,
         shape: torch.Size,
     ) -> Tensor:
-        ctx.dtype, ctx.shape, ctx.reduction = student.dtype, student.shape, options.reduction
-        ctx.on_device = version is _triton
-        options = options.with_grad(transforms.saved_grad_dtype(ctx.dtype))
+        dtype = student.dtype
+        ctx.of = dtype, student.shape, options.reduction, version is _triton
+        options = options.with_grad(transforms.saved_grad_dtype(dtype))
         loss, grad = version(tensors, options)
         assert grad is not None
         ctx.save_for_backward(grad)
@@ -152,17 +152,18 @@ class _NoisyL2(Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         transforms.refuse_second_derivative()
+        dtype, shape, reduction, on_device = ctx.of
         (grad,) = ctx.saved_tensors  # (S, N, C) or (N, C)
         (grad_output,) = grad_outputs
         if torch.compiler.is_compiling() or _keeps_graph():
-            grad = transforms.multiply_by_grad_output(grad, grad_output, ctx.reduction)
-        elif ctx.on_device and _has_memory(grad, grad_output):
-            grad = _multiply_on_device(grad, grad_output, ctx.reduction, ctx.dtype)
+            grad = transforms.multiply_by_grad_output(grad, grad_output, reduction)
+        elif on_device and _has_memory(grad, grad_output):
+            grad = _multiply_on_device(grad, grad_output, reduction, dtype)
         elif not _is_one(grad_output):
-            grad = transforms.multiply_by_grad_output(grad, grad_output, ctx.reduction)
-        if grad.dtype != ctx.dtype:
-            grad = grad.to(ctx.dtype)
-        return (view_as(grad, ctx.shape), None, None, None, None)
+            grad = transforms.multiply_by_grad_output(grad, grad_output, reduction)
+        if grad.dtype != dtype:
+            grad = grad.to(dtype)
+        return (view_as(grad, shape), None, None, None, None)
 
 
 # `Function.apply` without its look for torch.func, which `noisy_l2` has done: 3 us less a call.

@@ -92,6 +92,7 @@ double sweep(const float *g, const float *z, const float *xi, std::int64_t n, fl
         tail += r * r;
         if (write) grad[i] = target == STUDENT ? r * f * weight : r * weight;
     }
+    if (n < WIDTH) return static_cast<double>(tail);
     const F sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     return static_cast<double>(Shuffle::sum(sum)) + static_cast<double>(tail);
 }

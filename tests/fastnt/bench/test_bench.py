@@ -72,6 +72,7 @@ def test_every_rival_runs(mode: str) -> None:
     eager = {name: call for name, call in calls.items() if not name.startswith("compile")}
     assert set(eager) >= {"fastnt", "pytorch", "kd_lib", "mse"}
     assert ("floor" in calls) == (mode != "loss")
+    assert ("node" in calls) == (mode == "autograd")
     timings = time_side_by_side(eager, CPU, rounds=2)
     assert all(0 < timing.least <= timing.median for timing in timings.values())
 
