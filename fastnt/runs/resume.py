@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from fastnt.config import Recipe
+from fastnt.distributed.ranks import Device, Ranks
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import STUDENTS
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import Only, RunFolder
 from fastnt.training.compute import PRECISIONS, Compute, Precision
-from fastnt.training.progress import STUDENTS
-from fastnt.training.ranks import Device, Ranks
 from fastnt.trust import NOTHING, Trust
 
 # What environment.json may say of the arithmetic: in words, and a test of it.

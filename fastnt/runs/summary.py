@@ -6,12 +6,12 @@ from typing import Any
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import PHASES, STUDENTS
 from fastnt.runs.predictions import Predictions
 from fastnt.statistics import mcnemar
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
-from fastnt.training.progress import PHASES, STUDENTS
 from fastnt.training.teachers import teacher_names
 
 Networks = dict[str, Model | Ensemble]

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fastnt.data.loaders import Loader
 from fastnt.errors import Diverged
+from fastnt.monitoring.profile import StepProfile
+from fastnt.monitoring.progress import EpochRecord, Progress
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.probe import OtherNetwork, differs
-from fastnt.training.profile import StepProfile
-from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
 from fastnt.training.steps import Steps, choose_steps
 
