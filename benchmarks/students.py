@@ -21,11 +21,11 @@ from fastnt.data.prepare import prepare
 from fastnt.environment import choose_device
 from fastnt.errors import Diverged
 from fastnt.files import write_json
+from fastnt.monitoring.display import Silent
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import choose_compute
-from fastnt.training.display import Silent
 from fastnt.training.pipeline import Course, InMemory, open_course, train_student
-from fastnt.training.progress import EpochRecord
 from fastnt.training.targets import Teaching
 from fastnt.training.teachers import find_teachers
 from fastnt.training.together import train_together

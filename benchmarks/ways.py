@@ -22,12 +22,12 @@ from fastnt.config import Recipe
 from fastnt.data.beton import Images, Labels
 from fastnt.data.prepare import Dataset
 from fastnt.data.split import HELD_OUT, write_split
+from fastnt.monitoring.display import Silent
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.networks import build_network
 from fastnt.training.compute import Compute, Precision, choose_precision
-from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.pipeline import open_course, train_student
-from fastnt.training.progress import EpochRecord
 from fastnt.training.trainer import Trainer
 
 SHAPE, CLASSES, LR, ALPHA = (32, 32, 3), 10, 1e-3, 0.5

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from fastnt.data.prepare import prepare
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import choose_compute
-from fastnt.training.display import Silent
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.teachers import find_teachers

@@ -18,8 +18,8 @@ def evaluate(
 ) -> None:
     """Evaluate the saved networks of RUN on the test set again."""
     from fastnt.environment import choose_device
+    from fastnt.monitoring.display import name_phase
     from fastnt.runs.networks import evaluate_run
-    from fastnt.training.display import name_phase
 
     with results_alone():
         errors = evaluate_run(run, data_dir, choose_device(device), trust_code=trust_code)

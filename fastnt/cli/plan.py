@@ -8,10 +8,10 @@ from rich.table import Table
 from fastnt.config import Recipe
 from fastnt.data.prepare import list_prepared, prepare
 from fastnt.data.sources import SOURCES
+from fastnt.monitoring.display import Silent
 from fastnt.runs.ahead import Ahead, look_ahead
 from fastnt.runs.resume import Plan
 from fastnt.training.compute import Compute
-from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.pipeline import open_course
 

@@ -138,7 +138,9 @@ def train(
     from fastnt.cli.plan import look, print_plan
     from fastnt.cli.table import print_profile, print_summary
     from fastnt.console import make_console
+    from fastnt.distributed.ranks import Device, join_ranks
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
+    from fastnt.monitoring.display import Several, choose_progress
     from fastnt.output import results_alone
     from fastnt.recipe_files import load_recipe
     from fastnt.report.curves import plot_curves
@@ -146,8 +148,6 @@ def train(
     from fastnt.runs.resume import Plan, new_run, resumed_run
     from fastnt.runs.run import Run
     from fastnt.training.compute import choose_compute
-    from fastnt.training.display import Several, choose_progress
-    from fastnt.training.ranks import Device, join_ranks
     from fastnt.trust import Trust
 
     if teacher is not None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import Tensor
 
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.tensor_files import host_copies
 from fastnt.training.checkpoint import Checkpoint, Checkpoints
 from fastnt.training.model import Model
-from fastnt.training.progress import EpochRecord
 from fastnt.training.trainer import Trainer
 
 _BEST = "best."

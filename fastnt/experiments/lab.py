@@ -17,6 +17,7 @@ from fastnt.errors import Diverged
 from fastnt.experiments.keeper import StudyKeeper
 from fastnt.experiments.store import Row, pack, to_json
 from fastnt.experiments.study import Point, Study
+from fastnt.monitoring.progress import Progress
 from fastnt.recipe_keys import recipe_key
 from fastnt.tensor_files import Damaged, load_tensors, save_tensors
 from fastnt.training.compute import Compute, Precision, choose_compute
@@ -24,7 +25,6 @@ from fastnt.training.ensemble import combine_logits
 from fastnt.training.logits import TeacherLogits, compute_logits, teacher_logits
 from fastnt.training.model import Model, load_model
 from fastnt.training.pipeline import open_course, train_student
-from fastnt.training.progress import Progress
 from fastnt.training.targets import Teaching
 from fastnt.trust import NOTHING, Trust
 

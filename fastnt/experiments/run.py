@@ -24,7 +24,7 @@ from fastnt.experiments.watch import Watch, choose_watch
 from fastnt.experiments.workers import InProcess, Processes, Ray, Workers
 from fastnt.files import locked
 from fastnt.interruption import Interruption
-from fastnt.training.display import choose_progress
+from fastnt.monitoring.display import choose_progress
 from fastnt.training.probe import differs
 
 

@@ -15,8 +15,8 @@ from fastnt.experiments.keeper import Stopped
 from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
-from fastnt.training.display import Silent
-from fastnt.training.progress import EpochRecord
+from fastnt.monitoring.display import Silent
+from fastnt.monitoring.progress import EpochRecord
 
 # Takes the key of a training and the fraction of its epochs that is done.
 OnProgress = Callable[[str, float], None]

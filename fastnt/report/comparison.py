@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import STUDENTS, EpochRecord
 from fastnt.report.differences import differences, differences_text, noise_label
 from fastnt.report.runs import SavedRun
 from fastnt.report.sentences import difference_text, error_text
 from fastnt.report.style import COLOURS, plain_text, run_style, save, scale, style_axes
-from fastnt.training.progress import STUDENTS, EpochRecord
 
 # The students' line styles where colours tell runs apart.
 _LINES: dict[str, Any] = {"clean": (0, (4, 2)), "noisy": "-"}

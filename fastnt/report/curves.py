@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastnt.monitoring.progress import STUDENTS, EpochRecord
 from fastnt.report.sentences import difference_text, error_text
 from fastnt.report.style import COLOURS, add_note, noise_text, plain_text, save, scale, style_axes
-from fastnt.training.progress import STUDENTS, EpochRecord
 
 
 @plain_text()

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fastnt.monitoring.progress import STUDENTS
 from fastnt.report.differences import values
 from fastnt.report.runs import SavedRun
 from fastnt.report.sentences import counts_text, difference_text, seeds_text
 from fastnt.runs.predictions import Predictions
 from fastnt.statistics import compare, holm, mcnemar
-from fastnt.training.progress import STUDENTS
 
 
 def findings(runs: Sequence[SavedRun]) -> list[str]:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from fastnt.data import own
 from fastnt.data.sources import SOURCES
+from fastnt.monitoring.progress import STUDENTS, EpochRecord
 from fastnt.paths import real_path
 from fastnt.report.sentences import error_interval
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.predictions import Predictions
-from fastnt.training.progress import STUDENTS, EpochRecord
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.errors import UserError
-from fastnt.training.display import Silent
-from fastnt.training.progress import EpochRecord
+from fastnt.monitoring.display import Silent
+from fastnt.monitoring.progress import EpochRecord
 
 SCALARS = {
     "loss/train": "train_loss",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.errors import UserError
+from fastnt.monitoring.display import Silent
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.report.tensorboard import SCALARS
-from fastnt.training.display import Silent
-from fastnt.training.progress import EpochRecord
 
 
 class WandB(Silent):

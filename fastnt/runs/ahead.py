@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastnt.data.prepare import Dataset
+from fastnt.monitoring.progress import Part
 from fastnt.runs.summary import Networks
 from fastnt.training.evaluation import Evaluation, evaluate, label_loss
 from fastnt.training.model import Model
 from fastnt.training.pipeline import Course
-from fastnt.training.progress import Part
 from fastnt.training.teachers import untrained_teacher
 
 _PASSES = 3  # of a training step: forward, and the gradients of inputs and of weights

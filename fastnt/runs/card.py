@@ -10,8 +10,8 @@ import tomli_w
 import fastnt
 from fastnt.config import Recipe
 from fastnt.data.sources import SOURCES
+from fastnt.monitoring.progress import PHASES
 from fastnt.statistics import wilson
-from fastnt.training.progress import PHASES
 
 _NAMES = {
     "teacher": "the teacher",

@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 from fastnt.config import Recipe
 from fastnt.errors import UserError
 from fastnt.files import locked, read_json, sweep, write_json, write_text
+from fastnt.monitoring.progress import PHASES
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.metrics import Metrics
 from fastnt.runs.predictions import Predictions, load_predictions
@@ -27,7 +28,6 @@ from fastnt.runs.summary import check_summary, check_timings
 from fastnt.sealed import seal, unseal
 from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.model import Model
-from fastnt.training.progress import PHASES
 
 Only = Literal["teacher", "clean", "noisy"]
 

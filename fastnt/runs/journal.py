@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from fastnt.distributed.ranks import ALONE, Ranks
 from fastnt.errors import UserError
 from fastnt.factory import in_short
 from fastnt.interruption import Interruption
+from fastnt.monitoring.progress import PHASES, EpochRecord
 from fastnt.runs.folder import RunFolder
 from fastnt.training.checkpoint import Checkpoint
 from fastnt.training.model import Model, load_model
-from fastnt.training.progress import PHASES, EpochRecord
-from fastnt.training.ranks import ALONE, Ranks
 from fastnt.training.trainer import Trainer
 from fastnt.trust import NOTHING, Trust
 

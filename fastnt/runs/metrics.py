@@ -13,8 +13,8 @@ from typing import Any
 
 from fastnt.errors import UserError
 from fastnt.files import parse_json, write_error, write_text
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.sealed import HASH, seal, unseal
-from fastnt.training.progress import EpochRecord
 
 
 class Metrics:

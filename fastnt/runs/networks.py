@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastnt.data.prepare import list_prepared, open_dataset
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import STUDENTS
 from fastnt.paths import real_path
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.same_data import open_same_data
@@ -17,7 +18,6 @@ from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.export import Exported, Format, export
 from fastnt.training.model import Model, load_model
-from fastnt.training.progress import STUDENTS
 from fastnt.training.teachers import check_fits, teacher_names
 from fastnt.training.training_data import TrainingData
 from fastnt.trust import Trust

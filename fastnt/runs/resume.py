@@ -1,6 +1,6 @@
-"""Which run, in which folder: a plan, made once before anything is computed or written.
+"""Plan a run: its recipe and its folder, before anything is computed or written.
 
-A resumed run goes on with the recipe, the arithmetic and the data it was begun with, and no others.
+A resumed run has the recipe, the arithmetic and the data with which it was begun.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ from typing import Any
 import torch
 
 from fastnt.config import Recipe
+from fastnt.distributed.ranks import Device, Ranks
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import STUDENTS
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import Only, RunFolder
 from fastnt.training.compute import PRECISIONS, Compute, Precision
-from fastnt.training.progress import STUDENTS
-from fastnt.training.ranks import Device, Ranks
 from fastnt.trust import NOTHING, Trust
 
-# What environment.json may say of the arithmetic: in words, and a test of it.
+# What environment.json may contain about the arithmetic: in words, and as a test.
 _ARITHMETIC: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "device": ("cpu or cuda", lambda v: v in ("cpu", "cuda")),
     "precision": (", ".join(PRECISIONS), lambda v: v in PRECISIONS),
@@ -39,7 +39,7 @@ _ARITHMETIC: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One run that is to be begun or resumed."""
+    """A run that will be begun or resumed."""
 
     folder: RunFolder
     recipe: Recipe
@@ -52,7 +52,7 @@ class Plan:
         return tuple(name for name in STUDENTS if self.only in (None, name))
 
     def device(self, asked: Device) -> Device:
-        """Return the device that a resumed run was begun on, when "auto" is asked for."""
+        """Return the device that is asked for; for "auto", that on which a resumed run was begun."""
         before = _arithmetic(self.folder) if self.resume else {}
         if asked != "auto" or not before:
             return asked
@@ -62,7 +62,7 @@ class Plan:
         """Return rank 0's plan for a new run, whose folder may be named after the time.
 
         Raises:
-            UserError: this rank, on another machine, sees another run to resume than rank 0 does.
+            UserError: this rank, on another machine, finds another run to resume than rank 0.
         """
         if not self.resume:
             path = ranks.broadcast_value(str(self.folder.path))
@@ -75,18 +75,18 @@ class Plan:
                 f"{folder.path} is not what rank 0 sees there; give all machines one --runs-dir that "
                 "they share"
             )
-        ranks.barrier()  # none changes the folder before all have looked
+        ranks.barrier()  # no rank may change the folder before all have read it
         return self
 
     def compute(self, asked: Compute, *, amp: bool | None, compile: bool | None) -> Compute:
-        """Return how to compute the run: as asked for, or for a resumed run as before.
+        """Return how to compute the run: as asked for, or, for a resumed run, as before.
 
         Args:
             asked: how this process would compute a new run.
-            amp, compile: what the user asked for; None is as before.
+            amp, compile: what the user asked for; None means as before.
 
         Raises:
-            UserError: the run was begun with another arithmetic; the message says how to resume it.
+            UserError: the run was begun with other arithmetic; the message says how to resume it.
         """
         before = _arithmetic(self.folder) if self.resume else {}
         if not before:
@@ -119,12 +119,12 @@ class Plan:
 def new_run(
     recipe: Recipe, runs_dir: Path, name: str | None = None, only: Only | None = None
 ) -> Plan:
-    """Plan a new run in the folder ``name``; without a name it is the data set and the time.
+    """Plan a new run in the folder ``name``, by default named after the data set and the time.
 
     ``only`` names the one network to train; a student's teacher is found or trained too.
 
     Raises:
-        UserError: the name is not a name, or the folder holds something already.
+        UserError: the name is not allowed, or the folder is not empty.
     """
     if name is None:
         stem = runs_dir / f"{recipe.dataset_name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -147,14 +147,14 @@ def resumed_run(
     only: Only | None = None,
     trust: Trust = NOTHING,
 ) -> Plan:
-    """Plan to resume the run ``name``; without a name the unfinished one that was begun last.
+    """Plan to resume the run ``name``, by default the unfinished run that was begun last.
 
     Args:
         runs_dir: the folder of the runs.
-        name: of the run's folder.
-        dataset, config, overrides, only: what the user asks for; it must be what the run was begun
+        name: the name of the run's folder.
+        dataset, config, overrides, only: what the user asks for, which must be what the run was begun
             with.
-        trust: whether the user's own networks that the folder names may be called.
+        trust: which code the folder may name.
 
     Raises:
         UserError: there is no such run, what is asked for differs from its recipe, or it names code
@@ -189,10 +189,10 @@ def resumed_run(
 
 
 def find_run(runs_dir: Path, name: str | None) -> RunFolder:
-    """Return the folder of the run ``name``, or without a name of the unfinished run begun last.
+    """Return the folder of the run ``name``, by default of the unfinished run that was begun last.
 
     Raises:
-        UserError: there is none to resume.
+        UserError: there is no such run.
     """
     if name is None:
         runs = [RunFolder(config.parent) for config in runs_dir.glob("*/config.json")]
@@ -213,7 +213,7 @@ def _named(runs_dir: Path, name: str) -> Path:
 
 
 def _arithmetic(folder: RunFolder) -> dict[str, Any]:
-    """Return what a run is computed with; empty when it was killed before that was written."""
+    """Return a run's arithmetic; empty if the run was killed before it was written."""
     environment = folder.environment()
     if not environment:
         return {}

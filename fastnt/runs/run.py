@@ -14,6 +14,8 @@ from fastnt.data.prepare import Dataset, prepare
 from fastnt.environment import describe_environment
 from fastnt.errors import Interrupted, UserError
 from fastnt.interruption import Interruption
+from fastnt.monitoring.profile import Section, StepProfile
+from fastnt.monitoring.progress import EpochRecord, Progress
 from fastnt.runs.ahead import Ahead, evaluate_networks, look_ahead
 from fastnt.runs.card import model_card
 from fastnt.runs.command import resume_command, trust_again
@@ -26,8 +28,6 @@ from fastnt.training.compute import Compute
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.model import Model
 from fastnt.training.pipeline import Course, open_course, train_student
-from fastnt.training.profile import Section, StepProfile
-from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.targets import Teaching
 from fastnt.training.teachers import (
     check_fits,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
 from fastnt.data.sources import SOURCES
+from fastnt.distributed.ranks import Ranks
 from fastnt.errors import UserError
 from fastnt.runs.folder import RunFolder
-from fastnt.training.ranks import Ranks
 
 
 def open_same_data(

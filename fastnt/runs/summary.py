@@ -1,4 +1,4 @@
-"""What a run found: its summary, made from the evaluations and checked when it is read."""
+"""The summary of a run: made from its evaluations, and checked when it is read."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import PHASES, STUDENTS
 from fastnt.runs.predictions import Predictions
 from fastnt.statistics import mcnemar
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.model import Model
-from fastnt.training.progress import PHASES, STUDENTS
 from fastnt.training.teachers import teacher_names
 
 Networks = dict[str, Model | Ensemble]
@@ -27,10 +27,11 @@ def summarise(
     predictions: Predictions,
     signs_agree: float = 1.0,
 ) -> dict[str, Any]:
-    """Return what a run found, errors as fractions and no times: the same seed gives the same summary.
+    """Return a run's summary. It has no times, so that the same seed gives the same summary.
 
-    It speaks of the networks that were trained. Of several teachers "teacher" speaks of their combined
-    logits, "teachers" of each. "mcnemar_p" is that of the two students on the test images.
+    Errors are fractions, of the networks that were trained. With several teachers, "teacher" is about
+    their combined logits and "teachers" about each. "mcnemar_p" compares the two students on the test
+    images.
     """
     summary: dict[str, Any] = {
         "dataset": dataset.name,
@@ -69,7 +70,7 @@ def check_summary(summary: Any, path: Path) -> dict[str, Any]:
     """Return the content of a summary.json.
 
     Raises:
-        UserError: it lacks something; the message names what.
+        UserError: something is missing; the message names it.
     """
     lacks = []
     if not isinstance(summary, dict):
@@ -98,7 +99,7 @@ def check_timings(timings: Any, path: Path) -> dict[str, float]:
     """Return the content of a timings.json.
 
     Raises:
-        UserError: it holds anything else than numbers by name.
+        UserError: it is no object of numbers.
     """
     if not isinstance(timings, dict) or not all(map(_is_number, timings.values())):
         raise UserError(

@@ -1,1 +1,1 @@
-"""Training: one step, the loop around it, the teacher's logits, and the run that ties them together."""
+"""Training: one step, the loop around it, the teachers' logits, and the order that ties them together."""

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.tensor_files import Damaged, load_tensors, save_tensors
-from fastnt.training.progress import EpochRecord
 
 KIND = "checkpoint"  # the file's description says this under "holds"
 INTERVAL = 30.0  # seconds between two checkpoints

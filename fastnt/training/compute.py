@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from fastnt.data.loaders import Kind
+from fastnt.distributed.ranks import ALONE, Ranks
 from fastnt.errors import UserError
-from fastnt.training.ranks import ALONE, Ranks
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 

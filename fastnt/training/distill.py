@@ -13,14 +13,14 @@ from fastnt.data.loaders import Kind
 from fastnt.data.prepare import prepare
 from fastnt.environment import choose_device
 from fastnt.errors import UserError
+from fastnt.monitoring.display import choose_progress
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import choose_compute
-from fastnt.training.display import choose_progress
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import Model, describe_object
 from fastnt.training.pipeline import InMemory, open_course, train_student
-from fastnt.training.progress import EpochRecord
 from fastnt.training.teachers import Given, check_fits, find_teachers, make_given, read_given
 from fastnt.trust import Trust
 

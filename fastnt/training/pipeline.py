@@ -22,12 +22,12 @@ from fastnt.config import Recipe
 from fastnt.data.prepare import Dataset
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import warn
+from fastnt.monitoring.profile import StepProfile
+from fastnt.monitoring.progress import EpochRecord, Progress
 from fastnt.training.compute import Compute, exact_float32
 from fastnt.training.evaluation import SampleLoss, clean_l2_loss, evaluate
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective, student_objective
-from fastnt.training.profile import StepProfile
-from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
 from fastnt.training.targets import Teaching, make_teaching
 from fastnt.training.trainer import Schedule, Trainer

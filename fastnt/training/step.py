@@ -10,11 +10,11 @@ from torch.nn import Parameter
 
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
+from fastnt.monitoring.profile import StepProfile
 from fastnt.tensor_files import host_copies
 from fastnt.training.compute import Compute, compile_alone
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective
-from fastnt.training.profile import StepProfile
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 Views = Callable[[Batch, Tensor], View | None]

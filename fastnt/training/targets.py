@@ -14,11 +14,11 @@ from fastnt.config import Combine, Recipe
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
 from fastnt.loss import noisy_logits
+from fastnt.monitoring.progress import Progress
 from fastnt.training.compute import Compute, Precision, compile_alone
 from fastnt.training.ensemble import combine_logits, sign_agreement
 from fastnt.training.logits import compute_logits, place_table, teacher_logits
 from fastnt.training.model import Model
-from fastnt.training.progress import Progress
 from fastnt.training.training_data import TrainingData
 
 # Takes a batch, the view in which the student sees it, and the number of the step, 0-D int64; returns

@@ -1,4 +1,4 @@
-"""The teachers of a course: given as files or modules, made by factories, from the cache, or trained."""
+"""Provide a course's teachers: from files, modules, factories or the cache, or by training one."""
 
 import copy
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ Given = nn.Module | str | Path
 
 
 def teacher_names(recipe: Recipe) -> list[str]:
-    """What the teachers are called in a run's folder: teacher, or teacher-1, teacher-2 ..."""
+    """Return the names of the teachers in a run's folder: teacher, or teacher-1, teacher-2 ..."""
     count = len(recipe.teachers)
     return [f"teacher-{i + 1}" for i in range(count)] if count > 1 else ["teacher"]
 
 
 def read_given(given: Sequence[Given], trust: Trust = NOTHING) -> list[nn.Module | str]:
-    """Load the teachers that are files, copy those that are modules; keep names of factories.
+    """Load teachers that are files, and copy those that are modules; names of factories stay names.
 
     A run calls this before it writes anything.
 
@@ -43,7 +43,7 @@ def read_given(given: Sequence[Given], trust: Trust = NOTHING) -> list[nn.Module
         UserError: a file is missing, damaged or holds no model, or names code that is not trusted.
     """
     return [
-        # The caller's stays on its device and in its mode.
+        # The caller's module stays on its device and in its mode.
         copy_network(teacher, f"the teacher {describe_object(teacher)}")
         if isinstance(teacher, nn.Module)
         else str(teacher)
@@ -57,7 +57,7 @@ def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
     """Refuse a model that was trained on images or classes of another kind than the data set's.
 
     Raises:
-        UserError: naming ``origin``, where the model came from.
+        UserError: the message names ``origin``, where the model came from.
     """
     classes = len(dataset.classes)
     if (model.shape, model.classes) != (dataset.shape, classes):
@@ -68,7 +68,7 @@ def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
 
 
 def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
-    """Return a model on the device for each module, which is used as it is, and each factory.
+    """Return a model on the device for each module, which is used as it is, and for each factory.
 
     Raises:
         UserError: a factory fails, or a network does not fit the images or the classes.
@@ -76,7 +76,7 @@ def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
     models = []
     for teacher in given:
         if isinstance(teacher, str):
-            torch.manual_seed(_seed(course.recipe))  # a factory may draw its weights
+            torch.manual_seed(_seed(course.recipe))  # a factory may draw weights
         if not isinstance(teacher, Model):
             teacher = Model(teacher, course.preprocess, course.data.classes)
         models.append(teacher.eval().to(course.compute.device))
@@ -85,7 +85,7 @@ def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
 
 
 def find_teachers(course: Course, given: Sequence[Model], keeper: Keeper) -> list[Model]:
-    """Return the teachers on the device: those the keeper has, those given, or one trained here.
+    """Return the teachers on the device: the keeper's, those that the user gave, or one trained now.
 
     Raises:
         UserError: a stored teacher is damaged, or the training diverged.
@@ -111,13 +111,13 @@ def untrained_teacher(course: Course) -> tuple[Model, Path]:
 
 
 def _find_or_train(course: Course, keeper: Keeper) -> Model:
-    """Return the teacher that was trained before in the same way, or train it and store it."""
+    """Return the cached teacher of the same recipe, or train one and store it in the cache."""
     recipe, ranks = course.recipe, course.compute.ranks
     teacher, path = untrained_teacher(course)
-    # A run that was stopped in its teacher's training ends it, so that its records are whole.
+    # A run that was stopped while it trained its teacher goes on, so that it has all epochs' records.
     stored = _stored(path, teacher) if ranks.is_rank_0 and not keeper.began("teacher") else None
     if ranks.broadcast_value(stored is not None):
-        # Other ranks take rank 0's weights.
+        # The other ranks take rank 0's weights.
         return stored or teacher.eval().lay_out()
     schedule = _schedule(recipe)
     teacher.to(course.compute.device)
@@ -132,15 +132,15 @@ def _find_or_train(course: Course, keeper: Keeper) -> Model:
 
 
 def _stored(path: Path, untrained: Model) -> Model | None:
-    """Load the stored teacher if there is one and its network computes what it did.
+    """Return the stored teacher, if there is one and its network still computes the same.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     if not path.exists():
         return None
     try:
-        # No code that the file names is called: the weights go into what this run's recipe makes.
+        # The file's code is not called: its weights go into the network that this run's recipe makes.
         return load_model(path, copy.deepcopy(untrained.network))
     except OtherNetwork:
         warn(
@@ -172,11 +172,11 @@ def _schedule(recipe: Recipe) -> Schedule:
 
 
 def _path(course: Course, untrained: Model) -> Path:
-    """Return where the teacher lies that this course would train."""
+    """Return the path in the cache of the teacher that this course would train."""
     recipe = course.recipe
     digests = course.compute.describe() | {
         "data": course.data.digest,
-        "teachers": "",  # none is given
+        "teachers": "",  # no teacher is given
         "untrained_teacher": untrained.digest(),
         "torch": torch.__version__,
     }

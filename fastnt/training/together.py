@@ -16,12 +16,12 @@ import torch
 from fastnt.config import Recipe
 from fastnt.data.resident import ResidentFeed, ResidentLoader
 from fastnt.errors import Diverged, UserError
+from fastnt.monitoring.display import Silent
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.training.compute import exact_float32
-from fastnt.training.display import Silent
 from fastnt.training.graph import CudaGraphs
 from fastnt.training.model import Model
 from fastnt.training.pipeline import Course, student_trainer
-from fastnt.training.progress import EpochRecord
 from fastnt.training.stack import Stack, why_not
 from fastnt.training.steps import GraphedSteps, Steps
 from fastnt.training.targets import Teaching

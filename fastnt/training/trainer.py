@@ -1,4 +1,4 @@
-"""The loop around a step: epochs, the learning rate's decay, and the held-out error after each."""
+"""The loop over epochs: train, evaluate on the held-out images, decay the learning rate."""
 
 import math
 import time
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fastnt.data.loaders import Loader
 from fastnt.errors import Diverged
+from fastnt.monitoring.profile import StepProfile
+from fastnt.monitoring.progress import EpochRecord, Progress
 from fastnt.training.evaluation import Evaluation
 from fastnt.training.probe import OtherNetwork, differs
-from fastnt.training.profile import StepProfile
-from fastnt.training.progress import EpochRecord, Progress
 from fastnt.training.step import TrainStep
 from fastnt.training.steps import Steps, choose_steps
 
@@ -23,7 +23,7 @@ Event = Literal["epoch", "step"] | EpochRecord
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one network is trained: how long, at which rates, in which order."""
+    """How long, at which learning rates and in which order one network is trained."""
 
     phase: str  # what records and messages call the training: teacher, clean, noisy
     epochs: int
@@ -35,7 +35,7 @@ class Schedule:
 
 
 class Trainer:
-    """One network's training, which stands after ``batch`` batches of ``epoch`` (from 0)."""
+    """One network's training. It has done ``batch`` batches of ``epoch``, counted from 0."""
 
     def __init__(
         self,
@@ -56,13 +56,13 @@ class Trainer:
         self.seconds = 0.0  # of this epoch's training so far
 
     def train(self, after_step: Callable[[], None] = lambda: None) -> Iterator[EpochRecord]:
-        """Go on from where it stands and yield a record after each epoch.
+        """Train the remaining epochs; yield a record after each.
 
-        ``after_step`` runs when a step was submitted; what it sees in ``epoch``, ``batch`` and
-        ``seconds`` is where training stands.
+        ``after_step`` is called after each step was launched; ``epoch``, ``batch`` and ``seconds`` then
+        include this step.
 
         Raises:
-            Diverged: the loss is not finite any more.
+            Diverged: the loss is not finite.
         """
         for event in self.run():
             if isinstance(event, EpochRecord):
@@ -122,19 +122,19 @@ class Trainer:
         yield record
 
     def check_finite(self) -> None:
-        """Wait for the device and refuse to go on from a loss that is not finite.
+        """Wait for the device, and raise an error if a loss was not finite.
 
         Raises:
-            Diverged: it names the phase, the epoch and the batch.
+            Diverged: the message names the phase, the epoch and the batch.
         """
         finite = int(self.step.finite.item())
         if finite < self.batch:
             raise self._diverged(f"batch {finite + 1}: its loss is")
 
     def state(self) -> dict[str, Tensor]:
-        """Return the step's state after checking that it is finite, and what the network computes.
+        """Return the step's state and the network's probe, after checking that they are finite.
 
-        Weights are checked too, since the loss of the last step does not show its own update.
+        Weights are checked too, since no loss shows the update of the last step.
 
         Raises:
             Diverged: a loss or a weight is not finite.
@@ -165,12 +165,12 @@ class Trainer:
         )
 
     def resume(self, epoch: int, batch: int, seconds: float, state: dict[str, Tensor]) -> None:
-        """Stand where the training stood whose step had this state.
+        """Continue the training from which ``state`` came.
 
         Raises:
             KeyError: something is missing.
             RuntimeError: a shape does not fit.
-            OtherNetwork: the network does not compute any more what it did then.
+            OtherNetwork: the network computes something else than it did then.
         """
         self.step.load_state(state)
         if differs(state, self.step.model.probe(train=True)):

@@ -17,9 +17,9 @@ from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
 from fastnt.data.seen import Seen
 from fastnt.data.split import HELD_OUT, Split
+from fastnt.distributed.ranks import ALONE, Ranks
 from fastnt.errors import UserError
 from fastnt.training.compute import Compute
-from fastnt.training.ranks import ALONE, Ranks
 
 EVALUATION_BATCH = 512
 

@@ -171,14 +171,20 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_interrupted_training_is_saved_and_exits_with_130(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastnt", "train", "--run", "a", *TINY, "--epochs", "100000"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    before = signal.signal(
+        number, signal.SIG_DFL
+    )  # under nohup the tests, and what they start, ignore it
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastnt", "train", "--run", "a", *TINY, "--epochs", "100000"],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(number, before)
     metrics = tmp_path / "runs" / "a" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and "clean" in metrics.read_text()):

@@ -134,7 +134,7 @@ def test_other_users_files_are_left_and_named(
         unlink(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    sentence = _refused(capsys, "prepare", "--clean")
+    sentence = _refused(capsys, "prepare", "--clean", "--yes")
     assert "cannot remove" in sentence
     assert "theirs: Permission denied; let the user who made it" in sentence
     assert not (cache / "teachers/mine").exists()

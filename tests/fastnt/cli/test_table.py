@@ -3,7 +3,7 @@
 import pytest
 
 from fastnt.cli.table import print_profile
-from fastnt.training.profile import Section
+from fastnt.monitoring.profile import Section
 
 
 def test_the_profile_names_each_part_and_the_whole(capsys: pytest.CaptureFixture[str]) -> None:

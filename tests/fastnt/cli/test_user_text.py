@@ -16,8 +16,8 @@ from fastnt.console import make_console, working
 from fastnt.data.prepare import prepare
 from fastnt.experiments.study import Point
 from fastnt.experiments.watch import Bars
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.report.curves import plot_curves
-from fastnt.training.progress import EpochRecord
 
 # What Rich reads as a style, as the end of one, as an emoji, as an escape; and matplotlib as a formula.
 TEXTS = ["[red]x", "z[/b]", "[/]", ":smile:", "[link=x]y", "a\\[b", "$x^{$", "_hidden", "网络"]

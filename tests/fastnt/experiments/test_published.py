@@ -6,7 +6,7 @@ from pathlib import Path
 from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.store import Store
 from fastnt.experiments.study_files import read_study
-from fastnt.training.display import Silent
+from fastnt.monitoring.display import Silent
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "studies"
 

@@ -18,9 +18,9 @@ from fastnt.experiments.results import load_study
 from fastnt.experiments.run import Outcome
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import read_study
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_keys import recipe_key
 from fastnt.training.checkpoint import Checkpoints
-from fastnt.training.display import Silent
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import load_model
 from fastnt.training.pipeline import InMemory, train_student

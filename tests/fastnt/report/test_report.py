@@ -13,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from fastnt.cli import main
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.report.differences import differences, differences_text
 from fastnt.report.findings import findings
@@ -21,7 +22,6 @@ from fastnt.report.style import noise_text, run_style
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.metrics import Metrics
 from fastnt.runs.predictions import Predictions
-from fastnt.training.progress import EpochRecord
 
 MakeRun = Callable[..., Path]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.runs.metrics import Metrics
-from fastnt.training.progress import EpochRecord
 
 
 def _epoch(phase: str, epoch: int) -> EpochRecord:

@@ -20,6 +20,8 @@ from fastnt.data.prepare import prepare
 from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
 from fastnt.interruption import Interruption
+from fastnt.monitoring.display import Silent
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.report.curves import plot_curves
 from fastnt.runs.folder import RunFolder
@@ -30,9 +32,7 @@ from fastnt.sealed import seal
 from fastnt.training import checkpoint as checkpoint_module
 from fastnt.training.checkpoint import Checkpoints
 from fastnt.training.compute import Compute, choose_compute
-from fastnt.training.display import Silent
 from fastnt.training.model import load_model
-from fastnt.training.progress import EpochRecord
 from fastnt.training.step import TrainStep
 
 CPU = torch.device("cpu")

@@ -16,6 +16,7 @@ from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.networks import evaluate_run
@@ -23,7 +24,6 @@ from fastnt.runs.resume import new_run
 from fastnt.runs.run import Run
 from fastnt.statistics import mcnemar
 from fastnt.training.compute import choose_compute
-from fastnt.training.display import Silent
 from fastnt.training.model import Model, load_model
 
 CPU = torch.device("cpu")

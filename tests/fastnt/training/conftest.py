@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fastnt.data.prepare import prepare
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import Compute, Precision
-from fastnt.training.display import Silent
 from fastnt.training.graph import CaptureFailed, Function
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective, student_objective

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fastnt.errors import UserError
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
-from fastnt.training.progress import EpochRecord
 
 
 @pytest.fixture

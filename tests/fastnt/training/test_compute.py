@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fastnt.data.prepare import prepare
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import Compute, exact_float32
-from fastnt.training.display import Silent
 from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.teachers import find_teachers
 

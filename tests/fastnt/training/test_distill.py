@@ -12,11 +12,11 @@ from torch import nn
 import fastnt
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.resume import new_run
 from fastnt.runs.run import Run
 from fastnt.training.compute import choose_compute
-from fastnt.training.display import Silent
 from fastnt.training.model import load_model
 
 SMALL = {"epochs": 2, "batch_size": 32, "device": "cpu", "progress": False}

@@ -11,11 +11,11 @@ import torch
 from fastnt.data.prepare import prepare
 from fastnt.errors import UserError
 from fastnt.files import cache_dir
+from fastnt.monitoring.display import Silent
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import Compute
-from fastnt.training.display import Silent
 from fastnt.training.pipeline import Course, InMemory, open_course, train_student
-from fastnt.training.progress import EpochRecord
 from fastnt.training.teachers import find_teachers
 from fastnt.training.trainer import Trainer
 

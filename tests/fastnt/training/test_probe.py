@@ -16,8 +16,8 @@ import fastnt
 from fastnt.cli import main
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
+from fastnt.monitoring.display import Silent
 from fastnt.tensor_files import load_tensors, save_tensors
-from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.probe import EVAL, TRAIN, differs, probe
 
@@ -200,7 +200,7 @@ def _stopped_in(phase: str, *arguments: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="130"):
         patch.setattr(
-            "fastnt.training.display.choose_progress", lambda *, quiet: nullcontext(Stopping())
+            "fastnt.monitoring.display.choose_progress", lambda *, quiet: nullcontext(Stopping())
         )
         main(["train", "--run", "a", *TINY, "--batch-size", "16", *arguments])
 

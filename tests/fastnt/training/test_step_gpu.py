@@ -14,10 +14,10 @@ from torch import Tensor
 from fastnt.data.feed import StreamedFeed
 from fastnt.data.prepare import prepare
 from fastnt.kernels.augment import augment
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.training import steps
 from fastnt.training.compute import Compute, Precision
-from fastnt.training.display import Silent
 from fastnt.training.graph import CudaGraphs
 from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.steps import EagerSteps, GraphedSteps

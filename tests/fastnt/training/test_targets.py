@@ -19,9 +19,9 @@ from fastnt.errors import UserError
 from fastnt.files import cache_dir
 from fastnt.kernels.noisy_l2 import eager
 from fastnt.loss import noisy_l2_value_and_grad, noisy_logits
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import FLOAT32, Compute, Precision
-from fastnt.training.display import Silent
 from fastnt.training.ensemble import Ensemble, combine_logits, sign_agreement
 from fastnt.training.logits import compute_logits, map_to_device
 from fastnt.training.model import Model

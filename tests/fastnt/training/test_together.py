@@ -10,9 +10,9 @@ from fastnt.config import Recipe
 from fastnt.data.prepare import prepare
 from fastnt.data.resident import ResidentFeed
 from fastnt.errors import Diverged, UserError
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import Compute, Precision
-from fastnt.training.display import Silent
 from fastnt.training.model import Model
 from fastnt.training.pipeline import (
     Course,

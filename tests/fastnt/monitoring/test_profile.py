@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fastnt.training import profile as module
-from fastnt.training.profile import Section, StepProfile
+from fastnt.monitoring import profile as module
+from fastnt.monitoring.profile import Section, StepProfile
 
 CPU = torch.device("cpu")
 

@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 
 from fastnt.cli import main
+from fastnt.monitoring.display import Bars, Lines, Several, Silent, choose_progress
+from fastnt.monitoring.progress import EpochRecord, Part, Progress
+from fastnt.monitoring.time_left import TimeLeft, duration
 from fastnt.report.loggers import open_logger
 from fastnt.report.tensorboard import SCALARS, TensorBoard
 from fastnt.runs.folder import RunFolder
-from fastnt.training.display import Bars, Lines, Several, Silent, choose_progress
-from fastnt.training.progress import EpochRecord, Part, Progress
-from fastnt.training.time_left import TimeLeft, duration
 
 TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100")
 
@@ -178,7 +178,7 @@ def test_durations_are_read_as_clocks_are() -> None:
 
 def test_bars_and_lines_show_the_time_left_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("fastnt.training.time_left.time.monotonic", clock)
+    monkeypatch.setattr("fastnt.monitoring.time_left.time.monotonic", clock)
     console, plain = _terminal(), Console(file=io.StringIO(), width=200)
     bars, lines = Bars(console), Lines(plain)
     for watcher in (bars, lines):

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastnt.distributed.rendezvous import lost_a_rank, meet, ranks_environment
 from fastnt.environment import choose_device
 from fastnt.errors import Interrupted, UserError, warn
 from fastnt.factory import in_short
-from fastnt.training.rendezvous import lost_a_rank, meet, ranks_environment
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]

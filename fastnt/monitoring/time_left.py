@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from fastnt.training.progress import Part
+from fastnt.monitoring.progress import Part
 
 _WAIT = 1.0  # seconds that a part is watched before its speed is believed
 

@@ -15,16 +15,16 @@ import safetensors.torch
 import torch
 
 from fastnt.data.preprocess import Preprocess, View
+from fastnt.distributed.ranks import ALONE, Ranks, _device_of_rank, join_ranks
 from fastnt.errors import UserError
+from fastnt.monitoring.display import Silent
 from fastnt.networks import NETWORKS
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.resume import Plan, new_run
 from fastnt.runs.run import Run
 from fastnt.training.compute import choose_compute
-from fastnt.training.display import Silent
 from fastnt.training.model import Model
-from fastnt.training.ranks import ALONE, Ranks, _device_of_rank, join_ranks
 
 CPU = torch.device("cpu")
 WORLD = 2
@@ -68,17 +68,17 @@ WORKER = (
 import json, sys
 from pathlib import Path
 import safetensors.torch
-import fastnt.training.ranks
-from fastnt.training.display import Silent
+import fastnt.distributed.ranks
+from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.errors import UserError
 from fastnt.runs.resume import new_run
 from fastnt.runs.run import Run
 from fastnt.training.compute import choose_compute
 
-fastnt.training.ranks.GRACE = 0.1
+fastnt.distributed.ranks.GRACE = 0.1
 runs = Path(sys.argv[1])
-with fastnt.training.ranks.join_ranks(lambda: "cpu") as (ranks, device):
+with fastnt.distributed.ranks.join_ranks(lambda: "cpu") as (ranks, device):
     mine, found = torch.tensor([1.0 + ranks.rank, -5.0]), {}
     for what in (ranks.all_reduce_sum, ranks.all_reduce_min, lambda tensor: ranks.broadcast([tensor])):
         what(tensor := mine.clone())
@@ -235,7 +235,7 @@ def test_what_a_scheduler_left_is_refused_at_once(
 def test_a_rank_says_for_whom_it_waits(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastnt.training.rendezvous.PATIENCE", 0.01)
+    monkeypatch.setattr("fastnt.distributed.rendezvous.PATIENCE", 0.01)
 
     def slow(*arguments: Any) -> Any:
         time.sleep(0.3)
@@ -256,7 +256,7 @@ def test_a_rank_that_is_killed_is_told_by_the_others(tmp_path: Path) -> None:
     """Without torchrun, which kills the others before they can say a word."""
     script = """
 import os, signal, sys, time
-from fastnt.training.display import Lines
+from fastnt.monitoring.display import Lines
 from fastnt.__main__ import main
 if os.environ["RANK"] == "1":
     Lines.end_epoch = lambda *_: None

@@ -11,8 +11,8 @@ from rich.table import Column
 from rich.text import Text
 
 from fastnt.console import Words, make_console
-from fastnt.training.progress import EpochRecord, Part, Progress
-from fastnt.training.time_left import TimeLeft, duration
+from fastnt.monitoring.progress import EpochRecord, Part, Progress
+from fastnt.monitoring.time_left import TimeLeft, duration
 
 NAMES = {
     "teacher": "teacher",
