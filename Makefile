@@ -30,7 +30,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2 -m "$(QUICK)"
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
 
 test-kills: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fastnt/killing.py every
