@@ -310,7 +310,7 @@ def test_a_run_is_resumed_where_all_ranks_see_the_same(tmp_path: Path) -> None:
     plan = Plan(folder, recipe, resume=True)
     assert plan.agreed(ALONE) is plan
     for change in (
-        lambda: folder.write_environment({"compile": False}),
+        lambda: folder.begin(recipe, {"compile": False}),
         folder.checkpoints.folder.mkdir,
         (folder.checkpoints.folder / "00000001.safetensors").touch,
     ):
