@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from fastnt.console import Words, make_console
+from fastnt.console import Words, is_live, make_console
 from fastnt.data import picture
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
@@ -61,14 +61,13 @@ class PictureFolder:
                 decoded.
         """
         columns = Words("{task.description}"), BarColumn(), MofNCompleteColumn()
-        console, every = (
-            make_console(stderr=True),
-            [p for split in self.splits.values() for p in split],
-        )
+        every = [path for paths in self.splits.values() for path in paths]
+        console = make_console(stderr=True)
+        shown = progress and is_live(console)
         with (
             warnings.catch_warnings(action="ignore"),  # Pillow's warnings name no file
             ThreadPoolExecutor() as pool,
-            Progress(*columns, TimeLeftColumn(), console=console, disable=not progress) as bar,
+            Progress(*columns, TimeLeftColumn(), console=console, disable=not shown) as bar,
         ):
             picture.load_decoders()
             look = bar.add_task("looking at pictures", total=len(every))

@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID
 
-from fastnt.console import Words, make_console
+from fastnt.console import Words, is_live, make_console
 from fastnt.duration import TimeLeftColumn, duration
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
@@ -111,4 +111,4 @@ def choose_watch(total: int, *, quiet: bool) -> Watch:
     console = make_console(stderr=True)
     if quiet:
         return Watch(total)
-    return Bars(total, console) if console.is_terminal else Lines(total, console)
+    return Bars(total, console) if is_live(console) else Lines(total, console)

@@ -1,4 +1,4 @@
-"""Live progress: bars on a terminal, one line an epoch elsewhere, nothing with --quiet. On stderr."""
+"""Live progress on stderr: bars where a display can move, else one line an epoch; or nothing."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
-from fastnt.console import Words, make_console
+from fastnt.console import Words, is_live, make_console
 from fastnt.duration import TimeLeftColumn, duration
 from fastnt.monitoring.progress import EpochRecord, Part, Progress
 from fastnt.monitoring.time_left import TimeLeft
@@ -207,11 +207,11 @@ class Several:
 
 @contextmanager
 def choose_progress(*, quiet: bool) -> Iterator[Progress]:
-    """Yield the progress that fits: silent, bars on a terminal or in a notebook, or lines."""
+    """Yield the progress that fits: silent, bars where a display can move, or lines."""
     console = make_console(stderr=True)
     if quiet:
         yield Silent()
-    elif not (console.is_terminal or console.is_jupyter):
+    elif not is_live(console):
         yield Lines(console)
     else:
         bars = Bars(console)

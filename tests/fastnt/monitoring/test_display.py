@@ -208,11 +208,16 @@ def test_bars_and_lines_show_the_time_left_of_all(monkeypatch: pytest.MonkeyPatc
     assert len(line) <= 80
 
 
-def test_a_notebook_gets_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_gets_the_bars_where_they_can_move(
+    monkeypatch: pytest.MonkeyPatch, widgets: bool
+) -> None:
     shell = type("ZMQInteractiveShell", (), {})
     monkeypatch.setattr(builtins, "get_ipython", shell, raising=False)
+    there = SimpleNamespace(__spec__="found") if widgets else None  # None: cannot be imported
+    monkeypatch.setitem(sys.modules, "ipywidgets", there)
     with choose_progress(quiet=False) as progress:
-        assert isinstance(progress, Bars)
+        assert isinstance(progress, Bars if widgets else Lines)
     monkeypatch.undo()
     with choose_progress(quiet=False) as progress:  # pytest's stderr is no terminal
         assert isinstance(progress, Lines)
