@@ -22,10 +22,14 @@ def make_console(*, stderr: bool = False) -> Console:
     return console
 
 
+def shows_bars(console: Console) -> bool:
+    """Tell whether Rich's bars work: everywhere but in a notebook without ipywidgets."""
+    return not console.is_jupyter or importlib.util.find_spec("ipywidgets") is not None
+
+
 def is_live(console: Console) -> bool:
-    """Tell whether a display can move here: on a terminal, or in a notebook that has ipywidgets."""
-    widgets = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
-    return console.is_terminal or widgets
+    """Tell whether a bar can move: on a terminal, or in a notebook that has ipywidgets."""
+    return (console.is_terminal or console.is_jupyter) and shows_bars(console)
 
 
 class Words(TextColumn):

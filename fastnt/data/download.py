@@ -12,7 +12,7 @@ import requests
 import urllib3
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-from fastnt.console import Words, is_live, make_console
+from fastnt.console import Words, make_console, shows_bars
 from fastnt.data.sources import Source
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, sweep
@@ -50,9 +50,8 @@ def download(source: Source, folder: Path, *, extra: bool = True, progress: bool
         TransferSpeedColumn(),
     )
     console = make_console(stderr=True)
-    with Progress(
-        *columns, console=console, disable=not (progress and is_live(console))
-    ) as display:
+    shown = progress and shows_bars(console)
+    with Progress(*columns, console=console, disable=not shown) as display:
         for name in source.files:
             if extra or name not in source.optional:
                 _fetch(source, name, folder / name, display)

@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from fastnt.console import Words, is_live, make_console
+from fastnt.console import Words, make_console, shows_bars
 from fastnt.data import picture
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
@@ -63,7 +63,7 @@ class PictureFolder:
         columns = Words("{task.description}"), BarColumn(), MofNCompleteColumn()
         every = [path for paths in self.splits.values() for path in paths]
         console = make_console(stderr=True)
-        shown = progress and is_live(console)
+        shown = progress and shows_bars(console)
         with (
             warnings.catch_warnings(action="ignore"),  # Pillow's warnings name no file
             ThreadPoolExecutor() as pool,
