@@ -16,6 +16,7 @@ from fastnt.cli.bench import bench
 from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
 from fastnt.cli.export import export
+from fastnt.cli.given_once import GivenOnce
 from fastnt.cli.networks import networks
 from fastnt.cli.predict import predict
 from fastnt.cli.prepare import prepare
@@ -46,7 +47,7 @@ _COMMANDS = (
     doctor,
 )
 for command in _COMMANDS:
-    app.command()(command)
+    app.command(cls=GivenOnce)(command)
 
 
 def _print_version(wanted: bool) -> None:
