@@ -123,6 +123,9 @@ def test_more_seeds_and_settings_may_join_and_nothing_else():
         ("nonsense = [", "is no study"),
         ("name = 'x'\nbaseline = 'clean'", "has no settings"),
         ("name = 1", "name in .* must be a str"),
+        ("name = 'x'\nname = 'y'", "is no study: Cannot overwrite a value"),
+        ("[recipe]\nlr = 1\nlr = 2", "is no study: Cannot overwrite a value"),
+        ("name = 'x'\nsha256 = 'y'", "was changed since fastnt wrote it"),
         ("names = 'x'", "unknown key 'names'.* did you mean name"),
         ("name = 'x'\nbaseline = 'a'\nsettings = [1]", "must be tables"),
         (
