@@ -99,6 +99,8 @@ class Run:
                         return self._execute(plot)
                     except KeyboardInterrupt as stop:
                         how, go_on = str(stop) or "stopped at once", f"go on with {self._command}"
+                        if self.compute.ranks.world_size > 1:
+                            how += ", as all ranks are when one of them dies or a signal comes"
                         if not self.folder.config.exists():
                             go_on = "nothing was trained yet: give the same command again"
                         raise Interrupted(f"{how}; {go_on}") from None
