@@ -222,7 +222,7 @@ def _arithmetic(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(record, dict):
         record = {}
     for key, (words, holds) in _ARITHMETIC.items():
-        if not holds(record.get(key)):
+        if key not in record or not holds(record[key]):
             raise UserError(
                 f"{folder.path / 'environment.json'} says that {key} is {record.get(key)!r}, and it can "
                 f"only be {words}; restore the file, or begin a new run without --resume"
