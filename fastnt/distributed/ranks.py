@@ -140,8 +140,6 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
     except BaseException as error:
         silent = _another_failed_first(store, error)  # asked before this rank's connections break
         _leave()
-        if rank == 0:
-            _wait_for_the_others_to_fail(store, world)
         if silent:
             # torchrun kills all ranks when one exits, but the first must print its error.
             time.sleep(GRACE)
@@ -151,6 +149,8 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
                 f"rank {rank} lost another rank, which died or cannot be reached ({in_short(error)}); "
                 "when all ranks can run again, go on with --resume"
             ) from error
+        if rank == 0:
+            _wait_for_the_others_to_fail(store, world)
         if rank > 0 and isinstance(error, UserError):  # the first error may be on another machine
             raise UserError(f"rank {rank}: {error}") from error
         raise
