@@ -47,7 +47,7 @@ def print_plan(plan: Plan, compute: Compute, ahead: Ahead | None, console: Conso
     if "noisy" in plan.students:
         lines.append(("noise", _noise(recipe)))
     threads = f"{compute.threads} thread{'s' * (compute.threads != 1)}"
-    loader = ahead.course.data.loader if ahead else compute.loader
+    loader = ahead.course.data.loader_kind if ahead else compute.loader
     computed = f"on {compute.device}, {compute.precision.name}, {threads}, loader {loader}"
     lines.append(("computed", computed))
     grid = Table.grid(padding=(0, 1, 0, 0))
@@ -63,7 +63,7 @@ def _data(ahead: Ahead) -> str:
     mirrored = " and their mirror images" if data.repeats == 2 else ""
     return (
         f"{ahead.dataset.name}, {data.images:,} images to train on{mirrored}, "
-        f"{data.validation.rows:,} held out, {data.test.rows:,} to test, {shape}, "
+        f"{data.validation.count:,} held out, {data.test.count:,} to test, {shape}, "
         f"{data.classes} classes"
     )
 

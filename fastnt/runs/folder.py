@@ -1,14 +1,19 @@
 """A run's folder: its files, in the order in which they are written.
 
-Each file appears complete or not at all. After a kill, --resume goes on from the newest checkpoint.
+Each file appears complete or not at all, with three exceptions. metrics.jsonl grows line by line: a kill
+can leave half a line, and --resume writes the file again from its checkpoint. tensorboard/ and wandb/
+belong to those libraries. After a kill, --resume goes on from the newest checkpoint.
 
 config.json        the recipe                      written first
-environment.json   the arithmetic and the machine  written with it; the data's hash is added
+environment.json   the arithmetic and the machine  written after it; the data's hash and others are added
 metrics.jsonl      a line an epoch                 grows while the run goes on
-checkpoint/        the last two checkpoints        until the run is finished
+checkpoint/        the last two checkpoints, and   until the run is finished
+                   .lock, which one process holds
 NAME.safetensors   each network                    when it is ready
+trace.json         a Chrome trace of some steps    with --profile, when they were taken
+tensorboard/, wandb/  each epoch again             with --log, while the run goes on
 predictions.safetensors, timings.json, curves.png, README.md (the model card), summary.json: at the end,
-                   the summary last
+                   in this order
 """
 
 from collections.abc import Iterator

@@ -129,7 +129,7 @@ class Run:
                 self.before_training(ahead)
             self.progress.expect(ahead.parts(made))
             if ranks.is_rank_0:
-                loader = {"loader": course.data.loader}
+                loader = {"loader": course.data.loader_kind}
                 self.folder.write_environment(self.folder.environment() | loader)
         with journal.timed("teacher"):
             teachers = find_teachers(course, made, journal)
