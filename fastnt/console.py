@@ -8,8 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console
-from rich.progress import TextColumn
+from rich.progress import ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
+
+from fastnt.wording import duration
 
 _UNBROKEN = 10_000  # columns
 
@@ -37,6 +40,27 @@ class Words(TextColumn):
 
     def __init__(self, words: str) -> None:
         super().__init__(words, markup=False)
+
+
+class TimeLeftColumn(ProgressColumn):
+    """The time left of a task; once it is finished, the time that it took."""
+
+    max_refresh = 0.5  # seconds; nobody reads faster
+
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+
+    def seconds_left(self, task: Task) -> float | None:
+        """Return the seconds left; None while nothing is known."""
+        return task.time_remaining
+
+    def render(self, task: Task) -> Text:
+        """Return the text for ``task``."""
+        if task.finished:
+            return Text(duration(round(task.finished_time or 0)), "progress.elapsed")
+        seconds = self.seconds_left(task)
+        text = "? s" if seconds is None else duration(round(seconds))
+        return Text(f"{text} left", "progress.remaining")
 
 
 def working(on: str, *, shown: bool = True) -> AbstractContextManager[Any]:

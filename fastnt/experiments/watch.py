@@ -5,10 +5,10 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID
 
-from fastnt.console import Words, is_live, make_console
-from fastnt.duration import TimeLeftColumn, duration
+from fastnt.console import TimeLeftColumn, Words, is_live, make_console
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
+from fastnt.wording import duration
 
 
 class Watch:

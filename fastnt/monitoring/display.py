@@ -10,10 +10,10 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
-from fastnt.console import Words, is_live, make_console
-from fastnt.duration import TimeLeftColumn, duration
+from fastnt.console import TimeLeftColumn, Words, is_live, make_console
 from fastnt.monitoring.progress import EpochRecord, Part, Progress
 from fastnt.monitoring.time_left import TimeLeft
+from fastnt.wording import duration
 
 NAMES = {
     "teacher": "teacher",
