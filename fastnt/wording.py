@@ -16,5 +16,5 @@ def duration(seconds: float) -> str:
 
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: ``1 epoch``, ``1,200 images``, ``2 batches``."""
-    plural = noun + ("es" if noun.endswith("ch") else "s")
+    plural = noun + ("es" if noun.endswith("tch") else "s")
     return f"{count:,} {noun if count == 1 else plural}"

@@ -88,6 +88,23 @@ def test_networks_lists_each_with_its_size(capsys: pytest.CaptureFixture[str]) -
     assert rows["mnist-student"]["parameters"] == 1_275_200 + 1_610
 
 
+@pytest.mark.parametrize("columns", ["80", "120", ""])
+def test_networks_breaks_no_word(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if columns:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", columns)
+    _run("networks")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns or 1000)
+    assert all(
+        line.endswith("-") for line in lines if line.count("(") > 5 and line[-1] not in "]0K1)"
+    )
+    joined = "".join(line.strip() for line in lines)
+    assert all(notation in joined for notation in NETWORKS.values())
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
