@@ -52,3 +52,4 @@ def test_the_column_tells_what_is_left_and_then_what_it_took() -> None:
 def test_a_count_has_its_noun_in_the_right_number() -> None:
     assert [counted(n, "batch") for n in (0, 1, 2)] == ["0 batches", "1 batch", "2 batches"]
     assert [counted(n, "image") for n in (1, 1200)] == ["1 image", "1,200 images"]
+    assert counted(3, "epoch") == "3 epochs"

@@ -98,9 +98,10 @@ def test_networks_breaks_no_word(
     _run("networks")
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= int(columns or 1000)
-    assert all(
-        line.endswith("-") for line in lines if line.count("(") > 5 and line[-1] not in "]0K1)"
-    )
+    indented = [line.startswith("    ") for line in lines]
+    for number, line in enumerate(lines[:-1]):
+        if indented[number] and indented[number + 1]:
+            assert line.endswith("-")
     joined = "".join(line.strip() for line in lines)
     assert all(notation in joined for notation in NETWORKS.values())
 
