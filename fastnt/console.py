@@ -5,10 +5,11 @@ Only this module makes consoles and columns of text, so that no path, name or me
 
 import importlib.util
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.progress import ProgressColumn, Task, TextColumn
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.progress import Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -33,6 +34,29 @@ def shows_bars(console: Console) -> bool:
 def is_live(console: Console) -> bool:
     """Tell whether a bar can move: on a terminal, or in a notebook that has ipywidgets."""
     return (console.is_terminal or console.is_jupyter) and shows_bars(console)
+
+
+class LiveProgress(Progress):
+    """Rich's bars, two columns narrower: the ``^C`` that a terminal echoes then wraps no line.
+
+    A wrapped line would move the lines that Rich erases, and leave one of them on the screen.
+    """
+
+    def get_renderable(self) -> RenderableType:
+        """Return what is shown."""
+        return _Narrower(super().get_renderable())
+
+
+@dataclass
+class _Narrower:
+    """Something that Rich draws, as narrow as LiveProgress is."""
+
+    renderable: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(
+            self.renderable, options.update_width(max(1, options.max_width - len("^C")))
+        )
 
 
 class Words(TextColumn):

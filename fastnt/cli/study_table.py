@@ -86,7 +86,7 @@ def show_plan(folder: Path, study: "Study") -> None:
     left = "left" if plan.trained else "in all"
     seeds, settings = counted(study.seeds, "seed"), counted(len(study.settings), "setting")
     say(f"{seeds} of {settings}, {counted(plan.epochs, 'epoch')} {left}")
-    if plan.seconds is not None:
+    if plan.seconds is not None and plan.epochs:
         say(f"about {duration(plan.seconds)} of one process, at the speed of earlier students here")
     if plan.smallest is None:
         say("smallest difference that it could see: not known before 3 seeds of the same data")

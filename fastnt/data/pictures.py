@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from fastnt.console import TimeLeftColumn, Words, make_console, shows_bars
+from fastnt.console import LiveProgress, TimeLeftColumn, Words, make_console, shows_bars
 from fastnt.data import picture
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
@@ -66,7 +66,7 @@ class PictureFolder:
         with (
             warnings.catch_warnings(action="ignore"),  # Pillow's warnings name no file
             ThreadPoolExecutor() as pool,
-            Progress(*columns, TimeLeftColumn(), console=console, disable=not shown) as bar,
+            LiveProgress(*columns, TimeLeftColumn(), console=console, disable=not shown) as bar,
         ):
             picture.load_decoders()
             look = bar.add_task("looking at pictures", total=len(every))

@@ -6,11 +6,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID
-from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
-from fastnt.console import TimeLeftColumn, Words, is_live, make_console
+from fastnt.console import LiveProgress, TimeLeftColumn, Words, is_live, make_console
 from fastnt.monitoring.progress import EpochRecord, Part, Progress
 from fastnt.monitoring.time_left import TimeLeft
 from fastnt.wording import duration
@@ -98,7 +97,7 @@ class Bars(Silent):
         speed = _Speed(table_column=Column(no_wrap=True, justify="right"))
         wide = console.width >= _WIDE
         columns = (name, bar, epoch, error, speed, left) if wide else (name, epoch, left)
-        self._bars = RichProgress(*columns, console=console, expand=True)
+        self._bars = LiveProgress(*columns, console=console, expand=True)
         self._left = TimeLeft()
         self._all = self._add("all", 1.0, left=self._left, visible=False)
         self._task = self._all
