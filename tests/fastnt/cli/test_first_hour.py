@@ -147,6 +147,11 @@ def test_noise_that_changes_nothing_is_told(
     assert all(told.startswith(f"fastnt: warning: {warning}") for told in caplog.messages)
 
 
+def test_a_sweep_of_noise_that_changes_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    _run("study", "--over", "sigma=0.3,0.6", "--set", "objective=labels", "--dry-run")
+    assert ["sigma changes nothing here" in told for told in caplog.messages] == [True]
+
+
 def test_one_alpha_beside_those_of_the_teachers_changes_nothing() -> None:
     several = {"teacher": ["/a.safetensors", "/b.safetensors"], "teacher_alphas": "0,0.5"}
     recipe = load_recipe(overrides=several)
