@@ -3,6 +3,7 @@
 Only this module makes consoles and columns of text, so that no path, name or message is read as a style.
 """
 
+import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,6 +22,16 @@ def make_console(*, stderr: bool = False) -> Console:
     return console
 
 
+def shows_bars(console: Console) -> bool:
+    """Tell whether Rich's bars work: everywhere but in a notebook without ipywidgets."""
+    return not console.is_jupyter or importlib.util.find_spec("ipywidgets") is not None
+
+
+def is_live(console: Console) -> bool:
+    """Tell whether a bar can move: on a terminal, or in a notebook that has ipywidgets."""
+    return (console.is_terminal or console.is_jupyter) and shows_bars(console)
+
+
 class Words(TextColumn):
     """A column of a progress display that shows its text as it is."""
 
@@ -29,5 +40,6 @@ class Words(TextColumn):
 
 
 def working(on: str, *, shown: bool = True) -> AbstractContextManager[Any]:
-    """Show a message on stderr while the block runs."""
-    return make_console(stderr=True).status(Text(on)) if shown else nullcontext()
+    """Show a message on stderr while the block runs, where a display can move."""
+    console = make_console(stderr=True)
+    return console.status(Text(on)) if shown and is_live(console) else nullcontext()

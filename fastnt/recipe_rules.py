@@ -1,7 +1,7 @@
 """The rules of recipes: each key's part, meaning and allowed values, and rules between keys."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -25,6 +25,11 @@ class Entry:
     good: Callable[[Any], bool]
     # If the value only names content: the digest that replaces it in a key (see recipe_keys).
     digest: str = ""
+
+    @property
+    def text(self) -> str:
+        """The meaning and the allowed values."""
+        return f"{self.meaning}. Allowed: {self.allowed}"
 
 
 def entry(default: Any, parts: str, meaning: str, rule: Rule, digest: str = "") -> Any:
@@ -62,6 +67,28 @@ SIGMA = (
 def sigma_range(sigma: float | tuple[float, float]) -> tuple[float, float]:
     """Return the lowest and highest sigma of a number or a pair."""
     return sigma if isinstance(sigma, tuple) else (sigma, sigma)
+
+
+def idle_noise(recipe: "Recipe", typed: Collection[str], only: str | None = None) -> str:
+    """Say which keys of the noise were typed and change nothing; empty if there is none.
+
+    Args:
+        recipe: the recipe with the typed values.
+        typed: the keys that the user typed in this call.
+        only: the one network that is trained, if not all are.
+    """
+    options = ("alpha", "sigma", "noise", "perturb", "frozen", "teacher_alphas")
+    noise = [name for name in options if name in typed]
+    if only in ("teacher", "clean"):
+        idle, why = noise, f"only the {only} {'student ' * (only == 'clean')}is trained"
+    elif recipe.objective == "labels":
+        idle, why = noise, "students that learn from labels (objective=labels) see no noise"
+    elif recipe.teacher_alphas:
+        idle, why = [name for name in noise if name == "alpha"], "teacher_alphas stands for it"
+    else:
+        return ""
+    changes = "changes" if len(idle) == 1 else "change"
+    return f"{' and '.join(idle)} {changes} nothing here: {why}" if idle else ""
 
 
 def check_together(recipe: "Recipe") -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fastnt.cli.tables import print_trimmed
 from fastnt.config import Recipe
 from fastnt.data.prepare import list_prepared, prepare
 from fastnt.data.sources import SOURCES
@@ -53,7 +54,7 @@ def print_plan(plan: Plan, compute: Compute, ahead: Ahead | None, console: Conso
     grid.add_column(width=9)
     for name, text in lines:
         grid.add_row(f"{name}:", text)
-    console.print(grid)
+    print_trimmed(console, grid)
     console.print(f"{'folder:':10}{plan.folder.path}", soft_wrap=True)
 
 

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from fastnt.console import Words, make_console
+from fastnt.console import Words, make_console, shows_bars
 from fastnt.data import picture
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
 from fastnt.data.split import HELD_OUT
+from fastnt.duration import TimeLeftColumn
 from fastnt.errors import UserError
 
 _OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # systems leave these beside pictures
@@ -60,14 +61,13 @@ class PictureFolder:
                 decoded.
         """
         columns = Words("{task.description}"), BarColumn(), MofNCompleteColumn()
-        console, every = (
-            make_console(stderr=True),
-            [p for split in self.splits.values() for p in split],
-        )
+        every = [path for paths in self.splits.values() for path in paths]
+        console = make_console(stderr=True)
+        shown = progress and shows_bars(console)
         with (
             warnings.catch_warnings(action="ignore"),  # Pillow's warnings name no file
             ThreadPoolExecutor() as pool,
-            Progress(*columns, TimeRemainingColumn(), console=console, disable=not progress) as bar,
+            Progress(*columns, TimeLeftColumn(), console=console, disable=not shown) as bar,
         ):
             picture.load_decoders()
             look = bar.add_task("looking at pictures", total=len(every))
@@ -90,7 +90,8 @@ class PictureFolder:
             if (head.width, head.height) != (first.width, first.height):
                 raise UserError(
                     f"{path} has {head.width} x {head.height} pixels, {paths[0]} {first.width} x "
-                    f"{first.height}; set image_size, such as image_size=64, to scale and crop all"
+                    f"{first.height}; scale and crop all with --set image_size=64 "
+                    "(fastnt prepare --image-size 64; in Python image_size=64)"
                 )
         return first.height, first.width, channels
 

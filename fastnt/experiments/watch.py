@@ -3,9 +3,10 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID
 
-from fastnt.console import Words, make_console
+from fastnt.console import Words, is_live, make_console
+from fastnt.duration import TimeLeftColumn, duration
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
 
@@ -52,7 +53,7 @@ class Lines(Watch):
         super().end(key, row)
         what = row["error"] or f"test error {100 * row['best_test_error']:.2f} %"
         seconds = time.monotonic() - self._begun[key][1]
-        line = f"{self.done}/{self.total} {self._describe(key)}: {what}, {seconds:.1f} s"
+        line = f"{self.done}/{self.total} {self._describe(key)}: {what}, {duration(seconds)}"
         self._console.print(line, soft_wrap=True)
 
 
@@ -65,7 +66,7 @@ class Bars(Watch):
             Words("{task.description}"),
             BarColumn(bar_width=None),
             Words("{task.fields[state]}"),
-            TimeRemainingColumn(),
+            TimeLeftColumn(),
             console=console,
             expand=True,
         )
@@ -110,4 +111,4 @@ def choose_watch(total: int, *, quiet: bool) -> Watch:
     console = make_console(stderr=True)
     if quiet:
         return Watch(total)
-    return Bars(total, console) if console.is_terminal else Lines(total, console)
+    return Bars(total, console) if is_live(console) else Lines(total, console)

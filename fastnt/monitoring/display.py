@@ -1,18 +1,19 @@
-"""Live progress: bars on a terminal, one line an epoch elsewhere, nothing with --quiet. On stderr."""
+"""Live progress on stderr: bars where a display can move, else one line an epoch; or nothing."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
-from fastnt.console import Words, make_console
+from fastnt.console import Words, is_live, make_console
+from fastnt.duration import TimeLeftColumn, duration
 from fastnt.monitoring.progress import EpochRecord, Part, Progress
-from fastnt.monitoring.time_left import TimeLeft, duration
+from fastnt.monitoring.time_left import TimeLeft
 
 NAMES = {
     "teacher": "teacher",
@@ -79,7 +80,7 @@ class Lines(Silent):
         speed = f"{record.images_per_second:,.0f} images/s"
         place = f"epoch {record.epoch}/{self._epochs}"
         seconds = self._left.seconds()
-        left = "" if seconds is None else f", in all {duration(seconds)} left"
+        left = "" if seconds is None else f", in all {duration(round(seconds))} left"
         self._print(f"{NAMES[record.phase]}: {place}, {error}, {speed}{left}")
 
     def _print(self, line: str) -> None:
@@ -91,7 +92,7 @@ class Bars(Silent):
 
     def __init__(self, console: Console) -> None:
         name, epoch = Words("{task.description}"), Words("{task.fields[epoch]}")
-        left = _TimeLeft(elapsed_when_finished=True, table_column=Column(no_wrap=True))
+        left = _TimeLeft()
         bar = BarColumn(bar_width=None)  # what the others leave of the line
         error = Words("{task.fields[error]}")
         speed = _Speed(table_column=Column(no_wrap=True, justify="right"))
@@ -143,6 +144,12 @@ class Bars(Silent):
         """Leave the bars as they are."""
         self._bars.stop()
 
+    def drop_unfinished(self) -> None:
+        """Remove the bars of what was broken off: nothing of it moves any more."""
+        for task in self._bars.tasks:
+            if not task.finished:
+                self._bars.remove_task(task.id)
+
     def _add(self, name: str, total: float, **fields: Any) -> TaskID:
         empty = {"epoch": "", "error": "", "speed": None, "left": None}
         return self._bars.add_task(name, total=total, **empty | fields)
@@ -158,16 +165,12 @@ class _Speed(ProgressColumn):
         return Text(f"{speed:,.0f} images/s", style="progress.data.speed")
 
 
-class _TimeLeft(TimeRemainingColumn):
-    """The time left, named so; at the end the time it took."""
+class _TimeLeft(TimeLeftColumn):
+    """The time left of a phase, or of all phases."""
 
-    def render(self, task: Task) -> Text:
+    def seconds_left(self, task: Task) -> float | None:
         left: TimeLeft | None = task.fields["left"]
-        if left is None or task.finished:
-            return super().render(task) + Text("" if task.finished else " left")
-        seconds = left.seconds()
-        text = "-:--" if seconds is None else duration(seconds)
-        return Text(f"{text} left", style="progress.remaining")
+        return task.time_remaining if left is None else left.seconds()
 
 
 class Several:
@@ -204,15 +207,18 @@ class Several:
 
 @contextmanager
 def choose_progress(*, quiet: bool) -> Iterator[Progress]:
-    """Yield the progress that fits: silent, bars on a terminal or in a notebook, or lines."""
+    """Yield the progress that fits: silent, bars where a display can move, or lines."""
     console = make_console(stderr=True)
     if quiet:
         yield Silent()
-    elif not (console.is_terminal or console.is_jupyter):
+    elif not is_live(console):
         yield Lines(console)
     else:
         bars = Bars(console)
         try:
             yield bars
+        except BaseException:  # Ctrl-C too
+            bars.drop_unfinished()
+            raise
         finally:
             bars.stop()

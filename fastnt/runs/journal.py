@@ -144,7 +144,7 @@ class Journal:
             if stop:
                 raise KeyboardInterrupt(
                     f"{trainer.schedule.phase} is saved in epoch {trainer.epoch + 1} after "
-                    f"{trainer.batch} batches"
+                    f"{trainer.batch} batch{'es' * (trainer.batch != 1)}"
                 )
 
         with interruption.deferred():

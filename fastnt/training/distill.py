@@ -12,10 +12,11 @@ from fastnt.data.arrays import Pair, located
 from fastnt.data.loaders import Kind
 from fastnt.data.prepare import prepare
 from fastnt.environment import choose_device
-from fastnt.errors import UserError
+from fastnt.errors import UserError, warn
 from fastnt.monitoring.display import choose_progress
 from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
+from fastnt.recipe_rules import idle_noise
 from fastnt.training.compute import choose_compute
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import evaluate, label_loss
@@ -99,6 +100,8 @@ def distill(
     recipe |= {"student_network": _describe(student), "teacher": [*map(_describe, teachers)]}
     with located(data, test) as name:
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
+        if idle := idle_noise(chosen, recipe):
+            warn(idle)
         dataset = prepare(name, image_size=chosen.image_size, progress=progress)
     with (
         choose_progress(quiet=not progress) as watcher,

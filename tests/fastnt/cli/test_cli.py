@@ -197,7 +197,7 @@ def test_an_interrupted_training_is_saved_and_exits_with_130(
     assert "Traceback" not in stderr
     *_, last = stderr.splitlines()
     assert re.fullmatch(
-        r"fastnt: interrupted: (clean|noisy) is saved in epoch \d+ after \d+ batches; "
+        r"fastnt: interrupted: (clean|noisy) is saved in epoch \d+ after \d+ batch(es)?; "
         "go on with fastnt train --resume --run a",
         last,
     )

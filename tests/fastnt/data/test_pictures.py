@@ -142,7 +142,7 @@ def test_pictures_of_many_formats_and_sizes_become_one_size(tmp_path: Path) -> N
                 suffix = (".jpg", ".JPEG", ".webp", ".bmp", ".PNG")[i % 5]
                 size = (20 + 7 * i, 41 - 3 * i)
                 picture(i, size).save(folder / split / label / f"{i}{suffix}")
-    with pytest.raises(UserError, match=r"pixels, .*; set image_size, such as image_size=64"):
+    with pytest.raises(UserError, match=r"pixels, .*; scale and crop all with --set image_size=64"):
         made(folder)
     dataset = made(folder, 16)
     assert (dataset.shape, dataset.train.count, dataset.test.count) == ((16, 16, 3), 16, 4)
@@ -254,11 +254,11 @@ def rename(new: str) -> Any:
     [
         (
             lambda f: (f / "train" / "ant" / "0.png").write_bytes(b"no picture"),
-            r"ant/0\.png is no picture that can be decoded \(it is none\); remove it",
+            r"ant/0\.png is no picture, whatever its name says; remove it",
         ),
         (
             lambda f: os.truncate(f / "train" / "ant" / "0.png", 150),
-            r"ant/0\.png is no picture that can be decoded \(.*\); remove it, or save it again",
+            r"ant/0\.png cannot be decoded \(.*\); remove it, or save it again",
         ),
         (
             lambda f: (f / "train" / "ant" / "a.gif").touch(),
@@ -311,7 +311,7 @@ def rename(new: str) -> Any:
                 .convert("1")
                 .save(f / "train" / "ant" / "0.png")
             ),
-            r"0\.png is no picture .*its 9000 x 9000 pixels are more than it can hold",
+            r"0\.png cannot be decoded .*its 9000 x 9000 pixels are more than it can hold",
         ),
     ],
 )

@@ -243,7 +243,7 @@ def test_a_signal_between_two_looks_is_saved_too(
         _run(tmp_path / "run").execute()
     saved = RunFolder(tmp_path / "run").checkpoints.newest()
     assert saved is not None
-    where = f"{saved.phase} is saved in epoch {saved.epoch + 1} after {saved.batch} batches"
+    where = f"{saved.phase} is saved in epoch {saved.epoch + 1} after {saved.batch} batch"
     assert where in str(stopped.value)
     _run(tmp_path / "run", resume=True).execute()
     assert _result(tmp_path / "run") == undisturbed
