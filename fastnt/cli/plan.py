@@ -7,7 +7,7 @@ from rich.table import Table
 
 from fastnt.cli.tables import print_trimmed
 from fastnt.config import Recipe
-from fastnt.data.prepare import list_prepared, prepare
+from fastnt.data.prepare import list_prepared
 from fastnt.data.sources import SOURCES
 from fastnt.monitoring.display import Silent
 from fastnt.runs.ahead import Ahead, look_ahead
@@ -15,6 +15,7 @@ from fastnt.runs.resume import Plan
 from fastnt.training.compute import Compute
 from fastnt.training.model import Model
 from fastnt.training.pipeline import open_course
+from fastnt.training.training_data import prepare_data
 
 
 def look(plan: Plan, compute: Compute, data_dir: Path | None) -> Ahead | None:
@@ -27,7 +28,7 @@ def look(plan: Plan, compute: Compute, data_dir: Path | None) -> Ahead | None:
     official = name in SOURCES and SOURCES[name].files
     if official and data_dir is None and not any(d.name == name for d in list_prepared()):
         return None
-    dataset = prepare(name, data_dir, image_size=plan.recipe.image_size)
+    dataset = prepare_data(plan.recipe, data_dir)
     return look_ahead(dataset, open_course(dataset, plan.recipe, compute, Silent()), plan.students)
 
 

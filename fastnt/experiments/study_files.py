@@ -130,22 +130,28 @@ def make_study(values: Mapping[str, Any], origin: str) -> Study:
 def differences(asked: Study, stored: Study) -> list[str]:
     """Say in what ``asked`` differs from ``stored``; added settings and seeds do not count."""
     free = {"recipe", "settings", "seeds", "title", "primary"}
+    names = [field.name for field in dataclasses.fields(Study) if field.name not in free]
     found = [
-        f"{name} is {getattr(asked, name)!r}, not {getattr(stored, name)!r}"
-        for name in (field.name for field in dataclasses.fields(Study))
-        if name not in free and getattr(asked, name) != getattr(stored, name)
-    ]
-    found += [
-        f"{name} is {getattr(asked.recipe, name)!r}, not {getattr(stored.recipe, name)!r}"
-        for name in FIELDS
-        if getattr(asked.recipe, name) != getattr(stored.recipe, name)
+        f"{name} is {getattr(before, name)!r} in the study and {getattr(now, name)!r} here"
+        for before, now, each in ((stored, asked, names), (stored.recipe, asked.recipe, FIELDS))
+        for name in each
+        if getattr(before, name) != getattr(now, name)
     ]
     known = {setting.name: setting for setting in stored.settings}
     for setting in asked.settings:
-        before = known.get(setting.name, setting)
-        if stored.point(setting, 0) != stored.point(before, 0):
-            found.append(f"setting {setting.name!r} has other changes")
+        other = known.get(setting.name, setting)
+        if stored.point(setting, 0) != stored.point(other, 0):
+            found.append(
+                f"setting {setting.name!r} has {_in_words(other)} in the study and "
+                f"{_in_words(setting)} here"
+            )
     return found
+
+
+def _in_words(setting: Setting) -> str:
+    words = [f"{key}={value!r}" for key, value in setting.changes.items()]
+    words += [f"the teacher {name}" for name in setting.teachers]
+    return ", ".join(words) or "no changes"
 
 
 def merged(asked: Study, stored: Study) -> Study:

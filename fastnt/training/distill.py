@@ -10,7 +10,6 @@ from torch import nn
 
 from fastnt.data.arrays import Pair, located
 from fastnt.data.loaders import Kind
-from fastnt.data.prepare import prepare
 from fastnt.environment import choose_device
 from fastnt.errors import UserError, warn
 from fastnt.monitoring.display import choose_progress
@@ -23,6 +22,7 @@ from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import Model, describe_object
 from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.teachers import Given, check_fits, find_teachers, make_given, read_given
+from fastnt.training.training_data import prepare_data
 from fastnt.trust import Trust
 
 # Keys that have an argument of their own here, or that are about training a teacher.
@@ -102,7 +102,7 @@ def distill(
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
         if idle := idle_noise(chosen, recipe):
             warn(idle)
-        dataset = prepare(name, image_size=chosen.image_size, progress=progress)
+        dataset = prepare_data(chosen, progress=progress)
     with (
         choose_progress(quiet=not progress) as watcher,
         torch.random.fork_rng(gpus),

@@ -64,7 +64,8 @@ class GraphedSteps:
 
     There are two graphs: one for full batches, and one for the smaller last batch of an epoch. The first
     steps of each size warm up; they are real steps. If a step cannot be captured, a warning says why, and
-    all steps are then taken operation by operation.
+    all later steps, of both sizes, are taken operation by operation: an aborted capture replaces torch's
+    generator, and a graph captured before would go on with the old one.
     """
 
     WARM_UP = 3
@@ -82,10 +83,10 @@ class GraphedSteps:
             yield size
 
     def _next_step(self, size: int) -> None:
-        if size in self._replays:
-            self._replays[size]()
-        elif self._graphs is None:
+        if self._graphs is None:
             self._take(size)
+        elif size in self._replays:
+            self._replays[size]()
         elif self._warm[size] < self.WARM_UP:
             self._warm[size] += 1
             self._graphs.warm_up(functools.partial(self._take, size))

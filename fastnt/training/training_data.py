@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from fastnt.config import Recipe
 from fastnt.data.holdout import Holdout, Positions, hold_out
 from fastnt.data.loaders import Kind, Loader, choose_kind, make_loader
-from fastnt.data.prepare import Dataset
+from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
 from fastnt.data.seen import Seen
@@ -22,6 +23,20 @@ from fastnt.errors import UserError
 from fastnt.training.compute import Compute
 
 EVALUATION_BATCH = 512
+
+
+def prepare_data(recipe: Recipe, data_dir: Path | None = None, *, progress: bool = True) -> Dataset:
+    """Return the data set of a recipe, prepared as the recipe says.
+
+    Args:
+        recipe: names the data set, and the size of the user's own pictures.
+        data_dir: the folder of the official files.
+        progress: show progress on stderr.
+
+    Raises:
+        UserError: files are missing or damaged, or a download or a write failed.
+    """
+    return prepare(recipe.dataset, data_dir, image_size=recipe.image_size, progress=progress)
 
 
 class TrainingData:

@@ -195,7 +195,7 @@ class Train(Scenario):
 SCENARIOS = {"prepare": Prepare, "train": Train}
 QUICK = (
     *("--epochs", "1", "--teacher-epochs", "1", "--batch-size", "32", "--quiet"),
-    *("--set", "teacher_network=FC3", "--student", "FC4-FC3"),
+    *("--set", "teacher_network=FC3", "--student", "FC4-FC3", "--amp"),
 )
 
 

@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fastnt.errors import Interrupted, UserError
 from fastnt.experiments import lab as lab_module
+from fastnt.experiments.begin import begin_study, check_still_begun
 from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.results import load_study
 from fastnt.experiments.run import Outcome
 from fastnt.experiments.store import Store
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import read_study
+from fastnt.files import locked
 from fastnt.monitoring.display import Silent
 from fastnt.recipe_keys import recipe_key
 from fastnt.training.checkpoint import Checkpoints
@@ -189,9 +192,61 @@ def test_another_study_in_the_folder_is_refused_and_nothing_changes(
 ):
     conduct()
     before = (studies / "small" / "study.toml").read_bytes()
-    with pytest.raises(UserError, match="holds another study: epochs is 2, not 3"):
+    with pytest.raises(UserError, match="holds another study: epochs is 3 in the study and 2 here"):
         conduct(small_study({"epochs": 2}))
     assert (studies / "small" / "study.toml").read_bytes() == before
+
+
+def test_a_study_of_which_nothing_was_trained_is_begun_anew_with_other_values(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    with pytest.raises(UserError, match="10 logits are needed"):
+        conduct(small_study({"student_network": "FC8-FC3"}, seeds=9))
+    assert [path.name for path in (studies / "small").iterdir()] == ["study.toml"]
+    other = small_study({"epochs": 2}, seeds=1)
+    assert conduct(other).points == 3
+    assert read_study(studies / "small" / "study.toml").points() == other.points()
+
+
+def test_a_study_that_another_process_replaced_trains_nothing(
+    studies: Path, small_study: MakeStudy
+):
+    one, other = (
+        StudySetup(small_study({"epochs": epochs}), studies / "small") for epochs in (1, 2)
+    )
+    begin_study(one)
+    begin_study(other)
+    check_still_begun(other)
+    words = "holds another study: epochs is 2 in the study and 1 here"
+    with pytest.raises(UserError, match=words):
+        check_still_begun(one)
+    with locked(studies / "small" / ".teacher.lock"), pytest.raises(UserError, match=words):
+        begin_study(one)
+
+
+def test_pictures_of_mixed_sizes_are_studied_in_the_size_that_the_recipe_says(
+    conduct: Conduct, points: Points, studies: Path, small_study: MakeStudy, tmp_path: Path
+):
+    random = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "zoo" / "train" / "abc"[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (*random.integers(9, 20, 2), 3)
+        Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(path)
+    keys: list[set[str]] = []
+    for size in (0, 8, 6):
+        recipe = {"dataset": str(tmp_path / "zoo"), "image_size": size, "train_samples": 0}
+        recipe |= {"epochs": 1, "student_network": "FC4-FC3", "teacher_network": "FC4-FC3"}
+        study = small_study(recipe, seeds=1)
+        if not size:
+            with pytest.raises(UserError, match="image_size"):
+                conduct(study, folder="0")
+            continue
+        assert conduct(study, folder=str(size)).whole
+        (teacher,) = (studies / str(size)).glob("*.safetensors")
+        assert load_model(teacher).shape == (size, size, 3)
+        keys.append(set(points()) - set().union(*keys))
+    assert [len(each) for each in keys] == [3, 3]
 
 
 def test_a_study_file_that_was_edited_is_refused_by_the_point(conduct: Conduct, studies: Path):

@@ -313,10 +313,11 @@ def test_a_teacher_of_other_images_is_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_name_serves_again_after_a_kill_before_the_first_file_was_whole(tmp_path: Path) -> None:
+def test_a_name_serves_again_after_a_kill_before_the_run_was_begun(tmp_path: Path) -> None:
     left = tmp_path / "a" / ".config.json.x.part"
     left.parent.mkdir()
     left.touch()
+    left.with_name("environment.json").write_text("{}")
     folder = RunFolder(tmp_path / "a")
     folder.refuse_used()
     with folder.held():
