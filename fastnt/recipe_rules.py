@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fastnt.errors import UserError
+from fastnt.wording import counted
 
 if TYPE_CHECKING:
     from fastnt.config import Recipe
@@ -117,7 +118,7 @@ def check_together(recipe: "Recipe") -> None:
         )
     if alphas != teachers:
         raise UserError(
-            f"teacher_alphas has {alphas} values for {teachers} teachers; give one a teacher"
+            f"teacher_alphas has {counted(alphas, 'value')} for {teachers} teachers; give one a teacher"
         )
     if recipe.perturb != "teacher" or recipe.combine != "mean":
         # Noise may change a logit's sign; logits of different signs have no geometric mean.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastnt.cli.options import absolute_teacher, parse_assignments
-from fastnt.errors import UserError
+from fastnt.errors import UserError, warn
 
 if TYPE_CHECKING:
     from fastnt.config import Recipe
@@ -32,6 +32,7 @@ def choose_study(
     from fastnt.experiments.named import STUDIES
     from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
     from fastnt.recipe_files import load_recipe
+    from fastnt.recipe_rules import idle_noise
 
     given = [f"--{name}" for name, value in asked.items() if value is not None]
     if what is not None and is_study_folder(what):
@@ -55,6 +56,8 @@ def choose_study(
         # The code that the config names is checked later, with all code that the study names.
         recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
         grid = parse_over(asked["over"] or [])
+        if idle := idle_noise(recipe, [*overrides, *grid]):
+            warn(idle)
         if what is None:
             make = own_grid if grid else STUDIES["table3"]
             seeds = (5 if grid else 3) if seeds is None else seeds

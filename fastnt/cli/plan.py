@@ -16,6 +16,7 @@ from fastnt.training.compute import Compute
 from fastnt.training.model import Model
 from fastnt.training.pipeline import open_course
 from fastnt.training.training_data import prepare_data
+from fastnt.wording import counted
 
 
 def look(plan: Plan, compute: Compute, data_dir: Path | None) -> Ahead | None:
@@ -43,12 +44,12 @@ def print_plan(plan: Plan, compute: Compute, ahead: Ahead | None, console: Conso
         name = "student" if alone else "students"
         which = f"{plan.students[0]}, " if alone else ""
         lines.append(
-            (name, f"{which}{network}, {_epochs(recipe.epochs)}{'' if alone else ' each'}")
+            (name, f"{which}{network}, {counted(recipe.epochs, 'epoch')}{'' if alone else ' each'}")
         )
     if "noisy" in plan.students:
         lines.append(("noise", _noise(recipe)))
-    threads = f"{compute.threads} thread{'s' * (compute.threads != 1)}"
-    loader = ahead.course.data.loader if ahead else compute.loader
+    threads = counted(compute.threads, "thread")
+    loader = ahead.course.data.loader_kind if ahead else compute.loader
     computed = f"on {compute.device}, {compute.precision.name}, {threads}, loader {loader}"
     lines.append(("computed", computed))
     grid = Table.grid(padding=(0, 1, 0, 0))
@@ -63,8 +64,8 @@ def _data(ahead: Ahead) -> str:
     data, shape = ahead.course.data, "x".join(map(str, ahead.dataset.shape))
     mirrored = " and their mirror images" if data.repeats == 2 else ""
     return (
-        f"{ahead.dataset.name}, {data.images:,} images to train on{mirrored}, "
-        f"{data.validation.rows:,} held out, {data.test.rows:,} to test, {shape}, "
+        f"{ahead.dataset.name}, {counted(data.images, 'image')} to train on{mirrored}, "
+        f"{data.validation.count:,} held out, {data.test.count:,} to test, {shape}, "
         f"{data.classes} classes"
     )
 
@@ -75,15 +76,11 @@ def _teacher(recipe: Recipe, ahead: Ahead | None) -> str:
     network = _network(recipe.teacher_network, ahead.teacher if ahead else None)
     if ahead is not None and ahead.reused:
         return f"{network}, trained before and used again"
-    return f"{network}, {_epochs(recipe.teacher_epochs)}"
+    return f"{network}, {counted(recipe.teacher_epochs, 'epoch')}"
 
 
 def _network(notation: str, model: Model | None) -> str:
     return notation + (f", {model.parameter_count:,} parameters" if model else "")
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def _noise(recipe: Recipe) -> str:

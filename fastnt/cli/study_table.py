@@ -11,8 +11,8 @@ from rich.text import Text
 
 from fastnt.cli.tables import print_table
 from fastnt.console import make_console
-from fastnt.duration import duration
 from fastnt.errors import UserError
+from fastnt.wording import counted, duration
 
 if TYPE_CHECKING:
     from fastnt.experiments.analysis import Analysis
@@ -80,12 +80,13 @@ def show_plan(folder: Path, study: "Study") -> None:
         console.print(line, soft_wrap=True)
 
     trained = f", {plan.trained} of them trained" if plan.trained else ""
-    say(f"{study.title}: {plan.points} students in {folder}{trained}")
+    say(f"{study.title}: {counted(plan.points, 'student')} in {folder}{trained}")
     for setting in study.settings:
         say(f"  {setting.name}")
     left = "left" if plan.trained else "in all"
-    say(f"{study.seeds} seeds of {len(study.settings)} settings, {plan.epochs:,} epochs {left}")
-    if plan.seconds is not None:
+    seeds, settings = counted(study.seeds, "seed"), counted(len(study.settings), "setting")
+    say(f"{seeds} of {settings}, {counted(plan.epochs, 'epoch')} {left}")
+    if plan.seconds is not None and plan.epochs:
         say(f"about {duration(plan.seconds)} of one process, at the speed of earlier students here")
     if plan.smallest is None:
         say("smallest difference that it could see: not known before 3 seeds of the same data")

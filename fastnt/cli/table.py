@@ -7,11 +7,11 @@ from typing import Any
 from fastnt.cli.tables import print_table
 from fastnt.console import make_console
 from fastnt.data.sources import SOURCES
-from fastnt.duration import duration
 from fastnt.monitoring.display import name_phase
 from fastnt.monitoring.profile import Section
 from fastnt.monitoring.progress import PHASES
 from fastnt.report.sentences import difference_text, error_interval, percents
+from fastnt.wording import duration
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:

@@ -22,12 +22,11 @@ from typing import TypeVar
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from fastnt.console import Words, make_console, shows_bars
+from fastnt.console import LiveProgress, TimeLeftColumn, Words, make_console, shows_bars
 from fastnt.data import picture
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
 from fastnt.data.split import HELD_OUT
-from fastnt.duration import TimeLeftColumn
 from fastnt.errors import UserError
 
 _OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # systems leave these beside pictures
@@ -67,7 +66,7 @@ class PictureFolder:
         with (
             warnings.catch_warnings(action="ignore"),  # Pillow's warnings name no file
             ThreadPoolExecutor() as pool,
-            Progress(*columns, TimeLeftColumn(), console=console, disable=not shown) as bar,
+            LiveProgress(*columns, TimeLeftColumn(), console=console, disable=not shown) as bar,
         ):
             picture.load_decoders()
             look = bar.add_task("looking at pictures", total=len(every))
@@ -77,8 +76,8 @@ class PictureFolder:
             for split, paths in self.splits.items():
                 part = "train" if split == HELD_OUT else split
                 labels = [self.classes.index(path.parent.name) for path in paths]
-                rows = Decoded(paths, shape, self.image_size, pool, lambda: bar.advance(decode))
-                arrays[part][split] = rows, np.array(labels, np.int64)
+                images = Decoded(paths, shape, self.image_size, pool, lambda: bar.advance(decode))
+                arrays[part][split] = images, np.array(labels, np.int64)
             yield Contents(arrays, self.classes, picture.decoder())
 
     def _common_shape(self, paths: list[Path], heads: list[picture.Head]) -> tuple[int, int, int]:
@@ -124,16 +123,16 @@ class Decoded:
         self._paths, self._size, self._pool, self._advance = paths, image_size, pool, advance
         self._pending: dict[int, Future[Images]] = {}
 
-    def __getitem__(self, rows: slice) -> Images:
-        start, stop, _ = rows.indices(len(self._paths))
-        for row in range(start, min(stop + _AHEAD, len(self._paths))):
-            if row not in self._pending:
-                self._pending[row] = self._pool.submit(
-                    picture.decode, self._paths[row], self.shape[1:], self._size
+    def __getitem__(self, places: slice) -> Images:
+        start, stop, _ = places.indices(len(self._paths))
+        for place in range(start, min(stop + _AHEAD, len(self._paths))):
+            if place not in self._pending:
+                self._pending[place] = self._pool.submit(
+                    picture.decode, self._paths[place], self.shape[1:], self._size
                 )
         images = np.empty((stop - start, *self.shape[1:]), np.uint8)
-        for row in range(start, stop):
-            images[row - start] = self._pending.pop(row).result()
+        for place in range(start, stop):
+            images[place - start] = self._pending.pop(place).result()
             self._advance()
         return images
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastnt.data.loaders import Kind
+from fastnt.data.loaders import LoaderKind
 from fastnt.environment import describe_machine
 from fastnt.errors import Diverged
 from fastnt.experiments.keeper import StudyKeeper
@@ -37,7 +37,7 @@ class StudySetup:
     folder: Path  # the study's
     device: str = "cpu"
     compile: bool | None = None
-    loader: Kind = "auto"
+    loader: LoaderKind = "auto"
     data_dir: Path | None = None  # the folder of the official files
     quiet: bool = True
     trust: Trust = NOTHING  # which code the study and its teachers' files may name

@@ -3,12 +3,12 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID
+from rich.progress import BarColumn, TaskID
 
-from fastnt.console import Words, is_live, make_console
-from fastnt.duration import TimeLeftColumn, duration
+from fastnt.console import LiveProgress, TimeLeftColumn, Words, is_live, make_console
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
+from fastnt.wording import duration
 
 
 class Watch:
@@ -62,7 +62,7 @@ class Bars(Watch):
 
     def __init__(self, total: int, console: Console) -> None:
         super().__init__(total)
-        self._bars = Progress(
+        self._bars = LiveProgress(
             Words("{task.description}"),
             BarColumn(bar_width=None),
             Words("{task.fields[state]}"),

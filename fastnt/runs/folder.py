@@ -1,14 +1,19 @@
 """A run's folder: its files, in the order in which they are written.
 
-Each file appears complete or not at all. After a kill, --resume goes on from the newest checkpoint.
+Each file appears complete or not at all, with three exceptions. metrics.jsonl grows line by line: a kill
+can leave half a line, and --resume writes the file again from its checkpoint. tensorboard/ and wandb/
+belong to those libraries. After a kill, --resume goes on from the newest checkpoint.
 
 environment.json   arithmetic, data, machine       written when all is checked, before anything is trained
 config.json        the recipe                      written next: now the folder holds a run
 metrics.jsonl      a line an epoch                 grows while the run goes on
-checkpoint/        the last two checkpoints        until the run is finished
+checkpoint/        the last two checkpoints, and   until the run is finished
+                   .lock, which one process holds
 NAME.safetensors   each network                    when it is ready
+trace.json         a Chrome trace of some steps    with --profile, when they were taken
+tensorboard/, wandb/  each epoch again             with --log, while the run goes on
 predictions.safetensors, timings.json, curves.png, README.md (the model card), summary.json: at the end,
-                   the summary last
+                   in this order
 """
 
 from collections.abc import Iterator
@@ -18,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from fastnt.config import Recipe
-from fastnt.data.loaders import Kind
+from fastnt.data.loaders import LoaderKind
 from fastnt.errors import UserError
 from fastnt.files import locked, read_json, sweep, write_json, write_text
 from fastnt.monitoring.progress import PHASES
@@ -163,7 +168,7 @@ class RunFolder:
             )
         return cast(Only | None, only)
 
-    def loader(self) -> Kind:
+    def loader(self) -> LoaderKind:
         """Read with which loader the run was begun.
 
         Raises:
@@ -175,7 +180,7 @@ class RunFolder:
                 f"{self._environment} says that the loader is {loader!r}, and it can only be ffcv or "
                 "resident; restore it from a copy"
             )
-        return cast(Kind, loader)
+        return cast(LoaderKind, loader)
 
     def phases(self) -> tuple[str, ...]:
         """The networks that the run trains: the teacher and its students."""

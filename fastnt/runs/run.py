@@ -203,7 +203,7 @@ class Run:
             "command": self.command_line,
             "only": self.plan.only,
             "compute": self.compute.describe(),
-            "loader": ahead.course.data.loader,
+            "loader": ahead.course.data.loader_kind,
             "source_sha256": ahead.dataset.source_sha256,
             "classes": ahead.dataset.classes,
         }

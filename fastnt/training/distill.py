@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastnt.data.arrays import Pair, located
-from fastnt.data.loaders import Kind
+from fastnt.data.loaders import LoaderKind
 from fastnt.environment import choose_device
 from fastnt.errors import UserError, warn
 from fastnt.monitoring.display import choose_progress
@@ -49,7 +49,7 @@ def distill(
     *,
     test: Pair | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    loader: Kind = "auto",
+    loader: LoaderKind = "auto",
     amp: bool | None = None,
     compile: bool | None = None,
     progress: bool = True,

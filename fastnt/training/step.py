@@ -85,11 +85,11 @@ class TrainStep:
             profile.record if profile else lambda section: _NOTHING
         )
 
-    def __call__(self, batch: Batch, rows: int) -> None:
-        """Train on this rank's part, which may be empty, of a batch of ``rows``."""
+    def __call__(self, batch: Batch, batch_size: int) -> None:
+        """Train on ``batch``, this rank's part, perhaps empty, of a batch of ``batch_size`` samples."""
         # The loss is a mean over this rank's part. With this weight, the average of the gradients over
         # the ranks is the gradient of the mean over the whole batch.
-        weight = self._ranks.world_size * len(batch.labels) / rows
+        weight = self._ranks.world_size * len(batch.labels) / batch_size
         with self.record("forward"), self._precision.autocast(self.device):
             view = self._views(batch, self.epoch)
             logits = self._forward(batch.images, view)

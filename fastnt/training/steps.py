@@ -17,14 +17,14 @@ class Steps(Protocol):
     """Takes a training step on each of a loader's batches."""
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Take a step on each batch of the epoch from ``start`` on; yield its rows, of all ranks."""
+        """Take a step on each batch of the epoch from ``start`` on; yield its size, of all ranks."""
 
 
 class OneStep(Protocol):
     """A step that may be captured."""
 
-    def __call__(self, batch: Batch, rows: int) -> None:
-        """Take the step on a batch of so many rows."""
+    def __call__(self, batch: Batch, batch_size: int) -> None:
+        """Take the step on this rank's part of a batch of ``batch_size`` samples."""
 
     def break_off(self) -> None:
         """Forget on the host a step that broke off anywhere."""
@@ -44,9 +44,9 @@ class EagerSteps:
         self._step, self._loader = step, loader
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Take a step on each batch of the epoch from ``start`` on; yield its rows, of all ranks."""
+        """Take a step on each batch of the epoch from ``start`` on; yield its size, of all ranks."""
         loader = self._loader
-        left = loader.rows - start * loader.batch_size
+        left = loader.count - start * loader.batch_size
         batches = loader.epoch(epoch, start=start)
         while (batch := self._next(batches)) is not None:
             size = min(loader.batch_size, left)
@@ -77,7 +77,7 @@ class GraphedSteps:
         self._replays: dict[int, Function] = {}
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Take a step on each batch of the epoch from ``start`` on; yield its rows."""
+        """Take a step on each batch of the epoch from ``start`` on; yield its size."""
         for size in self._feed.epoch(epoch, start=start):
             self._next_step(size)
             yield size

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastnt.config import Recipe
 from fastnt.data.holdout import Holdout, Positions, hold_out
-from fastnt.data.loaders import Kind, Loader, choose_kind, make_loader
+from fastnt.data.loaders import Loader, LoaderKind, choose_kind, make_loader
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
@@ -95,8 +95,8 @@ class TrainingData:
         return [name for label, name in enumerate(self._dataset.classes) if label not in seen]
 
     @cached_property
-    def loader(self) -> Kind:
-        """The loader of the training images, "ffcv" or "resident", chosen once."""
+    def loader_kind(self) -> LoaderKind:
+        """Which loader reads the training images, "ffcv" or "resident"; chosen once."""
         return choose_kind(self._compute.loader, self._dataset.train, self._compute.device)
 
     @property
@@ -239,7 +239,7 @@ class TrainingData:
         ranks: Ranks = ALONE,
     ) -> Loader:
         return make_loader(
-            self.loader if split is self._dataset.train else self._compute.loader,
+            self.loader_kind if split is self._dataset.train else self._compute.loader,
             split,
             positions=positions,
             repeats=repeats,

@@ -88,6 +88,24 @@ def test_networks_lists_each_with_its_size(capsys: pytest.CaptureFixture[str]) -
     assert rows["mnist-student"]["parameters"] == 1_275_200 + 1_610
 
 
+@pytest.mark.parametrize("columns", ["80", "120", ""])
+def test_networks_breaks_no_word(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if columns:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", columns)
+    _run("networks")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns or 1000)
+    indented = [line.startswith("    ") for line in lines]
+    for number, line in enumerate(lines[:-1]):
+        if indented[number] and indented[number + 1]:
+            assert line.endswith("-")
+    joined = "".join(line.strip() for line in lines)
+    assert all(notation in joined for notation in NETWORKS.values())
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -127,6 +145,11 @@ def test_noise_that_changes_nothing_is_told(
     _run("train", "--dry-run", *options)
     assert len(caplog.messages) == bool(warning)
     assert all(told.startswith(f"fastnt: warning: {warning}") for told in caplog.messages)
+
+
+def test_a_sweep_of_noise_that_changes_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    _run("study", "--over", "sigma=0.3,0.6", "--set", "objective=labels", "--dry-run")
+    assert ["sigma changes nothing here" in told for told in caplog.messages] == [True]
 
 
 def test_one_alpha_beside_those_of_the_teachers_changes_nothing() -> None:

@@ -76,7 +76,7 @@ def test_a_bar_shows_epoch_error_speed_and_time_left_on_one_line() -> None:
     line = _last_line(console, bars)
     for words in ("student, noisy", "epoch 2/2", "error 12.34 %", "images/s", "left"):
         assert words in line
-    assert len(line) <= 80
+    assert len(line) <= 78  # room for what a terminal echoes of Ctrl-C
 
 
 def test_on_a_narrow_terminal_name_epoch_and_time_stay() -> None:
@@ -84,7 +84,7 @@ def test_on_a_narrow_terminal_name_epoch_and_time_stay() -> None:
     bars = Bars(console)
     _train_one_of_two_epochs(bars)
     line = _last_line(console, bars)
-    assert len(line) <= 40
+    assert len(line) <= 38
     for words in ("student, noisy", "epoch 2/2", "left"):
         assert words in line
 
@@ -205,7 +205,7 @@ def test_bars_and_lines_show_the_time_left_of_all(monkeypatch: pytest.MonkeyPatc
     assert "1 min left" in line
     assert "left" in line
     assert "images/s" not in line
-    assert len(line) <= 80
+    assert len(line) <= 78  # room for what a terminal echoes of Ctrl-C
 
 
 @pytest.mark.parametrize("widgets", [True, False])

@@ -89,6 +89,11 @@ def make_run(tmp_path: Path) -> MakeRun:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where the picture of several runs is written
+
+
 def _report(*arguments: object) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["report", *map(str, arguments)])

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from fastnt.config import Recipe
-from fastnt.data.loaders import Kind
+from fastnt.data.loaders import LoaderKind
 from fastnt.data.prepare import prepare
 from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
@@ -87,7 +87,7 @@ def _planned(
     values: Any,
     *,
     device: torch.device = CPU,
-    loader: Kind = "auto",
+    loader: LoaderKind = "auto",
     amp: bool | None = None,
     compile: bool | None = None,
     only: Only | None = None,

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from fastnt.config import Recipe
-from fastnt.data.loaders import Kind
+from fastnt.data.loaders import LoaderKind
 from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
@@ -133,7 +133,7 @@ def test_every_kind_of_noise_trains_another_student(tmp_path: Path, values: Any)
 def test_both_loaders_train_the_same_students(tmp_path: Path) -> None:
     pytest.importorskip("ffcv")
     recipe = _recipe(mirror=True, preprocess="pixel_mean", epochs=1, teacher_epochs=1)
-    loaders: tuple[Kind, Kind] = ("resident", "ffcv")
+    loaders: tuple[LoaderKind, LoaderKind] = ("resident", "ffcv")
     a, b = (
         Run(new_run(recipe, tmp_path, kind), choose_compute(CPU, loader=kind), Silent())
         for kind in loaders

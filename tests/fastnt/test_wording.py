@@ -1,4 +1,4 @@
-"""Durations are written in one way everywhere."""
+"""Durations and counts are written in one way everywhere."""
 
 import io
 
@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from fastnt.duration import TimeLeftColumn, duration
+from fastnt.console import TimeLeftColumn
+from fastnt.wording import counted, duration
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,9 @@ def test_the_column_tells_what_is_left_and_then_what_it_took() -> None:
     now += 30.0
     bars.advance(task, 80)
     assert column.render(bars.tasks[0]).plain == "50 s"
+
+
+def test_a_count_has_its_noun_in_the_right_number() -> None:
+    assert [counted(n, "batch") for n in (0, 1, 2)] == ["0 batches", "1 batch", "2 batches"]
+    assert [counted(n, "image") for n in (1, 1200)] == ["1 image", "1,200 images"]
+    assert counted(3, "epoch") == "3 epochs"
