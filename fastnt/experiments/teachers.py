@@ -45,7 +45,8 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
                 keeper = StudyKeeper(lab.setup.folder / f"{name}-checkpoint", stop_asked)
                 model = _make(lab, recipe, keeper)
                 model.save(path)
-                records = [asdict(record) for record in keeper.records]
+                # One from the cache was trained elsewhere, and its file has its epochs.
+                records = [asdict(record) for record in keeper.records] or model.epochs
                 keeper.clear()
         if known.get(name, lab.teacher_digest(name)) != lab.teacher_digest(name):
             raise UserError(

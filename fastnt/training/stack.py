@@ -19,9 +19,10 @@ from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
 from fastnt.kernels.philox.eager import as_int64
 from fastnt.loss import noisy_l2_value_and_grad
+from fastnt.training.adam import new_adam
 from fastnt.training.compute import Compute
 from fastnt.training.model import Model
-from fastnt.training.step import TrainStep, new_adam
+from fastnt.training.step import TrainStep
 from fastnt.training.targets import Targets
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.errors import UserError
+from fastnt.recipe_files import load_recipe
+from fastnt.training.compute import Compute
+from fastnt.training.training_data import TrainingData
 
 CLASSES = ("ant", "bee", "möwe")
 
@@ -106,6 +110,26 @@ def test_the_same_folder_gives_the_same_file(
     version = json.loads((first.folder / "train.beton.json").read_text())["decoder"]
     assert version == f"Pillow {Image.__version__}"
     assert made(folder) == first
+
+
+def test_pixels_and_not_the_decoders_release_name_what_is_trained_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> tuple[str, str]:
+        dataset = made(folder)
+        recipe = load_recipe(str(folder))
+        return dataset.source_sha256, TrainingData(
+            dataset, recipe, Compute(torch.device("cpu"))
+        ).digest
+
+    source, digest = found()
+    with monkeypatch.context() as patch:
+        patch.setattr("fastnt.data.picture.decoder", lambda: "Pillow 99")
+        other, same = found()
+    assert other != source  # decoded anew
+    assert same == digest
+    picture(1).save(folder / "train" / "ant" / "0.png")
+    assert found()[1] != digest
 
 
 def test_a_changed_picture_a_new_one_and_another_size_are_prepared_anew(folder: Path) -> None:
