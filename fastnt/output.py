@@ -41,6 +41,12 @@ class _Handle(io.RawIOBase):
         return len(data)
 
 
+def reader_gone() -> bool:
+    """Tell whether whoever read stdout has gone, as after ``| head``."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, _Handle) and raw.failure is not None
+
+
 @contextmanager
 def results_alone() -> Iterator[None]:
     """Within the block what a user's network prints goes to stderr: stdout is for results."""

@@ -25,6 +25,7 @@ from fastnt.cli.report import report
 from fastnt.cli.study import study
 from fastnt.cli.train import train
 from fastnt.errors import Interrupted, UserError
+from fastnt.output import reader_gone
 from fastnt.paths import is_text
 
 app = typer.Typer(
@@ -147,7 +148,8 @@ def _is_short_of_memory(error: BaseException) -> bool:
 
 
 def _interrupted(how: str = "") -> NoReturn:
-    print(f"fastnt: interrupted{how}", file=sys.stderr)
+    if how or not reader_gone():  # after ``| head`` nothing is amiss
+        print(f"fastnt: interrupted{how}", file=sys.stderr)
     sys.exit(130)
 
 

@@ -29,6 +29,6 @@ def export(
         made, real = export_run(run, format_, network, output, trust_code=trust_code)
     kind = "test images" if real else "images drawn at random"
     typer.echo(
-        f"{made.path}: its logits differ from the original's by at most {made.difference:.2g}, on "
+        f"wrote {made.path}; its logits differ from the original's by at most {made.difference:.2g}, on "
         f"{made.images} {kind} in batches of {', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
     )

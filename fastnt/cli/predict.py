@@ -45,4 +45,6 @@ def predict(
         likeliest = sorted(zip(found.probabilities, names, strict=True), reverse=True)[:top]
         for place, (share, name) in enumerate(likeliest):
             cells.append(["" if place else found.image, name, f"{100 * share:.1f} %"])
-    print_table(make_console(), ("image", "class", "probability"), cells, numbers=["probability"])
+    title = f"by the {network} network" if network == "teacher" else f"by the {network} student"
+    headings = ("image", "class", "probability")
+    print_table(make_console(), headings, cells, numbers=["probability"], title=title)

@@ -61,7 +61,7 @@ class ArrayFiles:
         """Return a line that says which samples are the test set; empty if the user gave one."""
         if "test" in self.splits:
             return ""
-        return f"{self.name} has no test files: its last {test_count:,} samples are the test set"
+        return f"{self.name} has no test set: its last {test_count:,} samples serve as one"
 
     def _cut(self, images: Images, labels: Labels) -> dict[str, tuple[Images, Labels]]:
         """Split the training samples into a training and a test set."""

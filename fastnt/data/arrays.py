@@ -1,6 +1,7 @@
 """Store images and labels that are in memory as files, which ``fastnt.data.own`` can read."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,13 @@ def located(data: str | Path | Pair, test: Pair | None) -> Iterator[str]:
         try:
             yield str(folder)
         except UserError as error:
-            raise UserError(str(error).replace(f"{folder}{os.sep}", "")) from error
+            raise UserError(_of_arguments(str(error), folder)) from error
+
+
+def _of_arguments(sentence: str, folder: Path) -> str:
+    """Let a sentence about files speak of the arguments that were stored in them."""
+    sentence = sentence.replace(f"{folder}{os.sep}", "")
+    return re.sub(r"\b((test_)?(images|labels))\.npy", r"\1", sentence)
 
 
 def _save(path: Path, values: Any) -> None:

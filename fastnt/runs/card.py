@@ -80,6 +80,8 @@ Classes, in the order of the logits: {classes}.
 
 ## Recipe
 
+Its `dataset` and `teacher` are names alone: give the paths of your own with `--dataset` and `--teacher`.
+
 ```toml
 {_recipe(recipe)}```
 
@@ -100,7 +102,7 @@ def _head(summary: dict[str, Any], network: str) -> dict[str, Any]:
     result = {
         "task": {"type": "image-classification"},
         "dataset": {"name": data, "type": known or data, "split": "test"},
-        "metrics": [{"type": "accuracy", "value": 1 - summary[network]["test_error"]}],
+        "metrics": [{"type": "accuracy", "value": round(1 - summary[network]["test_error"], 6)}],
     }
     return {
         "license": "unknown",

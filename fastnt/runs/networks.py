@@ -10,6 +10,7 @@ from fastnt.data.prepare import list_prepared, open_dataset
 from fastnt.errors import UserError
 from fastnt.monitoring.progress import STUDENTS
 from fastnt.paths import real_path
+from fastnt.runs.command import resume_command
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.same_data import open_same_data
 from fastnt.runs.summary import Networks
@@ -57,6 +58,11 @@ def load_student(
         path = folder.network(which)
         if not path.exists() and which not in folder.phases():
             raise UserError(f"{run} holds no {which} network: it trained {folder.only()} only")
+        if not path.exists() and not folder.finished:
+            raise UserError(
+                f"{run} is not finished and holds no {which} network yet; go on with it: "
+                f"{resume_command(folder.path, None)}"
+            )
     return load_model(path, network, Trust(trust_code))
 
 

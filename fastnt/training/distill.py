@@ -1,7 +1,7 @@
 """``fastnt.distill``: train one network on a noisy teacher's logits, from Python, without a folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ class Distilled:
     student: Model  # in eval mode, on the device; from raw uint8 images (N, H, W, C) to logits
     test_error: float
     teacher_test_error: float  # for several teachers, of their combined logits
-    records: list[EpochRecord]
+    records: list[EpochRecord] = field(repr=False)
 
 
 def distill(

@@ -57,12 +57,12 @@ def test_closed_outputs_serve(prefix: str, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_reader_that_goes_away_ends_it_without_a_traceback(tmp_path: Path) -> None:
+def test_a_reader_that_goes_away_ends_it_without_a_word(tmp_path: Path) -> None:
     script = '"$@" | head -c 1 > /dev/null; exit ${PIPESTATUS[0]}'
     command = ["bash", "-c", script, "bash", *FASTNT, "recipe"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode in (0, 130)  # 0 where all fitted into the pipe
-    assert done.stderr in ("", "fastnt: interrupted\n")
+    assert done.stderr == ""
 
 
 def test_a_reader_that_goes_away_while_it_trains_has_it_saved(tmp_path: Path) -> None:

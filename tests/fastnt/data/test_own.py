@@ -55,7 +55,7 @@ def test_without_test_files_the_last_tenth_is_the_test_set(own_folder, capsys):
         assert np.array_equal(dataset.test.labels(), labels[count - test : count])
     assert capsys.readouterr().err == ""
     prepare(str(own_folder))
-    assert "mine has no test files: its last 1 samples are the test set" in capsys.readouterr().err
+    assert "mine has no test set: its last 1 samples serve as one" in capsys.readouterr().err
 
 
 def test_grey_images_without_channels_and_labels_of_any_integer_type(own_folder):

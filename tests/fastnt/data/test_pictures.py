@@ -278,11 +278,11 @@ def rename(new: str) -> Any:
     [
         (
             lambda f: (f / "train" / "ant" / "0.png").write_bytes(b"no picture"),
-            r"ant/0\.png is no picture, whatever its name says; remove it",
+            r"ant/0\.png cannot be read as a picture; leave it out, or give a PNG or JPEG file",
         ),
         (
             lambda f: os.truncate(f / "train" / "ant" / "0.png", 150),
-            r"ant/0\.png cannot be decoded \(.*\); remove it, or save it again",
+            r"ant/0\.png cannot be decoded \(.*\); leave it out, or save it again",
         ),
         (
             lambda f: (f / "train" / "ant" / "a.gif").touch(),

@@ -53,7 +53,7 @@ def test_onnx(run: Path, images: Tensor, which: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit, match="0"):
         main(["export", str(run), "--format", "onnx", "--network", which, "--trust-code"])
     out, err = capsys.readouterr()
-    assert f"{which}.onnx: its logits differ from the original's by at most" in out
+    assert f"{which}.onnx; its logits differ from the original's by at most" in out
     assert "on 8 test images in batches of 1, 2 and 7" in out
     assert err == ""
     session = runtime.InferenceSession(run / f"{which}.onnx", providers=["CPUExecutionProvider"])
