@@ -18,3 +18,13 @@ def counted(count: int, noun: str) -> str:
     """Return a count with its noun: ``1 epoch``, ``1,200 images``, ``2 batches``."""
     plural = noun + ("es" if noun.endswith("tch") else "s")
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def short_count(count: int | None) -> str:
+    """Return three digits and a unit: ``4.54k``, ``62.2k``, ``937k``, ``19.8M``; nothing for None."""
+    if count is None:
+        return ""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{float(f'{count / size:.3g}'):g}{unit}"
+    return str(count)

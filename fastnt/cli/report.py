@@ -13,6 +13,7 @@ from fastnt.cli.study_table import show_study
 from fastnt.cli.tables import fitting_table, print_table, print_trimmed
 from fastnt.console import make_console
 from fastnt.errors import UserError
+from fastnt.wording import short_count
 
 if TYPE_CHECKING:
     from fastnt.report.runs import Row
@@ -125,8 +126,8 @@ def _cells(row: "Row") -> list[str]:
         _percent(row.held_out_error),
         _percent(row.test_error),
         _interval(row),
-        _short(row.parameters),
-        _short(row.multiplies),
+        short_count(row.parameters),
+        short_count(row.multiplies),
         "" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
     ]
 
@@ -156,13 +157,3 @@ def _interval(row: "Row") -> str:
 
     interval = None if row.test_interval is None else Interval(*row.test_interval)
     return percents(interval, "-")
-
-
-def _short(value: int | None) -> str:
-    """Return three digits and a unit: 4.54k, 62.2k, 937k, 19.8M."""
-    if value is None:
-        return ""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{float(f'{value / size:.3g}'):g}{unit}"
-    return str(value)

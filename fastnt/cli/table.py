@@ -11,7 +11,7 @@ from fastnt.monitoring.display import name_phase
 from fastnt.monitoring.profile import Section
 from fastnt.monitoring.progress import PHASES
 from fastnt.report.sentences import difference_text, error_interval, percents
-from fastnt.wording import duration
+from fastnt.wording import duration, short_count
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
@@ -29,8 +29,8 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
             "all teachers" if "combine" in row else name_phase(phase),
             f"{100 * row['test_error']:.2f} %",
             percents(error_interval(row), "-"),
-            f"{row['parameters']:,}",
-            "" if row["multiplies"] is None else f"{row['multiplies']:,}",
+            short_count(row["parameters"]),
+            short_count(row["multiplies"]),
             f"{speed:,.0f}" if speed else "reused",
             "" if seconds is None else duration(seconds),
         ]

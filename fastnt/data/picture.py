@@ -142,5 +142,7 @@ def _broken(path: Path, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno is not None:
         return error
     if type(error).__name__ == "UnidentifiedImageError":
-        return UserError(f"{path} cannot be read as a picture; leave it out, or give a PNG or JPEG file")
+        return UserError(
+            f"{path} cannot be read as a picture; leave it out, or give a PNG or JPEG file"
+        )
     return UserError(f"{path} cannot be decoded ({error}); leave it out, or save it again")

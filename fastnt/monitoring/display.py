@@ -21,7 +21,7 @@ NAMES = {
     "noisy": "student, noisy",
     "evaluation": "evaluation",
 }
-_WIDE = 76  # columns: on a narrower terminal, bars have no room for bar, error and speed
+_WIDE = 78  # columns: on a narrower terminal, bars have no room for bar, error and speed
 ONE_PASS = ("logits", "evaluation")  # phases without epochs
 
 
@@ -135,7 +135,7 @@ class Bars(Silent):
         self._bars.update(
             self._task,
             epoch=f"epoch {record.epoch + (not last)}/{self._epochs}",
-            error=f"error {100 * record.validation_error:.2f} %",
+            error=f"held out {100 * record.validation_error:.2f} %",
             speed=record.images_per_second if last else None,
         )
 

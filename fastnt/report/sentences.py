@@ -68,7 +68,8 @@ def difference_text(summary: Mapping[str, Any]) -> str | None:
         p,
     )
     improvement = summary.get("relative_improvement")
-    gain = "" if improvement is None else f"; relative improvement {100 * improvement:+.1f} %"
+    told = improvement is not None and p < LEVEL  # a percentage of chance would look like a gain
+    gain = f"; relative improvement {100 * improvement:+.1f} %" if told else ""
     return f"Clean against noisy teacher: {text}{gain}"
 
 

@@ -74,7 +74,7 @@ def test_a_bar_shows_epoch_error_speed_and_time_left_on_one_line() -> None:
     bars = Bars(console)
     _train_one_of_two_epochs(bars)
     line = _last_line(console, bars)
-    for words in ("student, noisy", "epoch 2/2", "error 12.34 %", "images/s", "left"):
+    for words in ("student, noisy", "epoch 2/2", "held out 12.34 %", "images/s", "left"):
         assert words in line
     assert len(line) <= 78  # room for what a terminal echoes of Ctrl-C
 

@@ -37,10 +37,11 @@ def test_a_difference_is_said_as_what_it_means(
     assert words in text
 
 
-def test_without_a_relative_improvement_none_is_said() -> None:
-    summary = _summary(1, 1, 1.0) | {"relative_improvement": None}
-    assert "relative" not in str(difference_text(summary))
-    assert "relative improvement +0.0 %" in str(difference_text(_summary(1, 1, 1.0)))
+def test_a_relative_improvement_is_said_where_the_students_can_be_told_apart() -> None:
+    apart = _summary(200, 100, 1e-9)
+    assert "; relative improvement +50.0 %" in str(difference_text(apart))
+    assert "relative" not in str(difference_text(apart | {"relative_improvement": None}))
+    assert "relative" not in str(difference_text(_summary(35, 28, 0.45)))
 
 
 def test_an_error_is_said_with_its_interval() -> None:
