@@ -9,6 +9,13 @@ from fastnt.kernels.noisy_l2.triton_sums import finish
 from fastnt.kernels.philox.triton import NOISE, RANDOM_SIGMA, SHARED_NOISE, first_word, uniform23
 
 
+@triton.jit
+def _reciprocal(x):
+    """Return 1 / x: a rounded division has a slow path, a call for which registers must be kept."""
+    about = 1.0 / x
+    return tl.fma(tl.fma(-x, about, 1.0), about, about)
+
+
 @triton.jit(
     do_not_specialize=[
         *("samples", "classes", "run", "alpha", "sigma", "sigma_high", "seed", "step"),
@@ -99,9 +106,9 @@ def noisy_l2_kernel(
 
     weight = tl.full([], 1.0, tl.float32)
     if REDUCTION == 2:
-        weight = tl.div_rn(weight, weight * samples)
+        weight = _reciprocal(weight * samples)
     if REDUCTION == 3:
-        weight = tl.div_rn(weight * 2.0, weight * samples * classes)
+        weight = _reciprocal(weight * samples * classes) * 2.0
     grad_weight = weight
     if HAS_SCALE:
         grad_weight = tl.load(grad_scale) * weight
