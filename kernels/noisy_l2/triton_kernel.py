@@ -22,7 +22,9 @@ def _reciprocal(x):
         *("student_stride_s", "student_stride_n", "student_stride_c", "teacher_stride_s"),
         *("teacher_stride_n", "teacher_stride_c", "alpha_stride", "sigma_stride"),
         *("sigma_high_stride", "seed_stride", "step_stride", "index_stride", "teacher_id"),
-    ]
+    ],
+    # Read one by one. A graph's tickets lie at any address, and a capture must not compile.
+    do_not_specialize_on_alignment=["tickets", "index", "grad_scale"],
 )
 def noisy_l2_kernel(
     student,  # (S, N, C), any strides

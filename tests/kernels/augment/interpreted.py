@@ -90,6 +90,7 @@ def test_no_images_and_input_is_left_alone():
     assert torch.equal(images, before)
 
 
+@pytest.mark.slow
 def test_the_registered_op():
     images, zero = images_of(2, 5, 7, 3), torch.tensor(0)
     arguments = images, None, zero, zero, 1, True, None, None, None, torch.float32
@@ -99,6 +100,7 @@ def test_the_registered_op():
     torch.library.opcheck(torch.ops.fastnt.augment_triton.default, arguments)
 
 
+@pytest.mark.slow
 def test_compiled_whole():
     images, rows = images_of(3, 5, 7, 3), torch.arange(3) + 7
     given = {"index": rows, "pad": 2, "mirror": True, "mean": torch.rand(3), "impl": "triton"}
