@@ -22,6 +22,7 @@ $(VENV)/ready: $(VENV)/torch pyproject.toml CMakeLists.txt $(wildcard kernels/*/
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m fastnt.data.install_ffcv
 	@touch $@
+	@echo "fastnt is installed; go on with: source $(BIN)/activate && fastnt train"
 
 demo: setup
 	$(BIN)/fastnt train --runs-dir runs

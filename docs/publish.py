@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastnt.experiments.results import DATABASE, STUDY_FILE
 from fastnt.experiments.store import Store
+from fastnt.experiments.study_files import read_study, write_study
 from fastnt.report.study_page import write_study_page
 
 PUBLISHED = Path(__file__).parent / "studies"
@@ -29,7 +30,8 @@ def publish(studies: Path, published: Path = PUBLISHED) -> None:
         folder = published / definition.parent.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for path in (definition, *sorted(definition.parent.glob("*.safetensors"))):
+        write_study(folder / STUDY_FILE, read_study(definition))  # with its SHA-256
+        for path in sorted(definition.parent.glob("*.safetensors")):
             shutil.copy(path, folder)
         print(write_study_page(folder))
 

@@ -1,7 +1,10 @@
-"""Turn the arguments of the loss into the tensors that the op takes.
+"""Turn the arguments of the loss into what the op takes.
 
-Numbers become small tensors that are filled on the student's device. The host therefore never waits
-for the device, and schedules, replayed CUDA graphs and compiled steps see new values.
+The native and the Triton kernel take numbers with their launch. Where another version runs, or
+torch.compile or torch.func looks on, numbers become small tensors that are filled on the student's
+device: the host never waits for the device, and a compiled step is not compiled again for a new value.
+What is a tensor stays one. A replayed CUDA graph repeats its numbers: what changes from step to step,
+such as the step itself, must be a tensor.
 """
 
 import math

@@ -55,10 +55,13 @@ class Recipe:
         0, "data", "scale your pictures to so many pixels; 0: not", allow.COUNT_OR_0, "data"
     )
     preprocess: Preprocessing = entry(
-        "none", "data", "what networks see of the pixels (section 4)", allow.choice(Preprocessing)
+        "none",
+        "data",
+        "what networks see of the pixels (paper, section 4)",
+        allow.choice(Preprocessing),
     )
     mirror: bool = entry(
-        False, "data", "mirror images join the training list (section 4)", allow.FLAG, "data"
+        False, "data", "mirror images join the training list (paper, section 4)", allow.FLAG, "data"
     )
     crop: int = entry(
         0,
@@ -97,17 +100,17 @@ class Recipe:
     sigma: float | tuple[float, float] = entry(
         0.6,
         "noise",
-        "standard deviation of the noise, or a range to draw it from (5.4)",
+        "standard deviation of the noise, or a range to draw it from (paper, 5.4)",
         allow.SIGMA,
     )
     noise: Noise = entry(
         "logit", "noise", "noise per logit, or shared by the mini-batch", allow.choice(Noise)
     )
     perturb: Perturb = entry(
-        "teacher", "noise", "whose logits carry the noise (5.2)", allow.choice(Perturb)
+        "teacher", "noise", "whose logits carry the noise (paper, 5.2)", allow.choice(Perturb)
     )
     frozen: bool = entry(
-        False, "noise", "a sample keeps its noise for the whole training (5.2)", allow.FLAG
+        False, "noise", "a sample keeps its noise for the whole training (paper, 5.2)", allow.FLAG
     )
     epochs: int = entry(12, "student", "epochs of each student", allow.COUNT)
     lr: float = entry(1e-3, "student", "learning rate of the students (Adam)", allow.POSITIVE)
@@ -143,7 +146,7 @@ class Recipe:
     combine: Combine = entry(
         "mean",
         "student",
-        "how several teachers' logits become one; geometric where their signs agree (5.4)",
+        "how several teachers' logits become one; geometric where their signs agree (paper, 5.4)",
         allow.choice(Combine),
     )
     teacher_alphas: tuple[float, ...] = entry(

@@ -133,7 +133,7 @@ def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
     def append(layer: nn.Module) -> None:
         nonlocal x
         layers.append(layer)
-        x = layer(x)
+        x = _after(layer, x)
 
     with torch.device("meta"):
         for token in tokens:
@@ -162,11 +162,38 @@ def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
         )
     _drop_last_relu(layers)
     try:
-        network = nn.Sequential(*layers).to_empty(device="cpu")
+        for layer in layers:
+            for name, parameter in layer.named_parameters():
+                setattr(layer, name, nn.Parameter(torch.empty(parameter.shape)))
     except RuntimeError as error:
         raise UserError(f"network {line!r} does not fit into memory; make it smaller") from error
+    network = nn.Sequential(*layers)
     _initialise(network)
     return network
+
+
+def _after(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return what a layer makes of ``x``, in shape alone.
+
+    On the meta device itself, most layers would import torch's compiler, which takes seconds.
+
+    Raises:
+        RuntimeError: the layer does not fit.
+    """
+    if isinstance(layer, nn.Flatten):
+        return x.flatten(1)
+    if isinstance(layer, nn.Linear):
+        return x.new_empty((1, layer.out_features))
+    if isinstance(layer, nn.Conv2d):
+        kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
+        sides = [(side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:]]
+        if len(sides) < 2 or min(sides) < 1:
+            raise RuntimeError(f"a kernel of {kernel} x {kernel} needs a larger image")
+        return x.new_empty((1, layer.out_channels, *sides))
+    if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
+        pooled = layer(torch.zeros((1, *x.shape[2:]), device="cpu"))
+        return x.new_empty((1, x.shape[1], *pooled.shape[1:]))
+    return x
 
 
 def _make_layer(token: str, x: Tensor, line: str) -> nn.Module:

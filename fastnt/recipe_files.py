@@ -85,7 +85,7 @@ def recipe_toml(recipe: Recipe) -> str:
     for key, entry in ENTRIES.items():
         value = getattr(recipe, key)
         text = f"# {key} is not set\n" if value is None else tomli_w.dumps({key: value})
-        parts.append(f"# {entry.meaning}: {entry.allowed}\n{text}")
+        parts.append(f"# {entry.text}\n{text}")
     return "\n".join(parts)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastnt.config import ENTRIES, FIELDS, Recipe
@@ -29,20 +29,34 @@ def recipe_key(recipe: Recipe, *parts: Part, digests: Mapping[str, Any]) -> str:
     Raises:
         ValueError: a part names content whose digest is missing.
     """
+    for name in _named(parts):
+        needed = ENTRIES[name].digest
+        if needed and needed not in digests:
+            raise ValueError(f"a key of {name} needs the digest {needed!r}")
+    content = {
+        "format": KEY_FORMAT,
+        "recipe": _values(recipe, parts),
+        "digests": dict(digests),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def same_values(one: Recipe, other: Recipe, *parts: Part) -> bool:
+    """Tell whether two recipes differ in no value of these parts but in the names of content."""
+    return _values(one, parts) == _values(other, parts)
+
+
+def _named(parts: Sequence[Part]) -> list[str]:
+    return [name for name, known in ENTRIES.items() if set(known.parts) & set(parts)]
+
+
+def _values(recipe: Recipe, parts: Sequence[Part]) -> dict[str, Any]:
+    """Return the values of the parts that name no content and are not at their defaults."""
     recipe = recipe.resolved()
     if not recipe.draws_noise:
         recipe = _without_noise_options(recipe)
-    values = {}
-    for name, known in ENTRIES.items():
-        if not set(known.parts) & set(parts):
-            continue
-        if known.digest and known.digest not in digests:
-            raise ValueError(f"a key of {name} needs the digest {known.digest!r}")
-        value = getattr(recipe, name)
-        if not known.digest and value != FIELDS[name].default:
-            values[name] = value
-    content = {"format": KEY_FORMAT, "recipe": values, "digests": dict(digests)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    values = {name: getattr(recipe, name) for name in _named(parts) if not ENTRIES[name].digest}
+    return {name: value for name, value in values.items() if value != FIELDS[name].default}
 
 
 def _without_noise_options(recipe: Recipe) -> Recipe:

@@ -1,11 +1,12 @@
 """The rules of recipes: each key's part, meaning and allowed values, and rules between keys."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fastnt.errors import UserError
+from fastnt.wording import counted
 
 if TYPE_CHECKING:
     from fastnt.config import Recipe
@@ -25,6 +26,11 @@ class Entry:
     good: Callable[[Any], bool]
     # If the value only names content: the digest that replaces it in a key (see recipe_keys).
     digest: str = ""
+
+    @property
+    def text(self) -> str:
+        """The meaning and the allowed values."""
+        return f"{self.meaning}. Allowed: {self.allowed}"
 
 
 def entry(default: Any, parts: str, meaning: str, rule: Rule, digest: str = "") -> Any:
@@ -64,6 +70,28 @@ def sigma_range(sigma: float | tuple[float, float]) -> tuple[float, float]:
     return sigma if isinstance(sigma, tuple) else (sigma, sigma)
 
 
+def idle_noise(recipe: "Recipe", typed: Collection[str], only: str | None = None) -> str:
+    """Say which keys of the noise were typed and change nothing; empty if there is none.
+
+    Args:
+        recipe: the recipe with the typed values.
+        typed: the keys that the user typed in this call.
+        only: the one network that is trained, if not all are.
+    """
+    options = ("alpha", "sigma", "noise", "perturb", "frozen", "teacher_alphas")
+    noise = [name for name in options if name in typed]
+    if only in ("teacher", "clean"):
+        idle, why = noise, f"only the {only} {'student ' * (only == 'clean')}is trained"
+    elif recipe.objective == "labels":
+        idle, why = noise, "students that learn from labels (objective=labels) see no noise"
+    elif recipe.teacher_alphas:
+        idle, why = [name for name in noise if name == "alpha"], "teacher_alphas stands for it"
+    else:
+        return ""
+    changes = "changes" if len(idle) == 1 else "change"
+    return f"{' and '.join(idle)} {changes} nothing here: {why}" if idle else ""
+
+
 def check_together(recipe: "Recipe") -> None:
     """Refuse values that are allowed alone but not together.
 
@@ -90,7 +118,7 @@ def check_together(recipe: "Recipe") -> None:
         )
     if alphas != teachers:
         raise UserError(
-            f"teacher_alphas has {alphas} values for {teachers} teachers; give one a teacher"
+            f"teacher_alphas has {counted(alphas, 'value')} for {teachers} teachers; give one a teacher"
         )
     if recipe.perturb != "teacher" or recipe.combine != "mean":
         # Noise may change a logit's sign; logits of different signs have no geometric mean.

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import shlex
 import sys
 from typing import Annotated, Any, NoReturn
@@ -15,6 +16,7 @@ from fastnt.cli.bench import bench
 from fastnt.cli.doctor import doctor
 from fastnt.cli.evaluate import evaluate
 from fastnt.cli.export import export
+from fastnt.cli.given_once import GivenOnce
 from fastnt.cli.networks import networks
 from fastnt.cli.predict import predict
 from fastnt.cli.prepare import prepare
@@ -45,7 +47,7 @@ _COMMANDS = (
     doctor,
 )
 for command in _COMMANDS:
-    app.command()(command)
+    app.command(cls=GivenOnce)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -81,9 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         line = shlex.join(["fastnt", *typed])
         code = command.main(arguments or ["--help"], "fastnt", standalone_mode=False, obj=line)
     except TyperException as error:
-        context = getattr(error, "ctx", None)
-        name = context.command_path if context else "fastnt"
-        _fail(f"{error.format_message().rstrip('.')}; see {name} --help")
+        _fail(_usage_sentence(error))
     except UserError as error:
         _fail(str(error))
     except (MemoryError, ImportError, OSError) as error:
@@ -100,6 +100,25 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 130:  # a KeyboardInterrupt, which Click turned into this code
         _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_sentence(error: Any) -> str:
+    """Say what is wrong with the command line; where a key is no option, name ``--set``."""
+    context = getattr(error, "ctx", None)
+    options = {name for option in context.command.params for name in option.opts} if context else ()
+    unknown = getattr(error, "option_name", None)
+    if unknown is not None and unknown not in options and "--set" in options:
+        from fastnt.config import FIELDS
+
+        key = unknown.strip("-").replace("-", "_")
+        if key in FIELDS:
+            return (
+                f"there is no option {unknown}; set this value of the recipe by --set {key}=VALUE"
+            )
+    # Pydantic's words, which say nothing to a user.
+    text = error.format_message().rstrip(".").replace("Value error, ", "")
+    text = re.sub(", unable to parse.*", "", text).replace("Input should be", "it must be")
+    return f"{text}; see {context.command_path if context else 'fastnt'} --help"
 
 
 def _hide_types_of_flags(command: Any, parent: Any = None) -> None:

@@ -1,13 +1,15 @@
 """Find the study that the command line means, and its folder."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastnt.cli.options import absolute_teacher, parse_assignments
-from fastnt.errors import UserError
+from fastnt.errors import UserError, warn
 
 if TYPE_CHECKING:
+    from fastnt.config import Recipe
     from fastnt.experiments.study import Study
 
 
@@ -30,6 +32,7 @@ def choose_study(
     from fastnt.experiments.named import STUDIES
     from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
     from fastnt.recipe_files import load_recipe
+    from fastnt.recipe_rules import idle_noise
 
     given = [f"--{name}" for name, value in asked.items() if value is not None]
     if what is not None and is_study_folder(what):
@@ -47,10 +50,14 @@ def choose_study(
     else:
         flags = {"student_network": asked["student"], "epochs": asked["epochs"]}
         typed = {key: value for key, value in flags.items() if value is not None}
-        overrides = parse_assignments(asked["set"] or [], typed) | typed
+        elsewhere = {"dataset": asked["dataset"], "teacher": asked["teacher"]}
+        taken = [key for key, value in (flags | elsewhere).items() if value is not None]
+        overrides = parse_assignments(asked["set"] or [], taken) | typed
         # The code that the config names is checked later, with all code that the study names.
         recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
         grid = parse_over(asked["over"] or [])
+        if idle := idle_noise(recipe, [*overrides, *grid]):
+            warn(idle)
         if what is None:
             make = own_grid if grid else STUDIES["table3"]
             seeds = (5 if grid else 3) if seeds is None else seeds
@@ -62,6 +69,7 @@ def choose_study(
                 f"folder of a study that was begun"
             )
         chosen = make(recipe, grid)
+        _refuse_unused(chosen, recipe, overrides)
         if asked["teacher"]:
             first = next(iter(chosen.teachers))
             teachers = {**chosen.teachers, first: {"teacher": absolute_teacher(asked["teacher"])}}
@@ -70,11 +78,34 @@ def choose_study(
             chosen,
             tune=asked["tune"] or 0,
             vary_teacher=bool(asked["vary-teacher"]),
+            precision=asked["precision"] or "float32",
+            threads=1 if asked["threads"] is None else asked["threads"],
         )
     if seeds is not None:
         chosen = dataclasses.replace(chosen, seeds=seeds)
     name = asked["name"] or f"{chosen.name}-{chosen.recipe.dataset_name}"
     return studies_dir / name, chosen
+
+
+def _refuse_unused(study: "Study", recipe: "Recipe", typed: Iterable[str]) -> None:
+    """Refuse a typed key if the study gives every student another value: it would be dropped unseen.
+
+    Raises:
+        UserError: it names the key and both values.
+    """
+    from fastnt.config import ENTRIES
+
+    asked = recipe.resolved()
+    students = [point.recipe for point in study.points()]
+    teachers = [*study.teacher_recipes().values()]
+    for key in typed:
+        trained = teachers if ENTRIES[key].parts == ("teacher",) else students
+        values = {getattr(each, key): None for each in trained}
+        if getattr(asked, key) not in values:
+            raise UserError(
+                f"{key} is {getattr(asked, key)!r}, but in {study.name} it is "
+                f"{', '.join(map(repr, values))}; leave {key} out, or sweep it with --over"
+            )
 
 
 def typed_words(asked: dict[str, Any]) -> list[str]:

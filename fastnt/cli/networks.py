@@ -1,9 +1,12 @@
 """``fastnt networks``: the named networks, in the paper's notation."""
 
 import json
+import textwrap
 from typing import Annotated, Any
 
 import typer
+
+from fastnt.console import make_console
 
 
 def networks(
@@ -11,8 +14,8 @@ def networks(
 ) -> None:
     """List the named networks: notation, parameters, multiplications of one image.
 
-    Their sizes are those for the images that they were made for. A notation may be given wherever a
-    name may: fastnt train --student FC800-FC10.
+    Their sizes are those for the images that they were made for (height x width x channels) and 10
+    classes. A notation may be given wherever a name may: fastnt train --student FC800-FC10.
     """
     from fastnt.networks import NETWORKS, build_network, count_multiplies, count_parameters
 
@@ -32,13 +35,16 @@ def networks(
     if json_:
         typer.echo(json.dumps(rows, indent=2))
         return
+    console = make_console()
     for row in rows:
-        image = "x".join(map(str, row["image"]))
-        typer.echo(
-            f"{row['name']}: {row['parameters']:,} parameters, {row['multiplies']:,} multiplies "
-            f"for {image} and 10 classes"
+        channels, height, width = row["image"]
+        console.print(
+            f"{row['name']}: {row['parameters']:,} parameters, {row['multiplies']:,} multiplies, "
+            f"{height}x{width}x{channels}"
         )
-        typer.echo(f"    {row['notation']}")
+        # Lines are broken behind a hyphen, since the notation has no blanks.
+        for line in textwrap.wrap(row["notation"].replace("-", "- "), console.width - 4):
+            console.print(f"    {line.replace('- ', '-')}", soft_wrap=True)
 
 
 # The shape of an image, (channels, height, width), for each beginning of a network's name.

@@ -91,8 +91,8 @@ Network = Annotated[
 Only = Annotated[
     Literal["teacher", "clean", "noisy"] | None,
     typer.Option(
-        help="Train the teacher alone, or one student and its teacher.",
-        metavar="NETWORK",
+        help="Train this network alone: teacher, clean or noisy. A student brings its teacher.",
+        metavar="NAME",
         rich_help_panel=WHAT,
     ),
 ]

@@ -5,8 +5,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fastnt.cli.tables import print_trimmed
 from fastnt.config import Recipe
-from fastnt.data.prepare import list_prepared, prepare
+from fastnt.data.prepare import list_prepared
 from fastnt.data.sources import SOURCES
 from fastnt.monitoring.display import Silent
 from fastnt.runs.ahead import Ahead, look_ahead
@@ -14,6 +15,8 @@ from fastnt.runs.resume import Plan
 from fastnt.training.compute import Compute
 from fastnt.training.model import Model
 from fastnt.training.pipeline import open_course
+from fastnt.training.training_data import prepare_data
+from fastnt.wording import counted
 
 
 def look(plan: Plan, compute: Compute, data_dir: Path | None) -> Ahead | None:
@@ -26,7 +29,7 @@ def look(plan: Plan, compute: Compute, data_dir: Path | None) -> Ahead | None:
     official = name in SOURCES and SOURCES[name].files
     if official and data_dir is None and not any(d.name == name for d in list_prepared()):
         return None
-    dataset = prepare(name, data_dir, image_size=plan.recipe.image_size)
+    dataset = prepare_data(plan.recipe, data_dir)
     return look_ahead(dataset, open_course(dataset, plan.recipe, compute, Silent()), plan.students)
 
 
@@ -41,19 +44,19 @@ def print_plan(plan: Plan, compute: Compute, ahead: Ahead | None, console: Conso
         name = "student" if alone else "students"
         which = f"{plan.students[0]}, " if alone else ""
         lines.append(
-            (name, f"{which}{network}, {_epochs(recipe.epochs)}{'' if alone else ' each'}")
+            (name, f"{which}{network}, {counted(recipe.epochs, 'epoch')}{'' if alone else ' each'}")
         )
     if "noisy" in plan.students:
         lines.append(("noise", _noise(recipe)))
-    threads = f"{compute.threads} thread{'s' * (compute.threads != 1)}"
-    loader = ahead.course.data.loader if ahead else compute.loader
+    threads = counted(compute.threads, "thread")
+    loader = ahead.course.data.loader_kind if ahead else compute.loader
     computed = f"on {compute.device}, {compute.precision.name}, {threads}, loader {loader}"
     lines.append(("computed", computed))
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(width=9)
     for name, text in lines:
         grid.add_row(f"{name}:", text)
-    console.print(grid)
+    print_trimmed(console, grid)
     console.print(f"{'folder:':10}{plan.folder.path}", soft_wrap=True)
 
 
@@ -61,8 +64,8 @@ def _data(ahead: Ahead) -> str:
     data, shape = ahead.course.data, "x".join(map(str, ahead.dataset.shape))
     mirrored = " and their mirror images" if data.repeats == 2 else ""
     return (
-        f"{ahead.dataset.name}, {data.images:,} images to train on{mirrored}, "
-        f"{data.validation.rows:,} held out, {data.test.rows:,} to test, {shape}, "
+        f"{ahead.dataset.name}, {counted(data.images, 'image')} to train on{mirrored}, "
+        f"{data.validation.count:,} held out, {data.test.count:,} to test, {shape}, "
         f"{data.classes} classes"
     )
 
@@ -73,15 +76,11 @@ def _teacher(recipe: Recipe, ahead: Ahead | None) -> str:
     network = _network(recipe.teacher_network, ahead.teacher if ahead else None)
     if ahead is not None and ahead.reused:
         return f"{network}, trained before and used again"
-    return f"{network}, {_epochs(recipe.teacher_epochs)}"
+    return f"{network}, {counted(recipe.teacher_epochs, 'epoch')}"
 
 
 def _network(notation: str, model: Model | None) -> str:
     return notation + (f", {model.parameter_count:,} parameters" if model else "")
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def _noise(recipe: Recipe) -> str:

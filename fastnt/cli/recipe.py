@@ -32,7 +32,11 @@ def recipe(
     """
     from dataclasses import asdict
 
+    from rich.padding import Padding
+
+    from fastnt.cli.tables import print_trimmed
     from fastnt.config import ENTRIES
+    from fastnt.console import make_console
     from fastnt.errors import UserError
     from fastnt.files import write_text
     from fastnt.recipe_files import load_recipe, recipe_toml
@@ -47,10 +51,10 @@ def recipe(
     if json_:
         typer.echo(json.dumps(asdict(found), indent=2))
         return
+    console = make_console()
     for key, value in asdict(found).items():
-        entry = ENTRIES[key]
-        typer.echo(f"{key} = {_text(value)}")
-        typer.echo(f"    {entry.meaning}: {entry.allowed}")
+        console.print(f"{key} = {_text(value)}", soft_wrap=True)
+        print_trimmed(console, Padding(ENTRIES[key].text, (0, 0, 0, 4)))
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from fastnt.cli.study_table import show_study
-from fastnt.cli.tables import fitting_table, print_table
+from fastnt.cli.tables import fitting_table, print_table, print_trimmed
 from fastnt.console import make_console
 from fastnt.errors import UserError
 
@@ -110,7 +110,7 @@ def _print_runs(console: Console, runs: "list[list[Row]]", noises: list[str]) ->
     ends = list(itertools.accumulate(map(len, cells), initial=-1))
     table = fitting_table(console, ("run", "network", *numbers), lines, numbers, ends)
     if table is not None:
-        console.print(table)
+        print_trimmed(console, table)
         return
     for number, (its_heads, its_cells) in enumerate(zip(heads, cells, strict=True)):
         if number:

@@ -1,6 +1,5 @@
 """``fastnt study``: many students of one teacher, and what their differences mean."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,15 +69,21 @@ def study(
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"],
+        Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(
-            help="Of matrix products and convolutions; fixed for a study.", rich_help_panel=WHERE
+            help="Of matrix products and convolutions; fixed for a study.",
+            show_default="float32",
+            rich_help_panel=WHERE,
         ),
-    ] = "float32",
+    ] = None,
     threads: Annotated[
-        int,
-        typer.Option(help="Of each training on a CPU; fixed for a study.", rich_help_panel=WHERE),
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Of each training on a CPU; fixed for a study.",
+            show_default="1",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
     jobs: Annotated[
         str,
         typer.Option(
@@ -116,7 +121,6 @@ def study(
     from fastnt.environment import choose_device, keep_freed_memory
     from fastnt.experiments.lab import StudySetup
     from fastnt.experiments.run import EngineOptions, run_study
-    from fastnt.experiments.study_files import is_study_folder
     from fastnt.trust import Trust
 
     if list_:
@@ -125,9 +129,8 @@ def study(
     asked: dict[str, Any] = {"config": config, "over": over, "teacher": teacher, "student": student}
     asked |= {"epochs": epochs, "set": set_, "dataset": dataset, "name": name, "tune": tune or None}
     asked |= {"vary-teacher": vary_teacher or None}
+    asked |= {"precision": precision, "threads": threads}
     folder, chosen = choose_study(what, asked, studies_dir, seeds)
-    if what is None or not is_study_folder(what):
-        chosen = dataclasses.replace(chosen, precision=precision, threads=threads)
     if dry_run:
         show_plan(folder, chosen)
         return

@@ -12,6 +12,7 @@ from rich.text import Text
 from fastnt.cli.tables import print_table
 from fastnt.console import make_console
 from fastnt.errors import UserError
+from fastnt.wording import counted, duration
 
 if TYPE_CHECKING:
     from fastnt.experiments.analysis import Analysis
@@ -62,8 +63,8 @@ def show_list(dataset: str | None, studies_dir: Path) -> None:
             rows.append([name, recipe.dataset_name, "", "", (make.__doc__ or "").split("\n")[0]])
             continue
         plan = plan_study(studies_dir / f"{name}-{recipe.dataset_name}", study)
-        hours = "" if plan.hours is None else _time(plan.hours)
-        rows.append([name, recipe.dataset_name, str(plan.points), hours, study.title])
+        time = "" if plan.seconds is None else duration(plan.seconds)
+        rows.append([name, recipe.dataset_name, str(plan.points), time, study.title])
     headings = ("study", "data", "students", "time", "what it compares")
     print_table(make_console(), headings, rows, numbers=("students", "time"))
 
@@ -79,21 +80,18 @@ def show_plan(folder: Path, study: "Study") -> None:
         console.print(line, soft_wrap=True)
 
     trained = f", {plan.trained} of them trained" if plan.trained else ""
-    say(f"{study.title}: {plan.points} students in {folder}{trained}")
+    say(f"{study.title}: {counted(plan.points, 'student')} in {folder}{trained}")
     for setting in study.settings:
         say(f"  {setting.name}")
     left = "left" if plan.trained else "in all"
-    say(f"{study.seeds} seeds of {len(study.settings)} settings, {plan.epochs:,} epochs {left}")
-    if plan.hours is not None:
-        say(f"about {_time(plan.hours)} of one process, at the speed of earlier students here")
+    seeds, settings = counted(study.seeds, "seed"), counted(len(study.settings), "setting")
+    say(f"{seeds} of {settings}, {counted(plan.epochs, 'epoch')} {left}")
+    if plan.seconds is not None and plan.epochs:
+        say(f"about {duration(plan.seconds)} of one process, at the speed of earlier students here")
     if plan.smallest is None:
         say("smallest difference that it could see: not known before 3 seeds of the same data")
     else:
         say(f"differences from {100 * plan.smallest:.2f} points on would be seen (80 % power)")
-
-
-def _time(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
 
 
 def _print_settings(console: Console, analysis: "Analysis") -> None:

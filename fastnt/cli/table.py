@@ -11,6 +11,7 @@ from fastnt.monitoring.display import name_phase
 from fastnt.monitoring.profile import Section
 from fastnt.monitoring.progress import PHASES
 from fastnt.report.sentences import difference_text, error_interval, percents
+from fastnt.wording import duration
 
 
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
@@ -18,7 +19,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     console = make_console()
     own = summary["dataset"] not in SOURCES
     official = "" if summary["official"] or own else " (not the official files)"
-    numbers = ("test error", "95 %", "parameters", "multiplies", "images/s", "seconds")
+    numbers = ("test error", "95 %", "parameters", "multiplies", "images/s", "time")
     rows = []
     several = {f"teacher-{i}": row for i, row in enumerate(summary.get("teachers", []), start=1)}
     for phase, row in (several | {p: summary[p] for p in PHASES if p in summary}).items():
@@ -31,7 +32,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
             f"{row['parameters']:,}",
             "" if row["multiplies"] is None else f"{row['multiplies']:,}",
             f"{speed:,.0f}" if speed else "reused",
-            "" if seconds is None else f"{seconds:.1f}",
+            "" if seconds is None else duration(seconds),
         ]
         rows.append(row_cells)
     title = f"{summary['dataset']}{official}, seed {summary['seed']}"
@@ -39,7 +40,7 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
     if (difference := difference_text(summary)) is not None:
         console.print(difference)
     others = ", ".join(
-        f"{name} {timings[f'{name}_seconds']:.1f} s"
+        f"{name} {duration(timings[f'{name}_seconds'])}"
         for name in ("prepare", "logits", "evaluation")
         if f"{name}_seconds" in timings
     )

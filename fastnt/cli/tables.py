@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +36,15 @@ def print_table(
     if table is None:
         _print_lines(console, headings, rows)
     else:
-        console.print(table)
+        print_trimmed(console, table)
+
+
+def print_trimmed(console: Console, what: RenderableType) -> None:
+    """Print a table or a text without the blanks with which Rich fills each line."""
+    with console.capture() as printed:
+        console.print(what)
+    for line in printed.get().splitlines():
+        print(line.rstrip(), file=console.file)
 
 
 def fitting_table(

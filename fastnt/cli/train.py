@@ -140,9 +140,11 @@ def train(
     from fastnt.console import make_console
     from fastnt.distributed.ranks import Device, join_ranks
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
+    from fastnt.errors import warn
     from fastnt.monitoring.display import Several, choose_progress
     from fastnt.output import results_alone
     from fastnt.recipe_files import load_recipe
+    from fastnt.recipe_rules import idle_noise
     from fastnt.report.curves import plot_curves
     from fastnt.report.loggers import open_logger
     from fastnt.runs.resume import Plan, new_run, resumed_run
@@ -197,6 +199,8 @@ def train(
 
     with join_ranks(choose) as (ranks, chosen_device):
         plan = plans[0].agreed(ranks)
+        if ranks.is_rank_0 and (idle := idle_noise(plan.recipe, overrides, plan.only)):
+            warn(idle)
         asked = choose_compute(
             chosen_device,
             amp=amp,

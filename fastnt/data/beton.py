@@ -35,7 +35,7 @@ class ImageRows(Protocol):
     def dtype(self) -> Any:
         """The dtype uint8."""
 
-    def __getitem__(self, rows: slice, /) -> Images:
+    def __getitem__(self, places: slice, /) -> Images:
         """Return consecutive images."""
 
 

@@ -12,7 +12,7 @@ import requests
 import urllib3
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-from fastnt.console import Words, make_console
+from fastnt.console import LiveProgress, Words, make_console, shows_bars
 from fastnt.data.sources import Source
 from fastnt.errors import UserError
 from fastnt.files import atomic_path, sweep
@@ -49,7 +49,9 @@ def download(source: Source, folder: Path, *, extra: bool = True, progress: bool
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=make_console(stderr=True), disable=not progress) as display:
+    console = make_console(stderr=True)
+    shown = progress and shows_bars(console)
+    with LiveProgress(*columns, console=console, disable=not shown) as display:
         for name in source.files:
             if extra or name not in source.optional:
                 _fetch(source, name, folder / name, display)

@@ -110,7 +110,7 @@ class FfcvLoader:
     """Streams the training list through FFCV; see :func:`fastnt.data.loaders.make_loader`."""
 
     def __init__(self, split: Split, rows: Rows, batch_size: int, device: torch.device) -> None:
-        self.rows, self.batch_size = rows.count, batch_size
+        self.count, self.batch_size = rows.count, batch_size
         self._rows, self._device, self._shape = rows, device, split.shape
         self._stream = _stream(split.path, split.sha256)
 

@@ -26,14 +26,14 @@ from fastnt.errors import UserError
 if TYPE_CHECKING:
     from fastnt.data.ffcv_stream import FfcvLoader
 
-Kind = Literal["auto", "ffcv", "resident"]
+LoaderKind = Literal["auto", "ffcv", "resident"]
 
 
 class Loader(Protocol):
-    """What both implementations offer. Sizes are for all ranks together."""
+    """What both implementations offer. Counts and sizes are of all ranks together."""
 
-    rows: int
-    batch_size: int
+    count: int  # rows of an epoch
+    batch_size: int  # rows of a batch; the last may have fewer
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on.
@@ -47,7 +47,7 @@ class Loader(Protocol):
 
 
 def make_loader(
-    kind: Kind,
+    kind: LoaderKind,
     split: Split,
     *,
     positions: NDArray[np.int64],
@@ -88,7 +88,9 @@ def make_loader(
     return ResidentLoader(split, rows, batch_size, device)
 
 
-def choose_kind(kind: Kind, split: Split, device: torch.device) -> Literal["ffcv", "resident"]:
+def choose_kind(
+    kind: LoaderKind, split: Split, device: torch.device
+) -> Literal["ffcv", "resident"]:
     """Return the loader that ``kind`` means here: "auto" goes by the free memory of the device.
 
     Raises:

@@ -141,7 +141,6 @@ def _broken(path: Path, error: Exception) -> Exception:
     """Return the error for a picture that cannot be decoded; errors of the system stay as they are."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
-    why = "it is none" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-    return UserError(
-        f"{path} is no picture that can be decoded ({why}); remove it, or save it again"
-    )
+    if type(error).__name__ == "UnidentifiedImageError":
+        return UserError(f"{path} is no picture, whatever its name says; remove it")
+    return UserError(f"{path} cannot be decoded ({error}); remove it, or save it again")

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from fastnt.console import Words, make_console
+from fastnt.console import LiveProgress, TimeLeftColumn, Words, make_console, shows_bars
 from fastnt.data import picture
 from fastnt.data.beton import Images, Labels
 from fastnt.data.sources import Contents, digest_files
@@ -60,14 +60,13 @@ class PictureFolder:
                 decoded.
         """
         columns = Words("{task.description}"), BarColumn(), MofNCompleteColumn()
-        console, every = (
-            make_console(stderr=True),
-            [p for split in self.splits.values() for p in split],
-        )
+        every = [path for paths in self.splits.values() for path in paths]
+        console = make_console(stderr=True)
+        shown = progress and shows_bars(console)
         with (
             warnings.catch_warnings(action="ignore"),  # Pillow's warnings name no file
             ThreadPoolExecutor() as pool,
-            Progress(*columns, TimeRemainingColumn(), console=console, disable=not progress) as bar,
+            LiveProgress(*columns, TimeLeftColumn(), console=console, disable=not shown) as bar,
         ):
             picture.load_decoders()
             look = bar.add_task("looking at pictures", total=len(every))
@@ -77,8 +76,8 @@ class PictureFolder:
             for split, paths in self.splits.items():
                 part = "train" if split == HELD_OUT else split
                 labels = [self.classes.index(path.parent.name) for path in paths]
-                rows = Decoded(paths, shape, self.image_size, pool, lambda: bar.advance(decode))
-                arrays[part][split] = rows, np.array(labels, np.int64)
+                images = Decoded(paths, shape, self.image_size, pool, lambda: bar.advance(decode))
+                arrays[part][split] = images, np.array(labels, np.int64)
             yield Contents(arrays, self.classes, picture.decoder())
 
     def _common_shape(self, paths: list[Path], heads: list[picture.Head]) -> tuple[int, int, int]:
@@ -90,7 +89,8 @@ class PictureFolder:
             if (head.width, head.height) != (first.width, first.height):
                 raise UserError(
                     f"{path} has {head.width} x {head.height} pixels, {paths[0]} {first.width} x "
-                    f"{first.height}; set image_size, such as image_size=64, to scale and crop all"
+                    f"{first.height}; scale and crop all with --set image_size=64 "
+                    "(fastnt prepare --image-size 64; in Python image_size=64)"
                 )
         return first.height, first.width, channels
 
@@ -123,16 +123,16 @@ class Decoded:
         self._paths, self._size, self._pool, self._advance = paths, image_size, pool, advance
         self._pending: dict[int, Future[Images]] = {}
 
-    def __getitem__(self, rows: slice) -> Images:
-        start, stop, _ = rows.indices(len(self._paths))
-        for row in range(start, min(stop + _AHEAD, len(self._paths))):
-            if row not in self._pending:
-                self._pending[row] = self._pool.submit(
-                    picture.decode, self._paths[row], self.shape[1:], self._size
+    def __getitem__(self, places: slice) -> Images:
+        start, stop, _ = places.indices(len(self._paths))
+        for place in range(start, min(stop + _AHEAD, len(self._paths))):
+            if place not in self._pending:
+                self._pending[place] = self._pool.submit(
+                    picture.decode, self._paths[place], self.shape[1:], self._size
                 )
         images = np.empty((stop - start, *self.shape[1:]), np.uint8)
-        for row in range(start, stop):
-            images[row - start] = self._pending.pop(row).result()
+        for place in range(start, stop):
+            images[place - start] = self._pending.pop(place).result()
             self._advance()
         return images
 

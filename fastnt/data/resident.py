@@ -25,7 +25,7 @@ class ResidentLoader:
     """Holds the split's images on the device; needs no FFCV."""
 
     def __init__(self, split: Split, rows: Rows, batch_size: int, device: torch.device) -> None:
-        self.rows, self.batch_size, self.device = rows.count, batch_size, device
+        self.count, self.batch_size, self.device = rows.count, batch_size, device
         self.images, self.labels = _held(split.path, split.sha256, device)
         self._rows, self._positions = rows, torch.from_numpy(rows.positions).to(device)
 
@@ -58,16 +58,16 @@ class ResidentFeed:
     """
 
     def __init__(self, *loaders: ResidentLoader) -> None:
-        """The loaders give as many rows each, in batches of one size."""
+        """Take loaders of equally many rows, in batches of one size."""
         first = self._first = loaders[0]
-        self._loaders, shape = loaders, (3, len(loaders), first.rows)
+        self._loaders, shape = loaders, (3, len(loaders), first.count)
         # This rank's rows in the order of this epoch, the places of their images, and their labels.
         self._order = torch.zeros(shape, dtype=torch.int64, device=first.device)
         self._cursor = torch.zeros((), dtype=torch.int64, device=first.device)  # rows taken
         self._ahead = torch.arange(first.batch_size, device=first.device)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Yield the rows a loader of each batch from ``start`` on; the orders are sent at once."""
+        """Yield the size of each batch in one loader, from ``start`` on; all orders are sent at once."""
         batches = [loader.batches(epoch, start) for loader in self._loaders]
         if batches[0]:
             index = torch.from_numpy(np.stack([np.concatenate(each) for each in batches]))

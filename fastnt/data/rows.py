@@ -1,8 +1,9 @@
 """The rows of the training list: a batch of them, and their order in each epoch.
 
-The training list repeats its n images: it has ``repeats * n`` rows, and row p is image
-``positions[p % n]``. The second time, the training step mirrors the images.
-Both loaders build on this module, and it imports neither of them.
+A row is a place in the training list. The list has ``repeats * n`` rows for its n images, and row p is
+the image at ``positions[p % n]`` of the split; the training step mirrors images of the rows from n on. A
+sample's row keys its noise. The held-out images and the test set are such lists too. Both loaders build
+on this module, and it imports neither of them.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ from fastnt.data.order import epoch_order
 
 
 class Batch(NamedTuple):
-    """Samples on the device; the loader does not use their memory again."""
+    """B samples on the device, each of one row; the loader does not use their memory again."""
 
     images: Tensor  # (B, H, W, C) uint8
     labels: Tensor  # (B,) int64
-    index: Tensor  # type: ignore[assignment]  # (B,) int64, rows of the training list; hides tuple.index
+    index: Tensor  # type: ignore[assignment]  # (B,) int64, their rows; hides tuple.index
 
 
 class Rows:

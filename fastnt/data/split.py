@@ -28,7 +28,7 @@ class Split:
     classes: tuple[str, ...]
     parts: Mapping[
         str, int
-    ]  # rows of each source in file order, e.g. {"train": 73257, "extra": 531131}
+    ]  # images of each source in file order, e.g. {"train": 73257, "extra": 531131}
     source_sha256: str
     sha256: str
     decoder: str = ""  # the library that decoded pictures, with its version; empty for arrays

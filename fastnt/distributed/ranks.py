@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastnt.distributed.rendezvous import lost_a_rank, meet, ranks_environment
+from fastnt.distributed.rendezvous import lost_a_rank, meet, ranks_environment, store_answers
 from fastnt.environment import choose_device
 from fastnt.errors import Interrupted, UserError, warn
 from fastnt.factory import in_short
@@ -23,6 +23,7 @@ T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
 BARRIER_TIMEOUT = timedelta(days=1)  # other ranks wait while one prepares the data
 GRACE = 5.0  # a rank that fails waits so many seconds for the first one, which prints its error
+_FAILURES = "fastnt/failures"  # how many ranks have failed, in the store
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
     except BaseException as error:
         silent = _another_failed_first(store, error)  # asked before this rank's connections break
         _leave()
+        if rank == 0:
+            _wait_for_the_others_to_fail(store, world)
         if silent:
             # torchrun kills all ranks when one exits, but the first must print its error.
             time.sleep(GRACE)
@@ -155,10 +158,20 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
 
 
 def _another_failed_first(store: Any, error: BaseException) -> bool:
+    if not store_answers():  # it was killed with rank 0, which therefore said nothing
+        return False
     try:
-        return store.add("fastnt/failures", 1) > 1 and isinstance(error, (Exception, Interrupted))
-    except RuntimeError:  # the store is gone with its machine, and so are all connections
+        return store.add(_FAILURES, 1) > 1 and isinstance(error, (Exception, Interrupted))
+    except RuntimeError:  # rank 0 ended between the two
         return isinstance(error, RuntimeError)
+
+
+def _wait_for_the_others_to_fail(store: Any, world: int) -> None:
+    """Keep the store, which may be part of this process, until the others have asked who failed first."""
+    with suppress(RuntimeError):
+        until = time.monotonic() + GRACE
+        while store.add(_FAILURES, 0) < world and time.monotonic() < until:
+            time.sleep(0.02)
 
 
 def _leave() -> None:

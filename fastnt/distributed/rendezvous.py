@@ -1,6 +1,7 @@
 """How the ranks that torchrun started find each other, and what is said when they do not."""
 
 import os
+import socket
 import threading
 from typing import Any
 
@@ -65,6 +66,16 @@ def _place_of_rank_0(rank: int, world: int) -> str:
     if wrong:
         raise UserError(f"{wrong}; start all ranks with torchrun, {_ALONE}")
     return f"{address}:{port}"
+
+
+def store_answers() -> bool:
+    """Tell whether the store in which the ranks met is still there."""
+    try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        socket.create_connection(place, timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def lost_a_rank(error: BaseException) -> bool:

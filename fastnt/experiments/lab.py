@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastnt.data.loaders import Kind
-from fastnt.data.prepare import prepare
+from fastnt.data.loaders import LoaderKind
 from fastnt.environment import describe_machine
 from fastnt.errors import Diverged
 from fastnt.experiments.keeper import StudyKeeper
@@ -26,6 +25,7 @@ from fastnt.training.logits import TeacherLogits, compute_logits, teacher_logits
 from fastnt.training.model import Model, load_model
 from fastnt.training.pipeline import open_course, train_student
 from fastnt.training.targets import Teaching
+from fastnt.training.training_data import prepare_data
 from fastnt.trust import NOTHING, Trust
 
 
@@ -37,7 +37,7 @@ class StudySetup:
     folder: Path  # the study's
     device: str = "cpu"
     compile: bool | None = None
-    loader: Kind = "auto"
+    loader: LoaderKind = "auto"
     data_dir: Path | None = None  # the folder of the official files
     quiet: bool = True
     trust: Trust = NOTHING  # which code the study and its teachers' files may name
@@ -74,7 +74,7 @@ class Lab:
         if compute.device.type == "cpu":
             torch.set_num_threads(compute.threads)
         recipe = self.study.recipe.resolved()
-        self.dataset = prepare(recipe.dataset, setup.data_dir, progress=not setup.quiet)
+        self.dataset = prepare_data(recipe, setup.data_dir, progress=not setup.quiet)
         self.course = open_course(self.dataset, recipe, compute, progress)
         self.teacher = functools.cache(self._load_teacher)  # the argument is the name of its file
         self.teacher_digest = functools.cache(self._teacher_digest)

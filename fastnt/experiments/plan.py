@@ -20,7 +20,7 @@ class Plan:
     points: int
     trained: int  # of these
     epochs: int  # of all points that are not trained yet
-    hours: float | None  # of one process for these; None where no student of the kind was trained
+    seconds: float | None  # of one process for these; None where no student of the kind was trained
     smallest: float | None  # difference that it could see, a fraction; None where not known
 
 
@@ -35,13 +35,13 @@ def plan_study(folder: Path, study: Study) -> Plan:
     missing = [point for point in points if (point.setting, point.seed) not in trained]
     epochs = sum(point.recipe.epochs for point in missing)
     kin = [(row, recipe) for row in rows if _is_kin(recipe := json.loads(row["recipe"]), study)]
-    seconds = [row["seconds"] / recipe["epochs"] for row, recipe in kin]
-    hours = float(np.median(seconds)) * epochs / 3600 if seconds else None
+    of_epoch = [row["seconds"] / recipe["epochs"] for row, recipe in kin]
+    seconds = float(np.median(of_epoch)) * epochs if kin else None
     deviation = _deviation([row for row, _ in kin])
     seen = None
     if deviation is not None and study.seeds > 1:
         seen = smallest_effect(deviation, study.seeds)
-    return Plan(len(points), len(points) - len(missing), epochs, hours, seen)
+    return Plan(len(points), len(points) - len(missing), epochs, seconds, seen)
 
 
 def _trained(store: Store, study: str) -> set[tuple[str, int]]:

@@ -10,11 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fastnt.config import FIELDS, Recipe
 from fastnt.errors import UserError
 from fastnt.experiments.store import Row, Store, unpack
-from fastnt.experiments.study import Study
+from fastnt.experiments.study import Point, Study
 from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
 from fastnt.paths import real_path
+from fastnt.recipe_files import typed
+from fastnt.recipe_keys import same_values
 
 DATABASE = "results.sqlite"
 # After which epoch a student is judged: the last, or the one with the lowest held-out error.
@@ -64,8 +67,8 @@ def load_study(folder: str | Path) -> StudyResults:
     """Read what a study has found so far. Exported as ``fastnt.load_study``.
 
     Raises:
-        UserError: the folder holds no study, the database beside it is missing or damaged, or no
-            point is trained yet.
+        UserError: the folder holds no study, the database beside it is missing or damaged, a point
+            was trained with another recipe than the study has, or no point is trained yet.
     """
     folder = Path(folder)
     if not is_study_folder(folder):
@@ -79,7 +82,12 @@ def load_study(folder: str | Path) -> StudyResults:
     name = real_path(folder).name
     points = store.rows("SELECT * FROM study_points JOIN points USING (key) WHERE study = ?", name)
     known = {(row["setting"], row["seed"]): row for row in points}
-    wanted = [known[p.setting, p.seed] for p in study.points() if (p.setting, p.seed) in known]
+    wanted = []
+    for point in study.points():
+        row = known.get((point.setting, point.seed))
+        if row is not None:
+            _check_recipe(point, row, folder)
+            wanted.append(row)
     records = [_record(row) for row in wanted if row["error"] is None]
     failed = [{**row, "recipe": json.loads(row["recipe"])} for row in wanted if row["error"]]
     if not wanted:
@@ -109,6 +117,19 @@ def load_study(folder: str | Path) -> StudyResults:
             for row in store.rows("SELECT * FROM networks WHERE shape = ?", shape)
         },
     )
+
+
+def _check_recipe(point: Point, row: Row, folder: Path) -> None:
+    """Refuse a study whose file now says something else about a point than was trained."""
+    values = {k: v for k, v in json.loads(row["recipe"]).items() if k in FIELDS}
+    trained = Recipe(**{key: typed(key, value, DATABASE) for key, value in values.items()})
+    if trained.student_network != point.recipe.student_network or not same_values(
+        trained, point.recipe, "data", "student", "noise"
+    ):
+        raise UserError(
+            f"setting {point.setting!r}, seed {point.seed}, of {folder} was trained with another recipe "
+            f"than its {STUDY_FILE} says; restore that file from a copy"
+        )
 
 
 def _record(row: Row) -> dict[str, Any]:

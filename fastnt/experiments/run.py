@@ -1,6 +1,5 @@
 """Run a study: provide its teachers, train its points, measure its networks."""
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Literal
 import torch
 
 from fastnt.errors import Interrupted, UserError
+from fastnt.experiments.begin import begin_study
 from fastnt.experiments.engine import Engine
 from fastnt.experiments.keeper import Stopped
 from fastnt.experiments.lab import Lab, StudySetup
@@ -18,11 +18,9 @@ from fastnt.experiments.measure import measure_networks
 from fastnt.experiments.results import DATABASE
 from fastnt.experiments.store import Row, Store, pack, to_json
 from fastnt.experiments.study import Point
-from fastnt.experiments.study_files import STUDY_FILE, differences, merged, read_study, write_study
 from fastnt.experiments.teachers import provide_teachers
 from fastnt.experiments.watch import Watch, choose_watch
 from fastnt.experiments.workers import InProcess, Processes, Ray, Workers
-from fastnt.files import locked
 from fastnt.interruption import Interruption
 from fastnt.monitoring.display import choose_progress
 from fastnt.training.probe import differs
@@ -63,29 +61,6 @@ def run_study(setup: StudySetup, options: EngineOptions) -> Outcome:
                 return _run(begin_study(setup), options, lambda: interruption.arrived)
         except (KeyboardInterrupt, Stopped):
             raise Interrupted(command) from None
-
-
-def begin_study(setup: StudySetup) -> StudySetup:
-    """Write study.toml, and return the study with the seeds and settings that it had already.
-
-    Raises:
-        UserError: the folder holds another study, or the study names code that is not trusted.
-    """
-    path = setup.folder / STUDY_FILE
-    study = setup.study
-    with locked(setup.folder / ".study.lock"):
-        if path.exists():
-            stored = read_study(path)
-            if found := differences(study, stored):
-                raise UserError(
-                    f"{setup.folder} holds another study: {'; '.join(found)}; go on with that one "
-                    f"(fastnt study {setup.folder}), or begin this under another --name"
-                )
-            study = merged(study, stored)
-        for name in study.named_code():
-            setup.trust.check(name, path)
-        write_study(path, study)
-    return dataclasses.replace(setup, study=study)
 
 
 def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], bool]) -> Outcome:

@@ -2,6 +2,7 @@
 
 A point is written once, in one transaction, when its training has ended. Its key (see
 ``fastnt.recipe_keys``) depends on everything that decides its result, so that studies share points.
+Each row has a SHA-256 over its other columns: SQLite itself does not see a changed number.
 """
 
 import json
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnt.errors import UserError
+from fastnt.experiments.sealed_rows import SEAL, check_rows, know_seals, seal_rows, tables
 
 # Errors and agreements are fractions. Losses are the clean L2 loss (paper, Eq. 1), means over images.
 _OUTCOME = """
@@ -63,9 +65,10 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
             database.executescript(_SCHEMA)
-            (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            (state,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if state != "ok":
                 raise sqlite3.DatabaseError(state)
+            check_rows(database)
 
     def put(self, table: str, row: Mapping[str, Any]) -> None:
         """Write a row in one transaction; it replaces a row of the same key.
@@ -86,11 +89,13 @@ class Store:
             database.executemany(
                 f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({values})", rows
             )
+            seal_rows(database, table)
 
     def rows(self, query: str, *values: Any) -> list[Row]:
-        """Return the rows of a query, as dictionaries by column."""
+        """Return the rows of a query, as dictionaries by column, without their SHA-256."""
         with self._open() as database:
-            return [dict(row) for row in database.execute(query, values)]
+            found = [dict(row) for row in database.execute(query, values)]
+        return [{name: row[name] for name in row if name != SEAL} for row in found]
 
     def finished(self, keys: Iterable[str]) -> set[str]:
         """Return those of the keys whose points were trained to the end without an error."""
@@ -101,6 +106,10 @@ class Store:
         """Write a compact copy of the database; other processes may write to the database meanwhile."""
         with self._open() as database, closing(sqlite3.connect(path)) as copy:
             database.backup(copy)
+            know_seals(copy)
+            with copy:
+                for table in tables(copy):
+                    seal_rows(copy, table)
             copy.execute("VACUUM")
 
     @contextmanager
@@ -108,6 +117,7 @@ class Store:
         try:
             with closing(sqlite3.connect(self.path, timeout=120)) as database:
                 database.row_factory = sqlite3.Row
+                know_seals(database)
                 with database:  # commits, or rolls back after an error
                     yield database
         except sqlite3.DatabaseError as error:

@@ -13,6 +13,9 @@ changes = {alpha = 0.0, sigma = 0.0}
 
 [[settings]]
 name = "noisy"
+
+The file in a study's folder also has a SHA-256: what it says of points that are trained is no more to be
+changed.
 """
 
 import dataclasses
@@ -29,6 +32,7 @@ from fastnt.errors import UserError
 from fastnt.experiments.study import Setting, Study
 from fastnt.files import write_text
 from fastnt.recipe_files import load_recipe
+from fastnt.sealed import HASH, seal, unseal
 
 STUDY_FILE = "study.toml"  # in a study's folder
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -61,7 +65,7 @@ def is_study_folder(path: str | Path) -> bool:
 
 
 def write_study(path: Path, study: Study) -> None:
-    """Write ``study`` to a .toml file, with the whole recipe.
+    """Write ``study`` to a .toml file, with the whole recipe and a SHA-256.
 
     Raises:
         UserError: the file cannot be written.
@@ -71,14 +75,16 @@ def write_study(path: Path, study: Study) -> None:
         {k: v for k, v in setting.items() if v not in ("", [], None)}
         for setting in values["settings"]
     ]
-    write_text(path, tomli_w.dumps(values))
+    in_order = tomllib.loads(tomli_w.dumps(values))  # as they will be read: the hash is over it
+    write_text(path, tomli_w.dumps(seal(in_order)))
 
 
 def read_study(path: Path) -> Study:
     """Read a study of the user's own, or one that ``write_study`` wrote.
 
     Raises:
-        UserError: the file cannot be read, or something in it is unknown, missing or wrong.
+        UserError: the file cannot be read, was changed since it was written, or something in it is
+            unknown, missing or wrong.
     """
     try:
         values = tomllib.loads(path.read_text("utf-8"))
@@ -86,6 +92,14 @@ def read_study(path: Path) -> Study:
         raise UserError(f"cannot read the study {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no study: {error}; mend the file") from error
+    if HASH in values:
+        try:
+            values = unseal(values)
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} was changed since fastnt wrote it ({error}); restore it from a copy, or, if it "
+                f"is a new study of your own, delete its line {HASH}"
+            ) from error
     return make_study(values, str(path))
 
 
@@ -116,22 +130,28 @@ def make_study(values: Mapping[str, Any], origin: str) -> Study:
 def differences(asked: Study, stored: Study) -> list[str]:
     """Say in what ``asked`` differs from ``stored``; added settings and seeds do not count."""
     free = {"recipe", "settings", "seeds", "title", "primary"}
+    names = [field.name for field in dataclasses.fields(Study) if field.name not in free]
     found = [
-        f"{name} is {getattr(asked, name)!r}, not {getattr(stored, name)!r}"
-        for name in (field.name for field in dataclasses.fields(Study))
-        if name not in free and getattr(asked, name) != getattr(stored, name)
-    ]
-    found += [
-        f"{name} is {getattr(asked.recipe, name)!r}, not {getattr(stored.recipe, name)!r}"
-        for name in FIELDS
-        if getattr(asked.recipe, name) != getattr(stored.recipe, name)
+        f"{name} is {getattr(before, name)!r} in the study and {getattr(now, name)!r} here"
+        for before, now, each in ((stored, asked, names), (stored.recipe, asked.recipe, FIELDS))
+        for name in each
+        if getattr(before, name) != getattr(now, name)
     ]
     known = {setting.name: setting for setting in stored.settings}
     for setting in asked.settings:
-        before = known.get(setting.name, setting)
-        if stored.point(setting, 0) != stored.point(before, 0):
-            found.append(f"setting {setting.name!r} has other changes")
+        other = known.get(setting.name, setting)
+        if stored.point(setting, 0) != stored.point(other, 0):
+            found.append(
+                f"setting {setting.name!r} has {_in_words(other)} in the study and "
+                f"{_in_words(setting)} here"
+            )
     return found
+
+
+def _in_words(setting: Setting) -> str:
+    words = [f"{key}={value!r}" for key, value in setting.changes.items()]
+    words += [f"the teacher {name}" for name in setting.teachers]
+    return ", ".join(words) or "no changes"
 
 
 def merged(asked: Study, stored: Study) -> Study:

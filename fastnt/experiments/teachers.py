@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from fastnt.config import Recipe
 from fastnt.errors import UserError
+from fastnt.experiments.begin import check_still_begun
 from fastnt.experiments.keeper import StudyKeeper
 from fastnt.experiments.lab import Lab
 from fastnt.experiments.store import Store, pack, to_json
@@ -22,7 +23,8 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
 
     Raises:
         UserError: a given file is missing, damaged or of other data; the folder's file is missing or
-            another than when the study was begun; or a training diverged.
+            another than when the study was begun; another process began another study there; or a
+            training diverged.
         Stopped: a training was asked to stop; its checkpoint was saved.
     """
     known = {
@@ -39,10 +41,12 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
         records = None
         with locked(lab.setup.folder / f".{name}.lock"):
             if not path.exists():
+                check_still_begun(lab.setup)
                 keeper = StudyKeeper(lab.setup.folder / f"{name}-checkpoint", stop_asked)
                 model = _make(lab, recipe, keeper)
                 model.save(path)
-                records = [asdict(record) for record in keeper.records]
+                # One from the cache was trained elsewhere, and its file has its epochs.
+                records = [asdict(record) for record in keeper.records] or model.epochs
                 keeper.clear()
         if known.get(name, lab.teacher_digest(name)) != lab.teacher_digest(name):
             raise UserError(

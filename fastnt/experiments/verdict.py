@@ -2,6 +2,7 @@
 
 from fastnt.experiments.analysis import Analysis, SettingResult, sees
 from fastnt.experiments.results import StudyResults
+from fastnt.wording import counted
 
 
 def verdicts(results: StudyResults, analysis: Analysis) -> list[str]:
@@ -16,7 +17,7 @@ def _verdict(results: StudyResults, result: SettingResult) -> str:
         return f"{result.name} is its own baseline."
     name = results.data["name"]
     whose = "for these teachers" if study.vary_teacher else "for this teacher"
-    seeds = f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}"
+    seeds = counted(comparison.seeds, "seed")
     baseline = result.test_error - comparison.difference
     figures = (
         f"test error {100 * result.test_error:.2f} % against {100 * baseline:.2f} %, "

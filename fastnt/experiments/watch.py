@@ -3,11 +3,12 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID
 
-from fastnt.console import Words, make_console
+from fastnt.console import LiveProgress, TimeLeftColumn, Words, is_live, make_console
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
+from fastnt.wording import duration
 
 
 class Watch:
@@ -52,7 +53,7 @@ class Lines(Watch):
         super().end(key, row)
         what = row["error"] or f"test error {100 * row['best_test_error']:.2f} %"
         seconds = time.monotonic() - self._begun[key][1]
-        line = f"{self.done}/{self.total} {self._describe(key)}: {what}, {seconds:.1f} s"
+        line = f"{self.done}/{self.total} {self._describe(key)}: {what}, {duration(seconds)}"
         self._console.print(line, soft_wrap=True)
 
 
@@ -61,11 +62,11 @@ class Bars(Watch):
 
     def __init__(self, total: int, console: Console) -> None:
         super().__init__(total)
-        self._bars = Progress(
+        self._bars = LiveProgress(
             Words("{task.description}"),
             BarColumn(bar_width=None),
             Words("{task.fields[state]}"),
-            TimeRemainingColumn(),
+            TimeLeftColumn(),
             console=console,
             expand=True,
         )
@@ -98,7 +99,8 @@ class Bars(Watch):
         self._move()
 
     def close(self) -> None:
-        """Stop the display; the bars stay on the screen."""
+        """Stop the display; the bar of a study that is whole stays on the screen."""
+        self._bars.drop_unfinished()
         self._bars.stop()
 
     def _move(self) -> None:
@@ -110,4 +112,4 @@ def choose_watch(total: int, *, quiet: bool) -> Watch:
     console = make_console(stderr=True)
     if quiet:
         return Watch(total)
-    return Bars(total, console) if console.is_terminal else Lines(total, console)
+    return Bars(total, console) if is_live(console) else Lines(total, console)

@@ -1,18 +1,18 @@
-"""Live progress: bars on a terminal, one line an epoch elsewhere, nothing with --quiet. On stderr."""
+"""Live progress on stderr: bars where a display can move, else one line an epoch; or nothing."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID
 from rich.table import Column
 from rich.text import Text
 
-from fastnt.console import Words, make_console
+from fastnt.console import LiveProgress, TimeLeftColumn, Words, is_live, make_console
 from fastnt.monitoring.progress import EpochRecord, Part, Progress
-from fastnt.monitoring.time_left import TimeLeft, duration
+from fastnt.monitoring.time_left import TimeLeft
+from fastnt.wording import duration
 
 NAMES = {
     "teacher": "teacher",
@@ -21,17 +21,17 @@ NAMES = {
     "noisy": "student, noisy",
     "evaluation": "evaluation",
 }
-_WIDE = 76  # columns of a terminal that has room for all
+_WIDE = 76  # columns: on a narrower terminal, bars have no room for bar, error and speed
 ONE_PASS = ("logits", "evaluation")  # phases without epochs
 
 
 def name_phase(phase: str) -> str:
-    """What a phase, or a network of a run, is called; ``teacher-2`` is teacher 2."""
+    """Return what users read for a phase or a network of a run: ``teacher 2`` for ``teacher-2``."""
     return NAMES.get(phase, phase.replace("-", " "))
 
 
 class Silent:
-    """Says nothing."""
+    """A progress that shows nothing."""
 
     def expect(self, parts: Sequence[Part]) -> None:
         """Ignore."""
@@ -50,18 +50,18 @@ class Silent:
 
 
 class Lines(Silent):
-    """One plain line an epoch, for logs."""
+    """Prints one plain line an epoch, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._left = console, TimeLeft()
         self._epochs = 0
 
     def expect(self, parts: Sequence[Part]) -> None:
-        """Say from now on how long all parts still take."""
+        """Let each line say how long all parts together still take."""
         self._left.expect(parts)
 
     def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
-        """Remember how many epochs there are; a pass without epochs has its line here."""
+        """Remember the number of epochs; print the line of a pass that has no epochs."""
         self._epochs = epochs
         self._left.begin(phase, done + done // images * held_out)
         if phase in ONE_PASS:
@@ -79,7 +79,7 @@ class Lines(Silent):
         speed = f"{record.images_per_second:,.0f} images/s"
         place = f"epoch {record.epoch}/{self._epochs}"
         seconds = self._left.seconds()
-        left = "" if seconds is None else f", in all {duration(seconds)} left"
+        left = "" if seconds is None else f", in all {duration(round(seconds))} left"
         self._print(f"{NAMES[record.phase]}: {place}, {error}, {speed}{left}")
 
     def _print(self, line: str) -> None:
@@ -87,17 +87,17 @@ class Lines(Silent):
 
 
 class Bars(Silent):
-    """A bar a phase, with the epoch, the held-out error, the speed and the time left; one for all."""
+    """Shows a bar for each phase, with epoch, held-out error, speed and time left; and one for all."""
 
     def __init__(self, console: Console) -> None:
         name, epoch = Words("{task.description}"), Words("{task.fields[epoch]}")
-        left = _TimeLeft(elapsed_when_finished=True, table_column=Column(no_wrap=True))
-        bar = BarColumn(bar_width=None)  # what the others leave of the line
+        left = _TimeLeft()
+        bar = BarColumn(bar_width=None)  # as wide as the other columns allow
         error = Words("{task.fields[error]}")
         speed = _Speed(table_column=Column(no_wrap=True, justify="right"))
         wide = console.width >= _WIDE
         columns = (name, bar, epoch, error, speed, left) if wide else (name, epoch, left)
-        self._bars = RichProgress(*columns, console=console, expand=True)
+        self._bars = LiveProgress(*columns, console=console, expand=True)
         self._left = TimeLeft()
         self._all = self._add("all", 1.0, left=self._left, visible=False)
         self._task = self._all
@@ -110,7 +110,7 @@ class Bars(Silent):
 
     def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
         """Start the phase's bar."""
-        self._bars.start()  # not before: data may be prepared with a display of their own
+        self._bars.start()  # not earlier, since preparing data has a display of its own
         passed = done + done // images * held_out
         self._left.begin(phase, passed)
         self._epochs = epochs
@@ -130,7 +130,7 @@ class Bars(Silent):
     evaluated = advance
 
     def end_epoch(self, record: EpochRecord) -> None:
-        """Show the epoch's error, and its speed if it was the last."""
+        """Show the epoch's error; after the last epoch also its speed."""
         last = record.epoch == self._epochs
         self._bars.update(
             self._task,
@@ -139,8 +139,10 @@ class Bars(Silent):
             speed=record.images_per_second if last else None,
         )
 
-    def stop(self) -> None:
-        """Leave the bars as they are."""
+    def stop(self, *, broken_off: bool = False) -> None:
+        """Leave the bars as they are; if ``broken_off``, those of finished phases alone."""
+        if broken_off:
+            self._bars.drop_unfinished()
         self._bars.stop()
 
     def _add(self, name: str, total: float, **fields: Any) -> TaskID:
@@ -149,7 +151,7 @@ class Bars(Silent):
 
 
 class _Speed(ProgressColumn):
-    """Images/s over the last half minute, evaluation included; at the end the last epoch's."""
+    """Shows images/s over the last half minute, evaluation included; at the end of the last epoch."""
 
     def render(self, task: Task) -> Text:
         speed = task.fields["speed"] or task.speed
@@ -158,20 +160,16 @@ class _Speed(ProgressColumn):
         return Text(f"{speed:,.0f} images/s", style="progress.data.speed")
 
 
-class _TimeLeft(TimeRemainingColumn):
-    """The time left, named so; at the end the time it took."""
+class _TimeLeft(TimeLeftColumn):
+    """Shows the time left of a phase, or of all phases."""
 
-    def render(self, task: Task) -> Text:
+    def seconds_left(self, task: Task) -> float | None:
         left: TimeLeft | None = task.fields["left"]
-        if left is None or task.finished:
-            return super().render(task) + Text("" if task.finished else " left")
-        seconds = left.seconds()
-        text = "-:--" if seconds is None else duration(seconds)
-        return Text(f"{text} left", style="progress.remaining")
+        return task.time_remaining if left is None else left.seconds()
 
 
 class Several:
-    """Several watchers as one."""
+    """Tells several watchers what one would be told."""
 
     def __init__(self, *watchers: Progress) -> None:
         self._watchers = watchers
@@ -204,15 +202,17 @@ class Several:
 
 @contextmanager
 def choose_progress(*, quiet: bool) -> Iterator[Progress]:
-    """Yield the progress that fits: silent, bars on a terminal or in a notebook, or lines."""
+    """Yield the progress that fits: silent, bars where a display can move, or lines."""
     console = make_console(stderr=True)
     if quiet:
         yield Silent()
-    elif not (console.is_terminal or console.is_jupyter):
+    elif not is_live(console):
         yield Lines(console)
     else:
         bars = Bars(console)
         try:
             yield bars
-        finally:
-            bars.stop()
+        except BaseException:  # Ctrl-C too
+            bars.stop(broken_off=True)
+            raise
+        bars.stop()

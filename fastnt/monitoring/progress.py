@@ -1,16 +1,16 @@
-"""What one epoch gave, and who watches."""
+"""The record of an epoch, and the protocol of those who watch a training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-PHASES = ("teacher", "clean", "noisy")  # of a run, in the order of time
+PHASES = ("teacher", "clean", "noisy")  # of a run, in their order
 STUDENTS = PHASES[1:]
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave; one line of metrics.jsonl."""
+    """The results of one epoch; they are one line of metrics.jsonl."""
 
     phase: str  # teacher, clean or noisy
     epoch: int  # from 1
@@ -27,27 +27,28 @@ class Part:
     """A part of a run that takes time."""
 
     phase: str
-    images: int  # that pass through a network, those of all epochs together
-    cost: float  # of one image, in multiplications
+    images: int  # that pass through a network, over all epochs
+    cost: float  # multiplications of one image
 
 
 class Progress(Protocol):
     """Someone who watches a training."""
 
     def expect(self, parts: Sequence[Part]) -> None:
-        """These phases are to come, in this order; one that is not needed is passed over."""
+        """Be told which phases will come, in this order. A phase that is not needed never begins."""
 
     def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
-        """A phase of ``epochs`` epochs begins: each over ``images``, and evaluated on ``held_out``.
+        """Be told that a phase begins.
 
-        A training that is resumed has ``done`` images behind it.
+        It has ``epochs`` epochs. Each trains on ``images`` images and is evaluated on ``held_out``.
+        A training that is resumed has ``done`` training images behind it.
         """
 
     def advance(self, images: int) -> None:
-        """So many more images were trained on, or passed through a network that is not trained."""
+        """Be told that ``images`` more images were trained on, or passed through a trained network."""
 
     def evaluated(self, images: int) -> None:
-        """So many more held-out images were evaluated."""
+        """Be told that ``images`` more held-out images were evaluated."""
 
     def end_epoch(self, record: EpochRecord) -> None:
-        """An epoch ended."""
+        """Be told that an epoch ended."""

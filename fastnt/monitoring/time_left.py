@@ -59,10 +59,3 @@ class TimeLeft:
         running, *later = self._parts[self._current :]
         left = max(0, running.images - self._done) * of_image(running)
         return left + sum(part.images * of_image(part) for part in later)
-
-
-def duration(seconds: float) -> str:
-    """``0:42``, ``1:05:00``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastnt.errors import UserError
 from fastnt.monitoring.progress import STUDENTS, EpochRecord
-from fastnt.report.differences import differences, differences_text, noise_label
+from fastnt.report.differences import NOISE, differences, differences_text, noise_label
 from fastnt.report.runs import SavedRun
 from fastnt.report.sentences import difference_text, error_text
 from fastnt.report.style import COLOURS, plain_text, run_style, save, scale, style_axes
@@ -152,7 +152,8 @@ def _legend(runs: Sequence[SavedRun], *, several_datasets: bool) -> list[Any]:
     handles = []
     for number, (run, differs) in enumerate(zip(runs, differences(runs), strict=True)):
         parts = [run.dataset] if several_datasets else []
-        parts += [noise_label(run), *filter(None, [differences_text(differs)])]
+        others = {key: value for key, value in differs.items() if key not in NOISE}
+        parts += [noise_label(run), *filter(None, [differences_text(others)])]
         parts += [] if run.summary is not None else ["unfinished"]
         handles.append(line(f"{run.name} ({', '.join(parts)})", **_line_style(2, number, "noisy")))
     for phase in ("noisy", "clean"):

@@ -8,21 +8,19 @@ from fastnt.config import FIELDS
 from fastnt.report.runs import SavedRun
 from fastnt.report.style import noise_text
 
-_NOISE = ("alpha", "sigma", "teacher_alphas")  # shown for every run, whether they differ or not
+NOISE = ("alpha", "sigma", "teacher_alphas")  # what ``noise_label`` tells
 
 
 def differences(runs: Sequence[SavedRun]) -> list[dict[str, Any]]:
     """Return for each run the keys and values in which it differs from other runs on its data set.
 
     A key that a run lacks has its default. Keys of the arithmetic count only if every run has them.
-    Alpha and sigma are left out: ``noise_label`` shows them.
     """
     return [
         {
             key: value
             for key, value in values(run).items()
-            if key not in _NOISE
-            and any(values(other).get(key, value) != value for other in _of_dataset(runs, run))
+            if any(values(other).get(key, value) != value for other in _of_dataset(runs, run))
         }
         for run in runs
     ]
@@ -36,7 +34,7 @@ def values(run: SavedRun) -> dict[str, Any]:
 
 
 def noise_label(run: SavedRun) -> str:
-    """Return a run's noise as text: ``α 0.5, σ 0.6``."""
+    """Return a run's noise, the values of NOISE, as text: ``α 0.5, σ 0.6``."""
     alpha = run.recipe.get("teacher_alphas") or run.recipe.get("alpha", float("nan"))
     return noise_text(alpha, run.recipe.get("sigma", float("nan")))
 

@@ -14,6 +14,7 @@ from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
 from fastnt.report.svg import Picture, render
 from fastnt.report.table_files import Column, Table
+from fastnt.wording import counted
 
 MOST_IMAGES = 24
 _MOST_CLASSES = 20  # a confusion matrix of more classes shows no numbers
@@ -49,7 +50,7 @@ def confusion_figures(
             partial(_matrix, matrix=matrix, classes=results.data["classes"], most=most),
             size=(3.6, 3.5),
             caption=f"{setting.name}: images of the class at the left taken for the class below, mean "
-            f"over {len(setting.seeds)} seed{'s' * (len(setting.seeds) > 1)}.",
+            f"over {counted(len(setting.seeds), 'seed')}.",
         )
         for number, (setting, matrix) in enumerate(zip(settings, matrices, strict=True), 1)
     ]

@@ -8,6 +8,7 @@ from fastnt.experiments.named import PAPER_DATA
 from fastnt.experiments.results import StudyResults
 from fastnt.paths import real_path
 from fastnt.report.table_files import Column, Table
+from fastnt.wording import counted
 
 # What sections 4 and 5 of the paper state; the paper says nothing about the other keys.
 _ALL: dict[str, Any] = {"batch_size": 64, "objective": "noisy_l2"}
@@ -124,7 +125,7 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
         *machines,
         (
             "Arithmetic",
-            f"{study.precision}, {study.threads} thread{'s' * (study.threads > 1)} a training",
+            f"{study.precision}, {counted(study.threads, 'thread')} a training",
         ),
         ("Seeds", ", ".join(map(str, study.all_seeds))),
         (

@@ -59,7 +59,7 @@ class Row:
     network: str  # teacher, clean or noisy
     alpha: float | list[float] | None  # of the noisy student; a list where each teacher has its own
     sigma: float | list[float] | None
-    differs: dict[str, Any]  # other keys in which the run differs from those on the same data set
+    differs: dict[str, Any]  # the keys in which the run differs from those on the same data set
     test_error: float | None
     test_wrong: int | None
     test_images: int | None

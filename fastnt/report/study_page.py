@@ -21,6 +21,7 @@ from fastnt.report.study_tables import (
     teachers_table,
 )
 from fastnt.report.table_files import Column, Table
+from fastnt.wording import counted
 
 
 def write_study_page(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -81,7 +82,7 @@ def _render(page: dict[str, Any]) -> str:
 def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, Any]:
     """Return everything that the template shows, by name."""
     study = results.study
-    seeds = f"{study.seeds} seed{'s' * (study.seeds > 1)}"
+    seeds = counted(study.seeds, "seed")
     page: dict[str, Any] = {
         "title": study.title,
         "data_name": results.data["name"],
@@ -121,7 +122,7 @@ def _mistakes(results: StudyResults, analysis: Analysis) -> dict[str, Any]:
     return {
         "mistakes": table,
         "mistakes_text": f"{best.name} has the lowest mean held-out error of all settings but the "
-        f"baselines; it is compared with {baseline.name}, {seeds} seed{'s' * (seeds > 1)} of each.",
+        f"baselines; it is compared with {baseline.name}, {counted(seeds, 'seed')} of each.",
         "mistakes_seeds": seeds,
         "mistakes_names": f"{baseline.name} → {best.name}",
         "confusions": confusion_figures(results, analysis, [baseline, best]),

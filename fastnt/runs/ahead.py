@@ -30,19 +30,19 @@ class Ahead:
     def parts(self, given: Sequence[Model]) -> list[Part]:
         """Return what takes time, in order; ``given`` are the teachers that were given."""
         recipe, data = self.course.recipe, self.course.data
-        rows, held_out, test = data.ordered.rows, data.validation.rows, data.test.rows
+        listed, held_out, test = data.ordered.count, data.validation.count, data.test.count
         teachers = [self.teacher] if self.teacher else list(given)
         costs = [_cost(teacher) for teacher in teachers]
         parts = []
         if self.teacher and not self.reused:
-            images = recipe.teacher_epochs * (rows + held_out)
+            images = recipe.teacher_epochs * (listed + held_out)
             parts.append(Part("teacher", images, _PASSES * costs[0] + _TRAINED))
         evaluated = sum(costs)
         if self.student is not None:
             if not data.random_views:
-                parts += [Part("logits", rows + held_out, cost + _EVALUATED) for cost in costs]
+                parts += [Part("logits", listed + held_out, cost + _EVALUATED) for cost in costs]
             cost = _cost(self.student)
-            images = recipe.epochs * (rows + held_out)
+            images = recipe.epochs * (listed + held_out)
             parts += [Part(name, images, _PASSES * cost + _TRAINED) for name in self.students]
             evaluated += len(self.students) * cost
         count = max(1, len(recipe.teachers))
@@ -75,7 +75,7 @@ def look_ahead(dataset: Dataset, course: Course, students: Sequence[str]) -> Ahe
 def evaluate_networks(course: Course, models: Networks) -> list[dict[str, Evaluation]]:
     """Evaluate the networks on the held-out and on the test images, as one phase with a bar."""
     loaders, progress = (course.data.validation, course.data.test), course.progress
-    progress.begin("evaluation", 1, len(models) * sum(loader.rows for loader in loaders))
+    progress.begin("evaluation", 1, len(models) * sum(loader.count for loader in loaders))
     return [
         {
             name: evaluate(model, loader, label_loss, advance=progress.advance)

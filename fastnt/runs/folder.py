@@ -1,14 +1,19 @@
 """A run's folder: its files, in the order in which they are written.
 
-Each file appears complete or not at all. After a kill, --resume goes on from the newest checkpoint.
+Each file appears complete or not at all, with three exceptions. metrics.jsonl grows line by line: a kill
+can leave half a line, and --resume writes the file again from its checkpoint. tensorboard/ and wandb/
+belong to those libraries. After a kill, --resume goes on from the newest checkpoint.
 
-config.json        the recipe                      written first
-environment.json   the arithmetic and the machine  written with it; the data's hash is added
+environment.json   arithmetic, data, machine       written when all is checked, before anything is trained
+config.json        the recipe                      written next: now the folder holds a run
 metrics.jsonl      a line an epoch                 grows while the run goes on
-checkpoint/        the last two checkpoints        until the run is finished
+checkpoint/        the last two checkpoints, and   until the run is finished
+                   .lock, which one process holds
 NAME.safetensors   each network                    when it is ready
+trace.json         a Chrome trace of some steps    with --profile, when they were taken
+tensorboard/, wandb/  each epoch again             with --log, while the run goes on
 predictions.safetensors, timings.json, curves.png, README.md (the model card), summary.json: at the end,
-                   the summary last
+                   in this order
 """
 
 from collections.abc import Iterator
@@ -18,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from fastnt.config import Recipe
+from fastnt.data.loaders import LoaderKind
 from fastnt.errors import UserError
 from fastnt.files import locked, read_json, sweep, write_json, write_text
 from fastnt.monitoring.progress import PHASES
@@ -115,9 +121,9 @@ class RunFolder:
             return
         what, remedy = "other files", ""
         if self.path.is_dir():
-            # What a kill left before the first file was whole is nothing: it is swept.
+            # What a kill left before config.json was written is no run: it is swept or written again.
             passed_over = {entry.name for entry in self.path.glob(".*.part")}
-            passed_over.add(self.checkpoints.folder.name)
+            passed_over |= {self.checkpoints.folder.name, self._environment.name}
             if not {entry.name for entry in self.path.iterdir()} - passed_over:
                 return
             if self.finished:
@@ -126,29 +132,17 @@ class RunFolder:
                 what, remedy = "a run that did not finish", "go on with it with --resume, or "
         raise UserError(f"{self.path} already holds {what}; {remedy}choose another name with --run")
 
-    @contextmanager
-    def begun(self, recipe: Recipe, environment: dict[str, Any]) -> Iterator[None]:
-        """Write config.json and environment.json; if the block raises a UserError, remove them.
+    def begin(self, recipe: Recipe, environment: dict[str, Any]) -> None:
+        """Write environment.json, then config.json: a folder with a recipe says how it is computed.
 
         Raises:
-            UserError: another process used the folder meanwhile, or it cannot be written.
+            UserError: the folder cannot be written.
         """
-        self.refuse_used()
-        try:
-            write_json(self.config, asdict(recipe))
-            self.write_environment(environment)
-            yield
-        except UserError:
-            for path in (self._environment, self.config):
-                path.unlink(missing_ok=True)
-            raise
-
-    def write_environment(self, environment: dict[str, Any]) -> None:
-        """Write environment.json."""
         write_json(self._environment, environment)
+        write_json(self.config, asdict(recipe))
 
     def environment(self) -> dict[str, Any]:
-        """Read environment.json; empty if the run was killed before it was written.
+        """Read environment.json; empty if it is missing.
 
         Raises:
             UserError: the file is damaged.
@@ -173,6 +167,20 @@ class RunFolder:
                 f"{', '.join(PHASES)}; restore it from a copy"
             )
         return cast(Only | None, only)
+
+    def loader(self) -> LoaderKind:
+        """Read with which loader the run was begun.
+
+        Raises:
+            UserError: environment.json is missing or damaged.
+        """
+        loader = self.environment().get("loader")
+        if loader not in ("ffcv", "resident"):
+            raise UserError(
+                f"{self._environment} says that the loader is {loader!r}, and it can only be ffcv or "
+                "resident; restore it from a copy"
+            )
+        return cast(LoaderKind, loader)
 
     def phases(self) -> tuple[str, ...]:
         """The networks that the run trains: the teacher and its students."""

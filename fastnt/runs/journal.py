@@ -18,6 +18,7 @@ from fastnt.training.checkpoint import Checkpoint
 from fastnt.training.model import Model, load_model
 from fastnt.training.trainer import Trainer
 from fastnt.trust import NOTHING, Trust
+from fastnt.wording import counted
 
 
 class Journal:
@@ -144,7 +145,7 @@ class Journal:
             if stop:
                 raise KeyboardInterrupt(
                     f"{trainer.schedule.phase} is saved in epoch {trainer.epoch + 1} after "
-                    f"{trainer.batch} batches"
+                    f"{counted(trainer.batch, 'batch')}"
                 )
 
         with interruption.deferred():

@@ -76,7 +76,7 @@ def evaluate_run(
     files = {name: folder.network(name) for name in (*teachers, *students)}
     trust = Trust(trust_code)
     saved = {name: load_model(file, trust=trust).to(device) for name, file in files.items()}
-    dataset = open_same_data(folder, recipe.dataset, data_dir)
+    dataset = open_same_data(folder, data_dir)
     for name, model in saved.items():
         check_fits(model, dataset, str(files[name]))
     models: Networks = {name: saved[name] for name in teachers}

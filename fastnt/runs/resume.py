@@ -53,10 +53,9 @@ class Plan:
 
     def device(self, asked: Device) -> Device:
         """Return the device that is asked for; for "auto", that on which a resumed run was begun."""
-        before = _arithmetic(self.folder) if self.resume else {}
-        if asked != "auto" or not before:
+        if asked != "auto" or not self.resume:
             return asked
-        return "cpu" if before["device"] == "cpu" else "cuda"
+        return "cpu" if _arithmetic(self.folder)["device"] == "cpu" else "cuda"
 
     def agreed(self, ranks: Ranks) -> "Plan":
         """Return rank 0's plan for a new run, whose folder may be named after the time.
@@ -88,15 +87,16 @@ class Plan:
         Raises:
             UserError: the run was begun with other arithmetic; the message says how to resume it.
         """
-        before = _arithmetic(self.folder) if self.resume else {}
-        if not before:
+        if not self.resume:
             return asked
+        before = _arithmetic(self.folder)
         precision = Precision(getattr(torch, before["precision"]))
         same = dataclasses.replace(
             asked,
             precision=precision if amp is None else asked.precision,
             compile=before["compile"] if compile is None else asked.compile,
             threads=before["threads"] or asked.threads,
+            loader=self.folder.loader() if asked.loader == "auto" else asked.loader,
         )
         remedies = {
             "device": f"--device {before['device']}",
@@ -213,15 +213,16 @@ def _named(runs_dir: Path, name: str) -> Path:
 
 
 def _arithmetic(folder: RunFolder) -> dict[str, Any]:
-    """Return a run's arithmetic; empty if the run was killed before it was written."""
-    environment = folder.environment()
-    if not environment:
-        return {}
-    record = environment.get("compute")
+    """Return a run's arithmetic.
+
+    Raises:
+        UserError: environment.json is missing or damaged.
+    """
+    record = folder.environment().get("compute")
     if not isinstance(record, dict):
         record = {}
     for key, (words, holds) in _ARITHMETIC.items():
-        if not holds(record.get(key)):
+        if key not in record or not holds(record[key]):
             raise UserError(
                 f"{folder.path / 'environment.json'} says that {key} is {record.get(key)!r}, and it can "
                 f"only be {words}; restore the file, or begin a new run without --resume"

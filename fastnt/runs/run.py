@@ -1,8 +1,8 @@
 """A run: a teacher, a student on its clean logits, a student on its noisy logits, and their folder."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fastnt.config import Recipe
-from fastnt.data.prepare import Dataset, prepare
+from fastnt.data.prepare import Dataset
 from fastnt.environment import describe_environment
 from fastnt.errors import Interrupted, UserError
 from fastnt.interruption import Interruption
@@ -36,6 +36,7 @@ from fastnt.training.teachers import (
     read_given,
     teacher_names,
 )
+from fastnt.training.training_data import prepare_data
 from fastnt.trust import NOTHING, Trust
 
 # Plots the curves of a run's students: takes the file, the epochs and the summary.
@@ -97,8 +98,12 @@ class Run:
                     try:
                         return self._execute(plot)
                     except KeyboardInterrupt as stop:
-                        how = str(stop) or "stopped at once"
-                        raise Interrupted(f"{how}; go on with {self._command}") from None
+                        how, go_on = str(stop) or "stopped at once", f"go on with {self._command}"
+                        if self.compute.ranks.world_size > 1:
+                            how += ", as all ranks are when one of them dies or a signal comes"
+                        if not self.folder.config.exists():
+                            go_on = "nothing was trained yet: give the same command again"
+                        raise Interrupted(f"{how}; {go_on}") from None
         # A process that was killed after the summary left its checkpoints.
         if self.compute.ranks.is_rank_0:
             self.folder.checkpoints.clear()
@@ -110,7 +115,12 @@ class Run:
 
     def _execute(self, plot: Plot | None) -> dict[str, Any]:
         recipe, ranks, journal = self.plan.recipe, self.compute.ranks, self._journal
-        with journal.timed("prepare"), self._begin():
+        with journal.timed("prepare"):
+            if self.plan.resume:
+                journal.load_checkpoint()
+            elif ranks.is_rank_0:
+                self.folder.refuse_used()  # another process may have trained in it meanwhile
+            journal.declare(recipe=asdict(recipe), compute=self.compute.describe())
             # Past the teachers' phase, the run's folder has copies of the teachers.
             given = [] if journal.is_past("teacher") else read_given(recipe.teachers, self.trust)
             with ranks.local_first():
@@ -123,14 +133,13 @@ class Run:
             course = open_course(dataset, recipe, self.compute, self.progress)
             made = make_given(course, given)
             ahead = look_ahead(dataset, course, self.plan.students)
-            if ahead.student is not None:
+            if self.plan.resume:
                 self._check_same_student(ahead.student)
+            elif ranks.is_rank_0:
+                self.folder.begin(recipe, self._environment(ahead))
             if self.before_training is not None:
                 self.before_training(ahead)
             self.progress.expect(ahead.parts(made))
-            if ranks.is_rank_0:
-                loader = {"loader": course.data.loader}
-                self.folder.write_environment(self.folder.environment() | loader)
         with journal.timed("teacher"):
             teachers = find_teachers(course, made, journal)
         models: Networks = dict(zip(teacher_names(recipe), teachers, strict=True))
@@ -178,49 +187,33 @@ class Run:
         self._journal.keep(student, name)
         return student
 
-    def _check_same_student(self, untrained: Model) -> None:
+    def _check_same_student(self, untrained: Model | None) -> None:
         """Refuse a student of the user's own whose code is not what the run was begun with."""
-        if not untrained.is_own:
+        if untrained is None or not untrained.is_own:
             return
-        environment, digest = self.folder.environment(), untrained.digest()
-        if environment.get("student", digest) != digest:
+        if self.folder.environment().get("student") != untrained.digest():
             raise UserError(
                 f"{untrained.notation} is not the network any more that {self.folder.path} was begun "
                 "with; restore its code, or begin a new run without --resume"
             )
-        if self.compute.ranks.is_rank_0:
-            self.folder.write_environment(environment | {"student": digest})
 
-    @contextmanager
-    def _begin(self) -> Iterator[None]:
-        """Begin the folder, or load its checkpoint; a new run that the block refuses leaves nothing."""
+    def _environment(self, ahead: Ahead) -> dict[str, Any]:
+        """Return what environment.json holds: what was asked for beside the recipe, data and machine."""
         environment = describe_environment(self.compute.device) | {
             "command": self.command_line,
             "only": self.plan.only,
             "compute": self.compute.describe(),
+            "loader": ahead.course.data.loader_kind,
+            "source_sha256": ahead.dataset.source_sha256,
+            "classes": ahead.dataset.classes,
         }
-        if self.plan.resume:
-            if self.compute.ranks.is_rank_0 and not self.folder.environment():
-                self.folder.write_environment(environment)
-            self._journal.load_checkpoint()
-        self._journal.declare(recipe=asdict(self.plan.recipe), compute=self.compute.describe())
-        if self.plan.resume:
-            yield
-        elif self.compute.ranks.is_rank_0:
-            with self.folder.begun(self.plan.recipe, environment):
-                yield
-        else:
-            yield
+        if ahead.student is not None and ahead.student.is_own:
+            environment["student"] = ahead.student.digest()
+        return environment
 
     def _dataset(self) -> Dataset:
         """Open the data that the run was begun with, or those of the recipe."""
-        name, progress = self.plan.recipe.dataset, not self.quiet
-        environment = self.folder.environment()
-        if "source_sha256" in environment:
-            return open_same_data(self.folder, name, self.data_dir, progress=progress)
-        size = self.plan.recipe.image_size
-        dataset = prepare(name, self.data_dir, image_size=size, progress=progress)
-        if self.compute.ranks.is_rank_0:
-            found = {"source_sha256": dataset.source_sha256, "classes": dataset.classes}
-            self.folder.write_environment(environment | found)
-        return dataset
+        progress = not self.quiet
+        if self.plan.resume:
+            return open_same_data(self.folder, self.data_dir, progress=progress)
+        return prepare_data(self.plan.recipe, self.data_dir, progress=progress)

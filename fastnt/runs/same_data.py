@@ -1,17 +1,18 @@
 """A run's data: the same files each time, and on each machine."""
 
+import dataclasses
 from pathlib import Path
 
-from fastnt.data.prepare import Dataset, list_prepared, open_dataset, prepare
+from fastnt.data.prepare import Dataset, list_prepared, open_dataset
 from fastnt.data.sources import SOURCES
 from fastnt.distributed.ranks import Ranks
 from fastnt.errors import UserError
+from fastnt.paths import at_home
 from fastnt.runs.folder import RunFolder
+from fastnt.training.training_data import prepare_data
 
 
-def open_same_data(
-    folder: RunFolder, name: str, data_dir: Path | None, *, progress: bool = True
-) -> Dataset:
+def open_same_data(folder: RunFolder, data_dir: Path | None, *, progress: bool = True) -> Dataset:
     """Open the data that the run was made with; other files of the same name would not do.
 
     Raises:
@@ -27,13 +28,14 @@ def open_same_data(
         for prepared in list_prepared():
             if prepared.source_sha256 == wanted:
                 return open_dataset(prepared.folder)
-    if name not in SOURCES and data_dir is not None:  # the user's own, wherever they lie now
-        name, data_dir = str(data_dir), None
-    size = folder.recipe().image_size
-    dataset = prepare(name, data_dir, image_size=size, progress=progress)
+    recipe = folder.recipe()
+    if recipe.dataset not in SOURCES and data_dir is not None:  # wherever they lie now
+        recipe = dataclasses.replace(recipe, dataset=str(at_home(data_dir).absolute()))
+        data_dir = None
+    dataset = prepare_data(recipe, data_dir, progress=progress)
     if dataset.source_sha256 != wanted:
         raise UserError(
-            f"{folder.path} was made with other files of {name} than those found; "
+            f"{folder.path} was made with other files of {recipe.dataset} than those found; "
             "give theirs with --data-dir"
         )
     return dataset

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastnt.data.loaders import Kind
+from fastnt.data.loaders import LoaderKind
 from fastnt.distributed.ranks import ALONE, Ranks
 from fastnt.errors import UserError
 
@@ -51,7 +51,7 @@ class Compute:
     device: torch.device
     precision: Precision = FLOAT32
     compile: bool = False  # torch.compile
-    loader: Kind = "auto"  # decides no bit: both loaders give the same batches
+    loader: LoaderKind = "auto"  # decides no bit: both loaders give the same batches
     graph: bool = (
         True  # capture the steps as CUDA graphs, where that is possible; it decides no bit
     )
@@ -76,7 +76,7 @@ def choose_compute(
     *,
     amp: bool | None = None,
     compile: bool | None = None,
-    loader: Kind = "auto",
+    loader: LoaderKind = "auto",
     graph: bool = True,
     ranks: Ranks = ALONE,
 ) -> Compute:

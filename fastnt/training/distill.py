@@ -9,19 +9,20 @@ import torch
 from torch import nn
 
 from fastnt.data.arrays import Pair, located
-from fastnt.data.loaders import Kind
-from fastnt.data.prepare import prepare
+from fastnt.data.loaders import LoaderKind
 from fastnt.environment import choose_device
-from fastnt.errors import UserError
+from fastnt.errors import UserError, warn
 from fastnt.monitoring.display import choose_progress
 from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
+from fastnt.recipe_rules import idle_noise
 from fastnt.training.compute import choose_compute
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import Model, describe_object
 from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.teachers import Given, check_fits, find_teachers, make_given, read_given
+from fastnt.training.training_data import prepare_data
 from fastnt.trust import Trust
 
 # Keys that have an argument of their own here, or that are about training a teacher.
@@ -48,7 +49,7 @@ def distill(
     *,
     test: Pair | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    loader: Kind = "auto",
+    loader: LoaderKind = "auto",
     amp: bool | None = None,
     compile: bool | None = None,
     progress: bool = True,
@@ -99,7 +100,9 @@ def distill(
     recipe |= {"student_network": _describe(student), "teacher": [*map(_describe, teachers)]}
     with located(data, test) as name:
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
-        dataset = prepare(name, image_size=chosen.image_size, progress=progress)
+        if idle := idle_noise(chosen, recipe):
+            warn(idle)
+        dataset = prepare_data(chosen, progress=progress)
     with (
         choose_progress(quiet=not progress) as watcher,
         torch.random.fork_rng(gpus),

@@ -54,7 +54,7 @@ def evaluate(
         loss += sample_loss(logits, batch).sum(dtype=torch.float64)
         advance(len(logits))
     model.train(was_training)
-    return Evaluation(int(wrong.item()), loss.item() / loader.rows, torch.cat(predictions).cpu())
+    return Evaluation(int(wrong.item()), loss.item() / loader.count, torch.cat(predictions).cpu())
 
 
 def label_loss(logits: Tensor, batch: Batch) -> Tensor:

@@ -55,7 +55,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
         "teacher": digest,
         "device": device,  # devices round differently
         "list": data.digest,
-        "shape": [data.ordered.rows, data.validation.rows, teacher.classes],
+        "shape": [data.ordered.count, data.validation.count, teacher.classes],
     }
     probed = {} if teacher.is_object else teacher.probe()
     if probed and path.exists():
@@ -63,7 +63,7 @@ def teacher_logits(teacher: Model, data: TrainingData, progress: Progress) -> Te
         if not differs(tables, probed):
             return TeacherLogits(tables["train"], tables["validation"])
         warn(f"{teacher.notation} computes other logits than those stored; they are made anew")
-    progress.begin("logits", 1, data.ordered.rows + data.validation.rows)
+    progress.begin("logits", 1, data.ordered.count + data.validation.count)
     tables = {
         "train": compute_logits(teacher, data.ordered, data.list_view, progress.advance),
         "validation": compute_logits(teacher, data.validation, advance=progress.advance),
@@ -94,13 +94,13 @@ def compute_logits(
     teacher.eval().lay_out()
     on_gpu = next(teacher.parameters()).is_cuda
     # The table is pinned, so that a batch is copied while the next is computed.
-    table = torch.empty((loader.rows, teacher.classes), pin_memory=on_gpu)
+    table = torch.empty((loader.count, teacher.classes), pin_memory=on_gpu)
     done = 0
     for batch in loader.epoch(0):
-        rows = table[done : done + len(batch.labels)]
-        rows.copy_(teacher(batch.images, views(batch)), non_blocking=on_gpu)
-        done += len(rows)
-        advance(len(rows))
+        part = table[done : done + len(batch.labels)]
+        part.copy_(teacher(batch.images, views(batch)), non_blocking=on_gpu)
+        done += len(part)
+        advance(len(part))
     if on_gpu:
         torch.cuda.synchronize()
     teacher.train(was_training)

@@ -6,6 +6,8 @@ class, as ``<package.Class>``: to load it, the module must be passed again. No p
 """
 
 import copy
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +19,7 @@ from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.seen import Seen, read_seen
 from fastnt.errors import UserError
 from fastnt.factory import in_short, is_factory, source_code
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.network_checks import check_network, logits_of
 from fastnt.networks import build_network, count_multiplies, count_parameters
 from fastnt.tensor_files import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
@@ -48,6 +51,7 @@ class Model(nn.Module):
         height, width, channels = self.shape = preprocess.shape
         self.classes = classes
         self.seen: Seen | None = None  # the images that it was trained on, if known
+        self.epochs: list[dict[str, Any]] = []  # records of its training, if its file has them
         self.preprocess = copy.deepcopy(preprocess)
         if isinstance(network, nn.Module):
             self.notation, self.network = describe_object(network), network
@@ -146,13 +150,19 @@ class Model(nn.Module):
         """Return the model's outputs for fixed images; see ``fastnt.training.probe``."""
         return probe(self, self.shape, train=train)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, epochs: Sequence[EpochRecord] = ()) -> None:
         """Write the model to ``path`` as safetensors, atomically; ``fastnt.load_student`` reads it.
+
+        Args:
+            path: the file.
+            epochs: the records of its training, for whoever finds it in the cache.
 
         Raises:
             UserError: the file cannot be written.
         """
         description = self.describe()
+        if epochs:
+            description["epochs"] = [asdict(record) for record in epochs]
         if self.seen is not None:
             description["seen"] = self.seen.describe()
         save_tensors(Path(path), description, host_copies(self.state_dict()) | self.probe())
@@ -191,6 +201,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
         model = _build(path, description, preprocess, network, trust)
         model.load_state_dict({k: v for k, v in state.items() if k not in PROBES})
         model.seen = read_seen(description.get("seen"))
+        model.epochs = [asdict(EpochRecord(**each)) for each in description.get("epochs", ())]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"the weights in {path} do not fit its own description ({in_short(error)}); "

@@ -27,14 +27,18 @@ class Objective(Protocol):
 
 
 def student_objective(teaching: Teaching, recipe: Recipe) -> Objective:
-    """Return the objective of the recipe's student, with the recipe's noise on the teachers."""
+    """Return the objective of the recipe's student, with the recipe's noise on the teachers.
+
+    ``loss_alpha`` is the part of the noise that is still to be put on the targets: noisy_l2 draws it in
+    its kernel; kd, which has no such kernel, takes targets that carry it.
+    """
     if recipe.objective == "labels":
         return label_objective
-    targets, alpha = student_targets(teaching, recipe)
+    targets, loss_alpha = student_targets(teaching, recipe)
     if recipe.objective == "kd":
-        noisy = noisy_targets(targets, recipe, alpha, teacher_id=0) if alpha else targets
+        noisy = noisy_targets(targets, recipe, loss_alpha, teacher_id=0) if loss_alpha else targets
         return kd_objective(noisy, recipe)
-    objective = noisy_l2_objective(targets, recipe, alpha=alpha)
+    objective = noisy_l2_objective(targets, recipe, alpha=loss_alpha)
     return penalised(objective, recipe.penalty) if recipe.penalty else objective
 
 

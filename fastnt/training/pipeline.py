@@ -213,5 +213,5 @@ def _trainer(
         schedule,
         course.progress,
         profile,
-        held_out=data.validation.rows,
+        held_out=data.validation.count,
     )

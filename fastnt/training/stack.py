@@ -19,9 +19,10 @@ from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
 from fastnt.kernels.philox.eager import as_int64
 from fastnt.loss import noisy_l2_value_and_grad
+from fastnt.training.adam import new_adam
 from fastnt.training.compute import Compute
 from fastnt.training.model import Model
-from fastnt.training.step import TrainStep, new_adam
+from fastnt.training.step import TrainStep
 from fastnt.training.targets import Targets
 
 
@@ -72,8 +73,8 @@ class Stack:
         # Noise that is frozen is that of step 0.
         self._moving = torch.tensor([int(not r.frozen) for r in recipes], device=self.device)
 
-    def __call__(self, batch: Batch, rows: int) -> None:
-        """Take a step on S batches of ``rows``, those of the first student first."""
+    def __call__(self, batch: Batch, batch_size: int) -> None:
+        """Take a step on S batches of ``batch_size`` each, that of the first student first."""
         view = self._views(batch)
         with self._precision.autocast(self.device):
             pixels = self._by_student(self._preprocess(batch.images, view))
@@ -93,7 +94,7 @@ class Stack:
         logits.backward(grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._loss += loss * rows
+        self._loss += loss * batch_size
         self._finite += self._loss.isfinite()
         self._number += 1
 

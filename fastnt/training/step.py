@@ -1,40 +1,23 @@
 """One training step. All its state is on the device, and nothing in it waits for the device."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from fastnt.data.preprocess import View
 from fastnt.data.rows import Batch
 from fastnt.monitoring.profile import StepProfile
 from fastnt.tensor_files import host_copies
+from fastnt.training.adam import new_adam
 from fastnt.training.compute import Compute, compile_alone
 from fastnt.training.model import Model
 from fastnt.training.objectives import Objective
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 Views = Callable[[Batch, Tensor], View | None]
-
-
-def new_adam(
-    parameters: Iterable[Parameter], rate: Tensor, weight_decay: float, *, capturable: bool
-) -> torch.optim.Adam:
-    """Return Adam with a learning rate on the device, 0-D; weights decay as in AdamW."""
-    adam = torch.optim.Adam(
-        parameters,
-        weight_decay=weight_decay,
-        decoupled_weight_decay=weight_decay > 0,
-        lr=rate,
-        fused=rate.device.type in ("cpu", "cuda"),
-        capturable=capturable,
-    )
-    # Steps before the capture are intended: no warning.
-    adam._warned_capturable_if_run_uncaptured = True
-    return adam
 
 
 class TrainStep:
@@ -86,7 +69,11 @@ class TrainStep:
         )
         self.rate = torch.full((), lr, dtype=torch.float32, device=self.device)
         self.optimizer = new_adam(
-            model.parameters(), self.rate, weight_decay, capturable=self.capturable
+            model.parameters(),
+            self.rate,
+            weight_decay,
+            capturable=self.capturable,
+            scaled=compute.precision.scales,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=compute.precision.scales)
         self.number, self.epoch, self.finite = (
@@ -98,11 +85,11 @@ class TrainStep:
             profile.record if profile else lambda section: _NOTHING
         )
 
-    def __call__(self, batch: Batch, rows: int) -> None:
-        """Train on this rank's part, which may be empty, of a batch of ``rows``."""
+    def __call__(self, batch: Batch, batch_size: int) -> None:
+        """Train on ``batch``, this rank's part, perhaps empty, of a batch of ``batch_size`` samples."""
         # The loss is a mean over this rank's part. With this weight, the average of the gradients over
         # the ranks is the gradient of the mean over the whole batch.
-        weight = self._ranks.world_size * len(batch.labels) / rows
+        weight = self._ranks.world_size * len(batch.labels) / batch_size
         with self.record("forward"), self._precision.autocast(self.device):
             view = self._views(batch, self.epoch)
             logits = self._forward(batch.images, view)

@@ -17,14 +17,14 @@ class Steps(Protocol):
     """Takes a training step on each of a loader's batches."""
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Take a step on each batch of the epoch from ``start`` on; yield its rows, of all ranks."""
+        """Take a step on each batch of the epoch from ``start`` on; yield its size, of all ranks."""
 
 
 class OneStep(Protocol):
     """A step that may be captured."""
 
-    def __call__(self, batch: Batch, rows: int) -> None:
-        """Take the step on a batch of so many rows."""
+    def __call__(self, batch: Batch, batch_size: int) -> None:
+        """Take the step on this rank's part of a batch of ``batch_size`` samples."""
 
     def break_off(self) -> None:
         """Forget on the host a step that broke off anywhere."""
@@ -44,9 +44,9 @@ class EagerSteps:
         self._step, self._loader = step, loader
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Take a step on each batch of the epoch from ``start`` on; yield its rows, of all ranks."""
+        """Take a step on each batch of the epoch from ``start`` on; yield its size, of all ranks."""
         loader = self._loader
-        left = loader.rows - start * loader.batch_size
+        left = loader.count - start * loader.batch_size
         batches = loader.epoch(epoch, start=start)
         while (batch := self._next(batches)) is not None:
             size = min(loader.batch_size, left)
@@ -64,7 +64,8 @@ class GraphedSteps:
 
     There are two graphs: one for full batches, and one for the smaller last batch of an epoch. The first
     steps of each size warm up; they are real steps. If a step cannot be captured, a warning says why, and
-    all steps are then taken operation by operation.
+    all later steps, of both sizes, are taken operation by operation: an aborted capture replaces torch's
+    generator, and a graph captured before would go on with the old one.
     """
 
     WARM_UP = 3
@@ -76,16 +77,16 @@ class GraphedSteps:
         self._replays: dict[int, Function] = {}
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Take a step on each batch of the epoch from ``start`` on; yield its rows."""
+        """Take a step on each batch of the epoch from ``start`` on; yield its size."""
         for size in self._feed.epoch(epoch, start=start):
             self._next_step(size)
             yield size
 
     def _next_step(self, size: int) -> None:
-        if size in self._replays:
-            self._replays[size]()
-        elif self._graphs is None:
+        if self._graphs is None:
             self._take(size)
+        elif size in self._replays:
+            self._replays[size]()
         elif self._warm[size] < self.WARM_UP:
             self._warm[size] += 1
             self._graphs.warm_up(functools.partial(self._take, size))

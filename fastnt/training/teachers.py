@@ -122,10 +122,10 @@ def _find_or_train(course: Course, keeper: Keeper) -> Model:
     schedule = _schedule(recipe)
     teacher.to(course.compute.device)
     check_trains(teacher, course.data, schedule.batch_size, course.compute)
-    train(course, teacher, label_objective, label_loss, schedule, keeper)
+    records = train(course, teacher, label_objective, label_loss, schedule, keeper)
     if ranks.is_rank_0:
         if teacher.probe():
-            try_to_store("the teacher is", lambda: teacher.save(path))
+            try_to_store("the teacher is", lambda: teacher.save(path, records))
         else:
             warn(f"{teacher.notation} computes something else each time: the teacher is not kept")
     return teacher

@@ -143,7 +143,7 @@ class SharedSteps:
         self._taken: list[int]
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[int]:
-        """Yield the rows of each batch from ``start`` on, once its step was taken for all."""
+        """Yield the size of each batch from ``start`` on, once its step was taken for all."""
         if epoch != self._epoch:
             self._epoch, self._taken = epoch, []
             self._running = self._steps.epoch(epoch, start=start)

@@ -78,14 +78,14 @@ class Trainer:
         Raises:
             Diverged: the loss is not finite any more.
         """
-        rows, schedule = self.loader.rows, self.schedule
-        done = self.epoch * rows + min(self.batch * self.loader.batch_size, rows)
-        self._progress.begin(schedule.phase, schedule.epochs, rows, self._held_out, done)
+        images, schedule = self.loader.count, self.schedule
+        done = self.epoch * images + min(self.batch * self.loader.batch_size, images)
+        self._progress.begin(schedule.phase, schedule.epochs, images, self._held_out, done)
         while self.epoch < self.schedule.epochs:
             yield from self._run_epoch()
 
     def _run_epoch(self) -> Iterator[Event]:
-        schedule, step, rows = self.schedule, self.step, self.loader.rows
+        schedule, step, images = self.schedule, self.step, self.loader.count
         step.model.train()
         if self.batch == 0:
             step.begin_epoch(self.epoch)
@@ -99,7 +99,7 @@ class Trainer:
             if self._profile is not None:
                 self._profile.end_step()
         step.end_epoch()
-        train_loss = step.loss.item() / rows  # waits for the device
+        train_loss = step.loss.item() / images  # waits for the device
         self.seconds = earlier + time.perf_counter() - start
         self.check_finite()
         lr = schedule.lr * schedule.lr_decay**self.epoch
@@ -114,7 +114,7 @@ class Trainer:
             validation_loss=result.loss,
             validation_error=result.error,
             seconds=self.seconds,
-            images_per_second=rows / self.seconds,
+            images_per_second=images / self.seconds,
         )
         step.rate.mul_(schedule.lr_decay)
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0

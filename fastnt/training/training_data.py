@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from fastnt.config import Recipe
 from fastnt.data.holdout import Holdout, Positions, hold_out
-from fastnt.data.loaders import Kind, Loader, choose_kind, make_loader
-from fastnt.data.prepare import Dataset
+from fastnt.data.loaders import Loader, LoaderKind, choose_kind, make_loader
+from fastnt.data.prepare import Dataset, prepare
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.rows import Batch
 from fastnt.data.seen import Seen
@@ -22,6 +23,20 @@ from fastnt.errors import UserError
 from fastnt.training.compute import Compute
 
 EVALUATION_BATCH = 512
+
+
+def prepare_data(recipe: Recipe, data_dir: Path | None = None, *, progress: bool = True) -> Dataset:
+    """Return the data set of a recipe, prepared as the recipe says.
+
+    Args:
+        recipe: names the data set, and the size of the user's own pictures.
+        data_dir: the folder of the official files.
+        progress: show progress on stderr.
+
+    Raises:
+        UserError: files are missing or damaged, or a download or a write failed.
+    """
+    return prepare(recipe.dataset, data_dir, image_size=recipe.image_size, progress=progress)
 
 
 class TrainingData:
@@ -80,8 +95,8 @@ class TrainingData:
         return [name for label, name in enumerate(self._dataset.classes) if label not in seen]
 
     @cached_property
-    def loader(self) -> Kind:
-        """The loader of the training images, "ffcv" or "resident", chosen once."""
+    def loader_kind(self) -> LoaderKind:
+        """Which loader reads the training images, "ffcv" or "resident"; chosen once."""
         return choose_kind(self._compute.loader, self._dataset.train, self._compute.device)
 
     @property
@@ -128,8 +143,14 @@ class TrainingData:
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256, in hexadecimal, of the source files, the training list and the held-out images."""
-        digest = hashlib.sha256(f"{self._dataset.source_sha256} {self.repeats}".encode())
+        """The SHA-256, in hexadecimal, of the source files, the training list and the held-out images.
+
+        Pictures count by their pixels, which a new release of the decoder need not change.
+        """
+        dataset = self._dataset
+        pixels = f"{dataset.train.sha256} {dataset.test.sha256}"
+        source = pixels if dataset.train.decoder else dataset.source_sha256
+        digest = hashlib.sha256(f"{source} {self.repeats}".encode())
         for positions in (self._split.train, self._split.validation):
             digest.update(len(positions).to_bytes(8, "little") + positions.tobytes())
         return digest.hexdigest()
@@ -218,7 +239,7 @@ class TrainingData:
         ranks: Ranks = ALONE,
     ) -> Loader:
         return make_loader(
-            self.loader if split is self._dataset.train else self._compute.loader,
+            self.loader_kind if split is self._dataset.train else self._compute.loader,
             split,
             positions=positions,
             repeats=repeats,

@@ -1,8 +1,8 @@
-"""When a registered op must stand for a kernel that is called with addresses.
+"""When a launcher must call its registered op instead of the kernel itself.
 
-A launcher reads tensors at their addresses. Some tensors have none, or hold other values than the
-memory there; and some tools watch the operations that torch's dispatcher sees. In these cases the
-launcher calls its registered op instead, and torch decides what to do.
+A kernel reads tensors at their addresses. Some tensors have no address, or other values than the memory
+there; and some tools watch the operations that pass through torch's dispatcher. In these cases the
+launcher calls its registered op, and torch decides what to do.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-_PLAIN = (Tensor, Parameter)  # whose memory holds their values, unless they are lazy
+_PLAIN = (Tensor, Parameter)  # types whose memory holds their values, unless these are lazy
 
 # Tells whether a transform of torch.func (vmap, grad, ...) is active.
 functorch_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active

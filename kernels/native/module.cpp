@@ -9,6 +9,7 @@
 
 #include "../augment/native.hpp"
 #include "../noisy_l2/native.hpp"
+#include "../philox/stream.hpp"
 #include "isa.hpp"
 #include "pool.hpp"
 
@@ -43,14 +44,14 @@ void set_isa(const std::string &wanted) {
     throw std::invalid_argument("this machine or build has no instruction set called " + wanted);
 }
 
-// Returns where a tensor's first element lies; 0 for the number 0, which stands for None.
+// Returns the address of a tensor's first element; null for the number 0, which Python passes for None.
 template <class T>
 const T *address(nb::handle tensor) {
     if (PyLong_Check(tensor.ptr())) return nullptr;
     return reinterpret_cast<const T *>(nb::cast<std::uintptr_t>(tensor.attr("data_ptr")()));
 }
 
-// One value for each student: a number for all of them, or a tensor (S,) of T.
+// One value for each student. Python passes a number, which holds for all students, or a tensor (S,) of T.
 template <class T>
 struct Values {
     explicit Values(nb::handle from) {
@@ -73,7 +74,8 @@ struct Values {
 
 // As eager.draw_sigma, float32 throughout.
 float draw_sigma(float low, float high, const Noise &noise, std::uint32_t teacher_id) {
-    const std::uint32_t counters[4] = {0, 0, noise.step, 4 + 256 * teacher_id};
+    const std::uint32_t counters[4] = {0, 0, noise.step,
+                                       of_teacher(RANDOM_SIGMA, teacher_id)};
     std::uint32_t words[4];
     noisy_l2_kernels().words(noise.seed, 1, counters, words);
     const float u = (static_cast<float>(words[0] >> 9) + 0.5f) * 0x1p-23f;
@@ -99,8 +101,9 @@ struct Three {
     std::int64_t students, samples, classes;
 };
 
-// Tensors are handed over as they are, or as address, dtype, shape and strides in elements. S students,
-// N samples, C classes; without S there is one student, and the results have no S either.
+// Logits, loss and gradient come as address, dtype, shape and strides in elements; the smaller tensors come
+// as they are. S students, N samples, C classes. Logits (N, C) are of one student, and the results then
+// have no dimension S either.
 void noisy_l2(int threads,                                       // at most
               std::uintptr_t student,                            // (S, N, C)
               int student_dtype,                                 // as Dtype
@@ -186,7 +189,7 @@ void noisy_l2(int threads,                                       // at most
         return;
     }
     for (std::int64_t s = 0; s < students; ++s) {
-        double sums[4] = {};  // four chains of additions, each of which waits for the one before
+        double sums[4] = {};  // four sums in turn, since an addition waits for the one before it
         for (std::int64_t i = 0; i < samples; ++i) sums[i % 4] += row_loss[s * samples + i];
         out[s] = static_cast<float>((sums[0] + sums[1] + sums[2] + sums[3]) * weight);
     }

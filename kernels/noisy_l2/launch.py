@@ -1,19 +1,19 @@
 """Launch parameters of the Triton kernel: how its programs and threads share the work.
 
-They depend on shape, dtype and layout alone: the same input gives the same bits. The evidence for
-them is in benchmarks/NOTES.md, "Triton kernel".
+They depend on shape, dtype and layout alone, so that the same input gives the same bits. The evidence for
+them is in benchmarks/NOTES.md, "Triton kernel". A unit is 4 classes; 8 with 16-byte loads of a two-byte
+type.
 
-    classes   a thread's share
-    few       up to 5 units of a row, less where that leaves the machine without threads: the mask's
-              draw and a row's addresses are spread over more classes. Programs of 128 threads; up to
-              512 threads are one program, which needs no ticket; from half a million on a program
-              takes four pieces, and adds its sums once
-    many      8 classes of each block of 1024 of a row, which draws nothing where the mask leaves it
-              out. Up to 8 blocks a program, fewer while there would be less than 1280 programs
+Rows of few classes: a thread takes up to 5 units of a row, which share the mask's draw and the row's
+addresses; it takes fewer units where 5 would leave the machine without threads. Programs have 128
+threads. Up to 512 threads are one program, which needs no ticket. From half a million threads on, a
+program takes four pieces one after the other, and adds its sums once.
 
-Few are below 4096; below 65536 where rows are not aligned for 16-byte loads of float32, for there a long
-row's blocks cost more than they spare; below 2048 where each row has its sum. A unit is 4 classes, or
-with 16-byte loads of a two-byte type 8.
+Rows of many classes: a thread takes 8 classes of each block of 1024. A row that the mask leaves out draws
+nothing. A program takes up to 8 blocks, fewer where there would be less than 1280 programs.
+
+Few means below 4096 classes; below 65536 where rows are not aligned for 16-byte loads of float32, since a
+long row's blocks cost more than they save there; below 2048 where each row has a loss of its own.
 
 Sizes may be symbolic (torch.compile): they are compared, never rounded up by arithmetic on bits.
 """
@@ -21,18 +21,18 @@ Sizes may be symbolic (torch.compile): they are compared, never rounded up by ar
 from collections.abc import Sequence
 from typing import NamedTuple
 
-THREADS = 128  # of most programs; a short row has at most as many shares where each row has its sum
+THREADS = 128  # of most programs; the most shares of a short row that has a loss of its own
 LONG, LONG_UNALIGNED = 4096, 65536  # classes from which a row is long
 MOST_UNITS = 5
-FINISHED = 2048  # sums that the last program of a launch adds
+FINISHED = 2048  # the most sums that the last program of a launch adds
 FILLED = 65536  # 2048 warps of 32: an H100 has 528 schedulers of warps
 
 
 class Launch(NamedTuple):
-    """The shares of programs and threads; see `fastnt.kernels.noisy_l2.triton_rows`."""
+    """How programs and threads share the work; see `fastnt.kernels.noisy_l2.triton_rows`."""
 
     programs: int  # of a student
-    parts: int  # sums that these leave of each result
+    parts: int  # sums of each result that the programs leave
     classes: int  # C of short rows, 0 of long ones
     turns: int  # pieces of short rows that a program takes
     shares: int  # threads of a short row
@@ -44,7 +44,7 @@ class Launch(NamedTuple):
 
 
 def alignment_of(spans: Sequence[int], unit_stride: bool) -> int:
-    """Return how many neighbouring classes can be loaded at once, as far as strides allow.
+    """Return how many neighbouring classes the strides allow to load at once.
 
     ``spans`` are the number of classes and the strides of samples and students, in elements.
     """
@@ -104,8 +104,8 @@ def _choose_shares(
 ) -> tuple[int, int]:
     """Return the threads of a row of ``width`` units, and the units of a thread.
 
-    Of those that keep the machine busy the ones that take the fewest instructions, of which a Philox
-    call and what follows it are about 85, and the rest of a thread 110.
+    Of the choices that keep the machine busy this is the one with the fewest instructions: a Philox call
+    and what follows it take about 85, the rest of a thread 110.
     """
     if per_sample:  # powers of 2: the shares of a row are added by neighbouring threads
         candidates = [(n, -(-width // n)) for n in (1, 2, 4, 8, 16, 32, 64, 128)]
@@ -119,11 +119,11 @@ def _choose_shares(
 
 
 def choose_sum(parts: int) -> tuple[int, int]:
-    """Return how many sums are loaded at a time where they are added, and by how many threads.
+    """Return how many sums a program loads at a time to add them, and how many threads it has.
 
-    The last program of a launch loads up to FINISHED at once; a program of the second kernel adds more.
-    (16800, 128256) leaves a quarter of a million: loading 1024 at a time would wait for memory 260
-    times, one after the other.
+    The last program of a launch adds up to FINISHED sums, all at once. More sums are added by a second
+    kernel: logits (16800, 128256) leave a quarter of a million, and loading 1024 at a time would wait for
+    memory 260 times, one after the other.
     """
     if parts > FINISHED:
         return 8192, 1024

@@ -19,8 +19,8 @@ namespace {
 using namespace fastnt;
 
 constexpr std::int64_t TILE = 64;     // rows whose mask is drawn together
-constexpr std::int64_t FEW = 256;     // classes below which rows draw their noise together
-constexpr std::int64_t BLOCKS = 512;  // of four normals each, that such rows draw at a time
+constexpr std::int64_t FEW = 256;     // rows of fewer classes also draw their noise together
+constexpr std::int64_t BLOCKS = 512;  // the most blocks, of four normals each, that they draw at a time
 
 // At most TILE samples of one student, and their mask.
 struct Tile {
@@ -48,7 +48,7 @@ struct Tile {
         const std::int64_t sample = first + place;
         return static_cast<std::uint32_t>(p.index ? p.index[sample * p.index_stride] : sample);
     }
-    std::uint32_t stream(Stream of) const { return of + 256 * p.teacher_id; }
+    std::uint32_t stream(Stream of) const { return of_teacher(of, p.teacher_id); }
 
     const NoisyL2 &p;
     const std::int64_t student, first, count;
@@ -152,7 +152,7 @@ void rows(const NoisyL2 &p, std::int64_t begin, std::int64_t end) {
 void draw_shared(const NoisyL2 &p, std::int64_t student) {
     const Noise &noise = p.noise[student];
     const Keys keys(noise.seed);
-    const RowBlocks blocks(keys, 0, noise.step, SHARED_NOISE + 256 * p.teacher_id);
+    const RowBlocks blocks(keys, 0, noise.step, of_teacher(SHARED_NOISE, p.teacher_id));
     draw_row(blocks, 0, (p.classes + 3) / 4, noise.sigma,
              p.shared_xi + student * padded_classes(p.classes), [](std::int64_t) {});
 }

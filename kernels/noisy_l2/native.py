@@ -1,7 +1,8 @@
-"""The launcher of the native CPU kernel (native.cpp), and its op ``fastnt::noisy_l2_native``.
+"""The launcher of the native CPU kernel, and its op ``fastnt::noisy_l2_native``.
 
-The kernel reads tensors in place, from their addresses and strides. The launcher calls it directly,
-or through the registered op where addresses are of no use (`needs_registered_op`).
+The launcher calls ``noisy_l2`` in native/module.cpp, which unpacks the arguments and runs the kernel of
+native.cpp on each row. The kernel reads tensors in place, at their addresses. Where a tensor's address
+is of no use (`needs_registered_op`), the launcher calls the registered op, and torch calls back.
 """
 
 from typing import Any
@@ -33,7 +34,7 @@ _SCALAR = torch.empty((), dtype=torch.float32, device="cpu")
 def value_and_grad(tensors: Tensors, options: Options) -> Result:
     """Return the loss and its gradient, on the CPU, for students below float64."""
     student, teacher = tensors.student, tensors.teacher
-    # Logits (N, C) and numbers were made for a direct call: `op.accepts_numbers` has looked.
+    # The caller makes logits (N, C) and numbers only where `op.accepts_numbers` allows a direct call.
     if student.dim() == 3 and needs_registered_op(student, teacher):
         loss, grad = torch.ops.fastnt.noisy_l2_native(*tensors, *options)
         return loss, None if options.grad_dtype is None else grad
@@ -44,7 +45,7 @@ def _launch(tensors: Tensors, options: Options) -> Result:
     student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale = tensors
     shared, perturb_student, reduction, grad_dtype, teacher_id = options
     shape = student.shape
-    # None of these asks for torch's default device, and all are quicker than torch.empty.
+    # These calls are quicker than torch.empty, which asks for torch's default device.
     if len(shape) == 2 and reduction != "none":
         loss = torch.empty_like(_SCALAR)
     else:

@@ -21,7 +21,7 @@ from fastnt.kernels.noisy_l2.students import one_by_one
 from fastnt.kernels.triton_needs import warn_of_missing
 
 
-# Triton and the compiler are imported when they are first used.
+# Triton and torch's compiler are imported when they are first used.
 def _triton(tensors: Tensors, options: Options) -> Result:
     from fastnt.kernels.noisy_l2 import triton
 
@@ -34,7 +34,7 @@ def _compile(tensors: Tensors, options: Options) -> Result:
     return compiled.value_and_grad(tensors, options)
 
 
-# The versions, or why this installation lacks them.
+# Each version, or the reason why this installation lacks it.
 IMPLEMENTATIONS: dict[str, ValueAndGrad | str] = {
     "eager": eager.value_and_grad,
     "compile": _compile,
@@ -43,21 +43,20 @@ IMPLEMENTATIONS: dict[str, ValueAndGrad | str] = {
 }
 
 
-# What "auto" takes on a device where that is installed; eager elsewhere, and for float64.
+# What "auto" takes on a device, if it is installed. Elsewhere, and for float64, "auto" is eager.
 _BEST = {"cpu": "native", "cuda": "triton"}
 
 
 def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
-    """Return the version called ``impl``; "auto" is the best there is for the student's logits.
+    """Return the version called ``impl``; "auto" is the fastest one for the student's logits.
 
     Raises:
         ValueError: ``impl`` is unknown, or cannot run here or on this student; the message says why.
     """
     if impl == "auto":
         if isinstance(student, Tensor) and student.dtype != torch.float64:
-            device = (
-                "cpu" if student.is_cpu else student.device.type
-            )  # the type takes a microsecond
+            # `device.type` takes a microsecond.
+            device = "cpu" if student.is_cpu else student.device.type
             best = IMPLEMENTATIONS.get(_BEST.get(device, "eager"))
             lacking = best is _triton and warn_of_missing() is not None
             if best is not None and not isinstance(best, str) and not lacking:
@@ -93,12 +92,12 @@ def _why_not(impl: str, student: Tensor) -> str | None:
 
 
 def accepts_numbers(version: ValueAndGrad, student: Tensor, teacher: Tensor) -> bool:
-    """Tell whether alpha, sigma, seed and step may stay numbers, and one student's logits (N, C)."""
+    """Tell whether ``version`` takes numbers for alpha, sigma, seed and step, and logits (N, C)."""
     return _is_fused(version) and not needs_registered_op(student, teacher)
 
 
 def for_index(version: ValueAndGrad, index: Tensor | None) -> ValueAndGrad:
-    """Return the version as it takes this index, (N,) or (S, N), or None."""
+    """Return a version that takes this index: for (S, N), fused ones take students one by one."""
     own_rows = index is not None and index.dim() == 2
     return one_by_one(version) if own_rows and _is_fused(version) else version
 
@@ -108,7 +107,7 @@ def _is_fused(version: ValueAndGrad) -> bool:
 
 
 def view_as(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Return a view in ``shape``, or the tensor itself where it has that: a view is not free."""
+    """Return a view in ``shape``; a tensor of this shape itself, since making a view takes time."""
     return tensor if tensor.shape == shape else tensor.view(shape)
 
 
@@ -117,8 +116,8 @@ def noisy_l2(
 ) -> Tensor:
     """Return the loss in ``shape``, differentiable once in ``student``.
 
-    ``student`` are the logits as the caller has them, in any shape; ``tensors`` holds them, detached,
-    as (S, N, C). ``options`` has no grad_dtype: a gradient is computed only where one can be asked for.
+    ``student`` has the caller's logits, in any shape; ``tensors`` has the same logits, detached, as
+    (S, N, C). ``options`` has no grad_dtype: this function sets it where a backward pass can follow.
     """
     transforms.refuse_forward_mode(student)
     if functorch_is_active():
@@ -166,19 +165,19 @@ class _NoisyL2(Function):
         return (view_as(grad, shape), None, None, None, None)
 
 
-# `Function.apply` without its look for torch.func, which `noisy_l2` has done: 3 us less a call.
+# `Function.apply` without its check for torch.func, which `noisy_l2` makes: 3 us less a call.
 _apply: Any = super(Function, _NoisyL2).apply
 
 
 def _has_memory(grad: Tensor, grad_output: Tensor) -> bool:
-    """Tell whether a kernel can read both; under is_grads_batched grad_output has no memory."""
+    """Tell whether a kernel can read both tensors; under is_grads_batched grad_output has no memory."""
     return torch._C._has_storage(grad_output) and not needs_registered_op(grad, grad_output)
 
 
 def _multiply_on_device(
     grad: Tensor, grad_output: Tensor, reduction: str, dtype: torch.dtype
 ) -> Tensor:
-    """Return grad times grad_output, in place where dtypes allow: nobody else holds grad."""
+    """Return grad times grad_output; where dtypes allow, in place, since nobody else holds grad."""
     from fastnt.kernels.noisy_l2 import triton
 
     if reduction != "none":
@@ -189,15 +188,15 @@ def _multiply_on_device(
     )
 
 
-# Tells whether the running backward pass keeps its graph (retain_graph=True) for another one. Then
-# the saved gradient may not be returned itself: whoever gets it may change it in place.
+# Tells whether the running backward pass keeps its graph (retain_graph=True) for another pass. Then the
+# saved gradient itself must not be returned, since whoever gets it may change it in place.
 _keeps_graph: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
 )
 
 
 def _is_one(grad_output: Tensor) -> bool:
-    """Tell whether multiplying is needless. Only the CPU's values are read: no device waits."""
+    """Tell whether grad_output is 1. Only values on the CPU are read, so that no device waits."""
     try:
         return grad_output.is_cpu and grad_output.numel() == 1 and grad_output.item() == 1
     except RuntimeError:  # under is_grads_batched it has several values, and item() raises

@@ -13,20 +13,21 @@ from torch import Tensor
 class Tensors(NamedTuple):
     """What may differ from call to call.
 
-    The native and the Triton version also take Python numbers for alpha, both sigmas, seed and
-    step, the same for all students, and (N, C) logits of one student; the loss and the gradient
-    then lack the first dimension.
+    ``alpha``, both sigmas, ``seed`` and ``step`` are tensors with a value for each student. The native
+    and the Triton version also take Python numbers, which hold for all students and travel with the
+    launch, so that nothing is copied to the device. These two also take (N, C) logits of one student;
+    their loss and gradient then have no dimension S.
     """
 
     student: Tensor  # (S, N, C)
     teacher: Tensor  # (S or 1, N, C)
-    alpha: Any  # (S,) float32
-    sigma: Any  # (S,) float32
-    sigma_high: Any  # (S,) float32, or None: sigma is not random
-    seed: Any  # (S,) int64
-    step: Any  # (S,) int64
-    # (N,) int64, or (S, N) where batches differ, which only the eager definition takes; None: rows are
-    # the places in the batch. It hides tuple.index, which nobody calls.
+    alpha: Any  # (S,) float32, or a number
+    sigma: Any  # (S,) float32, or a number
+    sigma_high: Any  # (S,) float32, or a number; None: sigma is not random
+    seed: Any  # (S,) int64, or a number
+    step: Any  # (S,) int64, or a number
+    # The samples' rows, (N,) int64; None: their places in the batch. Only the eager version takes (S, N),
+    # a batch for each student. The name hides tuple.index, which nobody calls.
     index: Tensor | None  # type: ignore[assignment]
     grad_scale: Tensor | None = None  # () float32, or None: 1
 
@@ -41,7 +42,7 @@ class Options(NamedTuple):
     teacher_id: int = 0  # each of several teachers has noise of its own
 
     def with_grad(self, dtype: torch.dtype) -> "Options":
-        """Return the options for a gradient in ``dtype``; `_replace` would take a microsecond."""
+        """Return the options for a gradient in ``dtype``. (`_replace` would take a microsecond more.)"""
         return Options(self.shared, self.perturb_student, self.reduction, dtype, self.teacher_id)
 
 
@@ -49,8 +50,8 @@ class Options(NamedTuple):
 Result = tuple[Tensor, Tensor | None]
 ValueAndGrad = Callable[[Tensors, Options], Result]
 
-# A registered op takes the fields of both tuples, one after the other. An op returns no None: the
-# gradient that nobody asked for is an empty tensor.
+# A registered op takes the fields of both tuples, one after the other. It cannot return None: where no
+# gradient was asked for, it returns an empty tensor.
 SCHEMA = (
     "(Tensor student, Tensor teacher, Tensor alpha, Tensor sigma, Tensor? sigma_high, Tensor seed,"
     " Tensor step, Tensor? index, Tensor? grad_scale, bool shared, bool perturb_student,"
@@ -59,13 +60,13 @@ SCHEMA = (
 
 
 def split_arguments(arguments: tuple[Any, ...]) -> tuple[Tensors, Options]:
-    """Return the two tuples whose fields a registered op was given."""
+    """Return the two tuples from the arguments of a registered op."""
     count = len(Tensors._fields)
     return Tensors(*arguments[:count]), Options(*arguments[count:])
 
 
 def fake_result(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return what a registered op returns, without values: contiguous, whatever the strides."""
+    """Return tensors of the shapes and dtypes that a registered op returns: always contiguous."""
     (student, *_), options = split_arguments(arguments)
     shape = student.shape
     losses = shape[:2] if options.reduction == "none" else shape[:1]

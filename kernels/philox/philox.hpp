@@ -5,10 +5,9 @@
 #pragma once
 
 #include "lanes.hpp"
+#include "stream.hpp"
 
 namespace {
-
-enum Stream : std::uint32_t { NOISE, MASK, SHARED_NOISE, AUGMENT, RANDOM_SIGMA, ORDER };
 
 constexpr std::uint64_t M0 = 0xD2511F53, M1 = 0xCD9E8D57;
 constexpr std::uint32_t W0 = 0x9E3779B9, W1 = 0xBB67AE85;
@@ -124,8 +123,8 @@ INLINE F minus_two_log(U word) {
     return e * all(-1.38629436f) + p * t;
 }
 
-// radius * (cos, sin) of 2 pi u = pi (k + 1/2 + y), y in (-1/2, 1/2): (-sin, cos) of pi y, k's parity
-// being a sign for both.
+// radius * (cos, sin) of 2 pi u. With 2 pi u = pi (k + 1/2 + y), k = 0 or 1 and y in (-1/2, 1/2), these are
+// (-sin, cos) of pi y, negated where k is 1.
 INLINE void turn(F radius, U word, F &cosine, F &sine) {
     // 1 + the fraction of 2 u, exact: k is the word's top bit, the lowest of the fraction is always set.
     const F one_and_fraction = bits<F>(((word >> 8) & all(0x7FFFFFu)) | all(0x3F800001u));
@@ -144,7 +143,7 @@ INLINE void turn(F radius, U word, F &cosine, F &sine) {
     sine = radius * c;
 }
 
-// Writes the 4 WIDTH normals of WIDTH blocks, times sigma; groups_of_first tells their order.
+// Writes the 4 WIDTH normals of WIDTH blocks, times sigma, in the order that groups_of_first explains.
 INLINE void normals(const Words &first, const Words &second, F sigma, float *to) {
     const F radius = square_root(minus_two_log(pack(first.word0, second.word0))) * sigma;
     const F other = square_root(minus_two_log(pack(first.word2, second.word2))) * sigma;
@@ -155,9 +154,9 @@ INLINE void normals(const Words &first, const Words &second, F sigma, float *to)
     for (int i = 0; i < 4; ++i) store(to + i * WIDTH, n[i]);
 }
 
-// Returns the groups, out of WIDTH consecutive ones, that the lanes of `first` must hold in order that
-// `normals` writes them in order; `second` holds those WIDTH / 2 further. (The transposition puts the
-// quadruple j of each 128 bits into vector j.)
+// Returns which of WIDTH consecutive groups the lanes of `first` must hold, so that `normals` writes the
+// groups in order; the lanes of `second` hold the groups WIDTH / 2 further on. (The transposition moves
+// quadruple j of each 128 bits to vector j.)
 INLINE Q groups_of_first() {
     Q q;
     for (int i = 0; i < WIDTH / 2; ++i) q[i] = i % 2 * (WIDTH / 4) + i / 2;
@@ -187,7 +186,7 @@ INLINE void draw_blocks(const MixedBlocks &blocks, const std::uint32_t *group,
     const F scale = all(sigma);
     for (std::int64_t i = 0; i < count; i += WIDTH) {
         Words words, others;
-        // For the normals to come out in this order; see groups_of_first.
+        // This order of the blocks makes the normals come out in order; see groups_of_first.
         const Q groups = bits<Q>(Shuffle::by_columns(load(group + i)));
         const Q rows = bits<Q>(Shuffle::by_columns(load(row + i)));
         blocks.draw(groups, groups >> 32, rows, rows >> 32, words, others);

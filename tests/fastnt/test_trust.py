@@ -232,6 +232,66 @@ def _study_that_was_begun(**trust: bool) -> None:
     _main("study", folder, *STUDY, *_flags(**trust))
 
 
+def _study_teacher_network(**trust: bool) -> None:
+    _main("study", _study_file("teachers", "teacher_network"), *STUDY, *_flags(**trust))
+
+
+def _study_recipe_teacher_network(**trust: bool) -> None:
+    _main("study", _study_file("recipe", "teacher_network"), *STUDY, *_flags(**trust))
+
+
+def _study_recipe_teacher(**trust: bool) -> None:
+    _main("study", _study_file("recipe", "teacher"), *STUDY, *_flags(**trust))
+
+
+SMALL_STUDY = ("--epochs", "1", "--set", "teacher_epochs=1", "--set", "train_samples=100")
+SMALL_STUDY += ("--over", "sigma=0.3", *STUDY)
+
+
+def _study_typed_teacher_file(**trust: bool) -> None:
+    teacher = _forged(Path("a.safetensors"))
+    _main("study", *SMALL_STUDY, "--teacher", teacher, *_flags(**trust))
+
+
+def _study_config_of_a_run(**trust: bool) -> None:
+    _main("study", "--config", _forged_run(), *SMALL_STUDY, *_flags(**trust))
+
+
+def _study_with_a_teacher_in_its_folder(**trust: bool) -> None:
+    folder = Path("studies/sent")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_study_file("recipe", "lr", "0.001"), folder / "study.toml")
+    _forged(folder / "teacher.safetensors")
+    _main("study", folder, *STUDY, *_flags(**trust))
+
+
+def _teacher_that_was_set(**trust: bool) -> None:
+    teacher = _forged(Path("a.safetensors").absolute())
+    _main("train", *TINY, "--set", f"teacher={teacher}", *_flags(**trust))
+
+
+def _one_of_two_teachers(**trust: bool) -> None:
+    Model("FC10", Preprocess("none", SHAPE), 10).save("good.safetensors")
+    both = ("--teacher", "good.safetensors", "--teacher", _forged(Path("a.safetensors")))
+    _main("train", *TINY, *both, *_flags(**trust))
+
+
+def _distill_of_two(**trust: Any) -> None:
+    Model("FC10", Preprocess("none", SHAPE), 10).save("good.safetensors")
+    both = ["good.safetensors", _forged(Path("a.safetensors"))]
+    small = {"epochs": 1, "train_samples": 100, "device": "cpu", "progress": False}
+    fastnt.distill(_layers(), both, "digits", **small, **trust)
+
+
+def _load_teacher_of_a_run(**trust: Any) -> None:
+    fastnt.load_student(_forged_run(), "teacher", **trust)
+
+
+def _dry_run(**trust: bool) -> None:
+    config = _config(student_network="sent:make")
+    _main("train", "--dry-run", "--config", config, *TINY, *_flags(**trust))
+
+
 def _resume(**trust: bool) -> None:
     _forged_run(finished=False)
     _main("train", "--quiet", "--resume", "--run", "a", *_flags(**trust))
@@ -259,6 +319,17 @@ ENTRANCES: list[Callable[..., None]] = [
     _study_teacher_file,
     _study_config,
     _study_that_was_begun,
+    _study_teacher_network,
+    _study_recipe_teacher_network,
+    _study_recipe_teacher,
+    _study_typed_teacher_file,
+    _study_config_of_a_run,
+    _study_with_a_teacher_in_its_folder,
+    _teacher_that_was_set,
+    _one_of_two_teachers,
+    _distill_of_two,
+    _load_teacher_of_a_run,
+    _dry_run,
 ]
 
 
@@ -341,6 +412,15 @@ def test_a_recipe_is_read_without_trust_where_nothing_is_called(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _main("report", _forged_run())
+    _main("study", "--dry-run", _study_file("recipe", "student_network"))
+    _study_that_was_begun(trust_code=True)
+    EFFECT.unlink()
+    _forged(Path("studies/sent/teacher.safetensors"))
+    sys.modules.pop("sent")
+    assert fastnt.load_study("studies/sent").records
+    _main("report", "studies/sent")
+    _main("study", "--dry-run", "studies/sent")
+    assert not EFFECT.exists()
     with pytest.raises(UserError, match="names code"):
         load_recipe(None, _config(student_network="sent:make"))
     assert load_recipe(None, Path("sent.toml"), trust=Trust(code=True))

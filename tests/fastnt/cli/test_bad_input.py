@@ -170,7 +170,11 @@ def test_a_full_disk_while_training_leaves_whole_files_only(
         (["--alpha", "1.5"], "alpha is 1.5; it must be between 0 and 1"),
         (["--batch-size", "0"], "batch_size is 0; it must be at least 1"),
         (["--sigma", "-1"], "sigma is -1.0"),
-        (["--epochs", "many"], "Invalid value for '--epochs'"),
+        (["--epochs", "many"], "Invalid value for '--epochs': it must be a valid integer; see"),
+        (["--alpha", "some"], "Invalid value for '--alpha': it must be a valid number; see"),
+        (["--only", "b"], "for '--only': 'b' is not one of 'teacher', 'clean', 'noisy'; see"),
+        (["--image-size", "9"], "set this value of the recipe by --set image_size=VALUE"),
+        (["--teacher-lr=1"], "set this value of the recipe by --set teacher_lr=VALUE"),
         (["--set", "lr_decya=0.9"], "did you mean lr_decay?"),
         (["--set", "lr_decay"], "is not KEY=VALUE"),
         (["--dataset", "minst"], "did you mean mnist?"),
@@ -183,6 +187,9 @@ def test_a_full_disk_while_training_leaves_whole_files_only(
         (["--seed", "-1"], "seed is -1"),
         (["--sigma", "1e39"], "sigma is 1e+39"),
         (["--student", "FC99999999999-FC10"], "cannot read 'FC99999999999'"),
+        (["--epochs", "1", "--epochs", "7"], "--epochs is given twice"),
+        (["--amp", "--no-amp"], "--amp/--no-amp is given twice"),
+        (["--config", "a.toml", "--config", "b.toml"], "--config is given twice"),
         (["--epochs", "1", "--set", "epochs=7"], "epochs is given twice, once by --set epochs=7"),
         (["--set", "seed=1", "--set", "seed = 2"], "seed is given twice, once by --set seed = 2"),
         (["--student", "FC10", "--set", "student_network=FC10"], "student_network is given twice"),
@@ -199,6 +206,17 @@ def test_bad_options_of_train(refused: Fastnt, arguments: list[str], words: str)
     with pytest.raises(SystemExit, match="0"):
         main(["prepare", "--dataset", "digits", "--quiet"])
     assert words in refused("train", "--quiet", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.json", '{"lr": 1, "lr": 2}'), ("a.toml", "lr=1\nlr=2")]
+)
+@pytest.mark.parametrize("command", ["train", "study"])
+def test_a_key_that_a_file_has_twice(
+    refused: Fastnt, tmp_path: Path, command: str, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert "is not a recipe" in refused(command, "--config", tmp_path / name)
 
 
 def test_an_unknown_key_in_a_config_file(refused: Fastnt, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from fastnt.cli import main
 from fastnt.config import ENTRIES
 from fastnt.networks import NETWORKS
 from fastnt.recipe_files import load_recipe
+from fastnt.recipe_rules import idle_noise
 
 HEAVY = (
     "import sys; from fastnt.cli import main\n"
@@ -87,6 +88,24 @@ def test_networks_lists_each_with_its_size(capsys: pytest.CaptureFixture[str]) -
     assert rows["mnist-student"]["parameters"] == 1_275_200 + 1_610
 
 
+@pytest.mark.parametrize("columns", ["80", "120", ""])
+def test_networks_breaks_no_word(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if columns:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", columns)
+    _run("networks")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns or 1000)
+    indented = [line.startswith("    ") for line in lines]
+    for number, line in enumerate(lines[:-1]):
+        if indented[number] and indented[number + 1]:
+            assert line.endswith("-")
+    joined = "".join(line.strip() for line in lines)
+    assert all(notation in joined for notation in NETWORKS.values())
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -104,6 +123,40 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert not Path("runs").exists()
     _run("train", "--dry-run", "--dataset", "mnist")
     assert "mnist, to be downloaded first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        (("--only", "clean", "--sigma", "1"), "sigma changes nothing here: only the clean student"),
+        (("--only", "teacher", "--set", "alpha=1"), "alpha changes nothing here: only the teacher"),
+        (
+            ("--alpha", "1", "--sigma", "1", "--set", "objective=labels"),
+            "alpha and sigma change nothing here: students that learn from labels",
+        ),
+        (("--only", "noisy", "--sigma", "1"), ""),
+        (("--set", "objective=kd", "--sigma", "1"), ""),
+        (("--set", "objective=labels"), ""),
+    ],
+)
+def test_noise_that_changes_nothing_is_told(
+    options: tuple[str, ...], warning: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _run("train", "--dry-run", *options)
+    assert len(caplog.messages) == bool(warning)
+    assert all(told.startswith(f"fastnt: warning: {warning}") for told in caplog.messages)
+
+
+def test_a_sweep_of_noise_that_changes_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    _run("study", "--over", "sigma=0.3,0.6", "--set", "objective=labels", "--dry-run")
+    assert ["sigma changes nothing here" in told for told in caplog.messages] == [True]
+
+
+def test_one_alpha_beside_those_of_the_teachers_changes_nothing() -> None:
+    several = {"teacher": ["/a.safetensors", "/b.safetensors"], "teacher_alphas": "0,0.5"}
+    recipe = load_recipe(overrides=several)
+    assert idle_noise(recipe, ["alpha", "sigma"]).startswith("alpha changes nothing here")
+    assert not idle_noise(recipe, ["sigma", "frozen"])
 
 
 def test_a_training_begins_by_saying_what_it_is_about_to_do(

@@ -118,9 +118,9 @@ def test_the_command_that_goes_on_names_what_is_needed(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastnt.runs.run.prepare", stop)
+    monkeypatch.setattr("fastnt.runs.run.find_teachers", stop)
     place = ("--runs-dir", "my runs", "--data-dir", str(mnist_folder), "--run", "b")
-    flags = ("--log", "tensorboard", "--profile")
+    flags = ("--log", "tensorboard", "--profile", "--set", "validation=20")
     error = _fastnt(capfd, "train", "--dataset", "mnist", *place, *flags, code=130)[1]
     command = (
         f"fastnt train --resume --run b --runs-dir 'my runs' --data-dir {mnist_folder} "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fastnt import load_study
 from fastnt.cli import main
 
 SMALL = ["--set", "train_samples=200", "--set", "teacher_epochs=1", "--jobs", "1", "--epochs", "2"]
@@ -80,6 +81,19 @@ def test_the_list_names_every_study(capsys: pytest.CaptureFixture[str]):
         (["table5", "--over", "sigma=.1"], "leave --over out"),
         (["table3", "--dataset", "nothing"], "nothing"),
         (["table3", "--epochs", "3", "--set", "epochs=4"], "epochs is given twice"),
+        (["--epochs", "3", "--epochs", "4"], "--epochs is given twice"),
+        (["--seeds", "3", "--seeds=4"], "--seeds is given twice"),
+        (["--set", "seed=3", "--set", "seed=4"], "seed is given twice"),
+        (["--over", "sigma=.1", "--over", "sigma=.2"], "--over sigma is given twice"),
+        (["--dataset", "digits", "--set", "dataset=mnist"], "dataset is given twice"),
+        (["--teacher", "a:b", "--set", "teacher=c:d"], "teacher is given twice"),
+        (["--student", "FC10", "--set", "student_network=FC10"], "student_network is given twice"),
+        (
+            ["--over", "sigma=.1,.3", "--set", "sigma=5"],
+            "sigma is 5.0, but in sigma it is 0.0, 0.1",
+        ),
+        (["--over", "lr=1e-3,1e-2", "--set", "lr=5"], "lr is 5.0, but in lr it is 0.001, 0.01"),
+        (["table3", "--set", "alpha=.9"], "alpha is 0.9, but in table3 it is 0.0, 0.5"),
         (["--teacher", "none.safetensors"], "no model file at"),
         (["--over", "student_network=FC8"], "end it with FC10"),
     ],
@@ -104,13 +118,19 @@ def test_options_that_a_begun_study_has_fixed_are_refused(capsys: pytest.Capture
 def test_a_study_of_ones_own_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     Path("mine.toml").write_text(
         'name = "mine"\nbaseline = "plain"\nprimary = ["loud"]\nseeds = 2\n'
+        'precision = "bfloat16"\nthreads = 2\n'
         "[recipe]\nepochs = 1\nteacher_epochs = 1\ntrain_samples = 200\n"
         '[[settings]]\nname = "plain"\nchanges = {sigma = 0.0}\n'
         '[[settings]]\nname = "loud"\nchanges = {sigma = 1.0}\n'
     )
     assert call("mine.toml", "--jobs", "1", "--quiet") == 0
     assert "loud" in capsys.readouterr().out
-    assert Path("studies/mine-digits/study.toml").exists()
+    study = load_study("studies/mine-digits").study
+    assert (study.precision, study.threads) == ("bfloat16", 2)
+    for option, value in (("--precision", "float32"), ("--threads", "1")):
+        for what in ("mine.toml", "studies/mine-digits"):
+            assert call(what, option, value) == 2
+            assert f"leave {option} out" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_a_sentence_and_no_failed_point(tmp_path: Path):

@@ -36,6 +36,11 @@ def test_numbers_are_aligned_under_their_headings() -> None:
     assert len(first.rstrip()) == len(second.rstrip())
 
 
+def test_no_line_ends_in_blanks() -> None:
+    lines = _printed(100)
+    assert lines == [line.rstrip() for line in lines]
+
+
 def test_words_go_on_in_a_second_line_and_names_and_numbers_do_not() -> None:
     lines = _printed(50)
     assert max(map(len, lines)) <= 50

@@ -26,14 +26,23 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from fastnt.config import Recipe
 from fastnt.data import beton, formats, own, picture
 from fastnt.data.split import read_sidecar
 from fastnt.errors import UserError
+from fastnt.experiments.study_files import read_study
 from fastnt.files import read_json
 from fastnt.recipe_files import load_recipe
+from fastnt.runs.folder import RunFolder
 from fastnt.runs.metrics import Metrics
+from fastnt.runs.networks import class_names
+from fastnt.runs.predictions import load_predictions
+from fastnt.runs.resume import Plan
 from fastnt.runs.summary import check_summary
+from fastnt.sealed import seal
 from fastnt.tensor_files import Damaged, load_tensors, save_tensors
+from fastnt.training.checkpoint import load_checkpoint
+from fastnt.training.compute import Compute
 from fastnt.training.model import load_model
 
 ALLOWED = 200 << 20  # bytes of memory, beside ten times the file
@@ -153,6 +162,22 @@ EPOCH = json.dumps(
     {"phase": "clean", "epoch": 1, "lr": 0.1, "train_loss": 1.0, "validation_loss": 1.0}
     | {"validation_error": 0.1, "seconds": 2.0, "images_per_second": 3.0}
 ).encode()
+ENVIRONMENT = json.dumps(
+    {"only": "noisy", "loader": "resident", "classes": ["a", "b"]}
+    | {"compute": Compute(torch.device("cpu"), threads=1).describe()}
+).encode()
+STUDY = b"""name = "a"
+baseline = "b"
+seeds = 2
+[teachers.t]
+teacher_seed = 3
+[recipe]
+epochs = 1
+[[settings]]
+name = "b"
+changes = {sigma = 0.3}
+teachers = ["t"]
+"""
 
 
 def _read_own(path: Path) -> None:
@@ -182,10 +207,22 @@ def _read_picture(path: Path) -> None:
 
 
 def _read_tensors(path: Path) -> None:
-    try:
+    """The file stands for a network, for a checkpoint and for a run's predictions."""
+    with suppress(Damaged):
         load_tensors(path)
-    except Damaged:
-        load_model(path)
+    for read in (load_model, load_checkpoint, load_predictions):
+        with suppress(UserError):
+            read(path)
+
+
+def _read_environment(path: Path) -> None:
+    folder = RunFolder(path.parent)
+    plan = Plan(folder, Recipe(), resume=True)
+    for read in (folder.phases, folder.loader, lambda: class_names(folder, 2)):
+        with suppress(UserError):
+            read()
+    plan.device("auto")
+    plan.compute(Compute(torch.device("cpu")), amp=None, compile=None)
 
 
 # A parser's file name, what reads it, and what is mutated: good files, and those that once failed.
@@ -265,6 +302,30 @@ PARSERS: dict[str, tuple[str, Callable[[Path], Any], Callable[[], list[bytes]]]]
         "summary.json",
         lambda path: check_summary(read_json(path), path),
         lambda: [_summary(), DEEP, _summary(relative_improvement="much"), b"[]"],
+    ),
+    "timings": (
+        "timings.json",
+        lambda path: RunFolder(path.parent).timings(),
+        lambda: [
+            json.dumps(seal(timings)).encode()
+            for timings in ({"noisy_seconds": 1.5}, {"noisy_seconds": [1]}, {"a": int(DIGITS)})
+        ],
+    ),
+    "environment": (
+        "environment.json",
+        _read_environment,
+        lambda: [
+            ENVIRONMENT,
+            DEEP,
+            b"[1]",
+            ENVIRONMENT.replace(b'"threads": 1', b'"threads": [1]'),
+            ENVIRONMENT.replace(b"threads", b"thread"),
+        ],
+    ),
+    "study": (
+        "a.toml",
+        read_study,
+        lambda: [STUDY, b"a = " + DEEP, STUDY.replace(b"0.3", DIGITS), STUDY + b"[[settings]]"],
     ),
     "metrics": (
         "metrics.jsonl",

@@ -48,7 +48,7 @@ def make(request, data):
 def epoch_of(loader, epoch):
     """All batches of an epoch; looked at only afterwards, as batches are the caller's to keep."""
     batches = list(loader.epoch(epoch))
-    assert len(batches) == -(-loader.rows // loader.batch_size)
+    assert len(batches) == -(-loader.count // loader.batch_size)
     return batches
 
 
@@ -66,7 +66,7 @@ def test_list_order_without_a_seed(make, arrays):
 def test_each_row_comes_once_an_epoch_in_the_order_of_the_seed(make, arrays, repeats):
     positions = np.random.default_rng(1).permutation(COUNT)[:1001]
     loader = make(positions=positions, repeats=repeats, order_seed=2**40 + 7)
-    assert loader.rows == repeats * 1001
+    assert loader.count == repeats * 1001
     for epoch in (0, 3):
         batches = epoch_of(loader, epoch)
         images, labels, index = (torch.cat(column).numpy() for column in zip(*batches, strict=True))

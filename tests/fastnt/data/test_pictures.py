@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.errors import UserError
+from fastnt.recipe_files import load_recipe
+from fastnt.training.compute import Compute
+from fastnt.training.training_data import TrainingData
 
 CLASSES = ("ant", "bee", "möwe")
 
@@ -108,6 +112,26 @@ def test_the_same_folder_gives_the_same_file(
     assert made(folder) == first
 
 
+def test_pixels_and_not_the_decoders_release_name_what_is_trained_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> tuple[str, str]:
+        dataset = made(folder)
+        recipe = load_recipe(str(folder))
+        return dataset.source_sha256, TrainingData(
+            dataset, recipe, Compute(torch.device("cpu"))
+        ).digest
+
+    source, digest = found()
+    with monkeypatch.context() as patch:
+        patch.setattr("fastnt.data.picture.decoder", lambda: "Pillow 99")
+        other, same = found()
+    assert other != source  # decoded anew
+    assert same == digest
+    picture(1).save(folder / "train" / "ant" / "0.png")
+    assert found()[1] != digest
+
+
 def test_a_changed_picture_a_new_one_and_another_size_are_prepared_anew(folder: Path) -> None:
     seen = {
         made(folder).source_sha256,
@@ -142,7 +166,7 @@ def test_pictures_of_many_formats_and_sizes_become_one_size(tmp_path: Path) -> N
                 suffix = (".jpg", ".JPEG", ".webp", ".bmp", ".PNG")[i % 5]
                 size = (20 + 7 * i, 41 - 3 * i)
                 picture(i, size).save(folder / split / label / f"{i}{suffix}")
-    with pytest.raises(UserError, match=r"pixels, .*; set image_size, such as image_size=64"):
+    with pytest.raises(UserError, match=r"pixels, .*; scale and crop all with --set image_size=64"):
         made(folder)
     dataset = made(folder, 16)
     assert (dataset.shape, dataset.train.count, dataset.test.count) == ((16, 16, 3), 16, 4)
@@ -254,11 +278,11 @@ def rename(new: str) -> Any:
     [
         (
             lambda f: (f / "train" / "ant" / "0.png").write_bytes(b"no picture"),
-            r"ant/0\.png is no picture that can be decoded \(it is none\); remove it",
+            r"ant/0\.png is no picture, whatever its name says; remove it",
         ),
         (
             lambda f: os.truncate(f / "train" / "ant" / "0.png", 150),
-            r"ant/0\.png is no picture that can be decoded \(.*\); remove it, or save it again",
+            r"ant/0\.png cannot be decoded \(.*\); remove it, or save it again",
         ),
         (
             lambda f: (f / "train" / "ant" / "a.gif").touch(),
@@ -311,7 +335,7 @@ def rename(new: str) -> Any:
                 .convert("1")
                 .save(f / "train" / "ant" / "0.png")
             ),
-            r"0\.png is no picture .*its 9000 x 9000 pixels are more than it can hold",
+            r"0\.png cannot be decoded .*its 9000 x 9000 pixels are more than it can hold",
         ),
     ],
 )

@@ -252,13 +252,14 @@ def test_a_rank_says_for_whom_it_waits(
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_killed_is_told_by_the_others(tmp_path: Path) -> None:
-    """Without torchrun, which kills the others before they can say a word."""
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_is_killed_is_told_by_the_other(killed: int, tmp_path: Path) -> None:
+    """Without torchrun, which may stop the other before it can say a word; rank 0 has the store."""
     script = """
 import os, signal, sys, time
 from fastnt.monitoring.display import Lines
 from fastnt.__main__ import main
-if os.environ["RANK"] == "1":
+if os.environ["RANK"] == os.environ["KILLED"]:
     Lines.end_epoch = lambda *_: None
     import fastnt.training.step as step
     call, count = step.TrainStep.__call__, iter(range(10**9))
@@ -276,15 +277,17 @@ main()
     for rank in ("0", "1"):
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_PORT": port}
         environment = os.environ | names | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        environment["KILLED"] = str(killed)
         ranks.append(
             subprocess.Popen(
                 command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
             )
         )
-    _, said = ranks[0].communicate(timeout=200)
-    ranks[1].communicate(timeout=20)
-    assert ranks[0].returncode == 2
-    assert said.startswith("fastnt: error: rank 0 lost another rank, which died or cannot be")
+    other = 1 - killed
+    _, said = ranks[other].communicate(timeout=200)
+    ranks[killed].communicate(timeout=20)
+    assert ranks[other].returncode == 2
+    assert said.startswith(f"fastnt: error: rank {other} lost another rank, which died or cannot")
     assert "go on with --resume" in said
     assert said.count("\n") == 1
 
@@ -310,7 +313,7 @@ def test_a_run_is_resumed_where_all_ranks_see_the_same(tmp_path: Path) -> None:
     plan = Plan(folder, recipe, resume=True)
     assert plan.agreed(ALONE) is plan
     for change in (
-        lambda: folder.write_environment({"compile": False}),
+        lambda: folder.begin(recipe, {"compile": False}),
         folder.checkpoints.folder.mkdir,
         (folder.checkpoints.folder / "00000001.safetensors").touch,
     ):

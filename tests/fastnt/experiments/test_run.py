@@ -1,23 +1,31 @@
 """A study is trained once, whoever trains it, however often it is stopped, and whatever it shares."""
 
 import os
+import pickle
+import random
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fastnt.errors import Interrupted, UserError
 from fastnt.experiments import lab as lab_module
+from fastnt.experiments.begin import begin_study, check_still_begun
 from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.results import load_study
 from fastnt.experiments.run import Outcome
+from fastnt.experiments.store import Store
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import read_study
+from fastnt.files import locked
 from fastnt.monitoring.display import Silent
 from fastnt.recipe_keys import recipe_key
 from fastnt.training.checkpoint import Checkpoints
@@ -184,17 +192,143 @@ def test_another_study_in_the_folder_is_refused_and_nothing_changes(
 ):
     conduct()
     before = (studies / "small" / "study.toml").read_bytes()
-    with pytest.raises(UserError, match="holds another study: epochs is 2, not 3"):
+    with pytest.raises(UserError, match="holds another study: epochs is 3 in the study and 2 here"):
         conduct(small_study({"epochs": 2}))
     assert (studies / "small" / "study.toml").read_bytes() == before
+
+
+def test_a_study_of_which_nothing_was_trained_is_begun_anew_with_other_values(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    with pytest.raises(UserError, match="10 logits are needed"):
+        conduct(small_study({"student_network": "FC8-FC3"}, seeds=9))
+    assert [path.name for path in (studies / "small").iterdir()] == ["study.toml"]
+    other = small_study({"epochs": 2}, seeds=1)
+    assert conduct(other).points == 3
+    assert read_study(studies / "small" / "study.toml").points() == other.points()
+
+
+def test_a_study_that_another_process_replaced_trains_nothing(
+    studies: Path, small_study: MakeStudy
+):
+    one, other = (
+        StudySetup(small_study({"epochs": epochs}), studies / "small") for epochs in (1, 2)
+    )
+    begin_study(one)
+    begin_study(other)
+    check_still_begun(other)
+    words = "holds another study: epochs is 2 in the study and 1 here"
+    with pytest.raises(UserError, match=words):
+        check_still_begun(one)
+    with locked(studies / "small" / ".teacher.lock"), pytest.raises(UserError, match=words):
+        begin_study(one)
+
+
+def test_pictures_of_mixed_sizes_are_studied_in_the_size_that_the_recipe_says(
+    conduct: Conduct, points: Points, studies: Path, small_study: MakeStudy, tmp_path: Path
+):
+    random = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "zoo" / "train" / "abc"[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (*random.integers(9, 20, 2), 3)
+        Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(path)
+    keys: list[set[str]] = []
+    for size in (0, 8, 6):
+        recipe = {"dataset": str(tmp_path / "zoo"), "image_size": size, "train_samples": 0}
+        recipe |= {"epochs": 1, "student_network": "FC4-FC3", "teacher_network": "FC4-FC3"}
+        study = small_study(recipe, seeds=1)
+        if not size:
+            with pytest.raises(UserError, match="image_size"):
+                conduct(study, folder="0")
+            continue
+        assert conduct(study, folder=str(size)).whole
+        (teacher,) = (studies / str(size)).glob("*.safetensors")
+        assert load_model(teacher).shape == (size, size, 3)
+        keys.append(set(points()) - set().union(*keys))
+    assert [len(each) for each in keys] == [3, 3]
 
 
 def test_a_study_file_that_was_edited_is_refused_by_the_point(conduct: Conduct, studies: Path):
     conduct()
     path = studies / "small" / "study.toml"
     path.write_text(path.read_text().replace("sigma = 0.3", "sigma = 0.4"))
+    for use in (conduct, lambda: load_study(studies / "small")):
+        with pytest.raises(UserError, match=r"study\.toml was changed since fastnt wrote it"):
+            use()
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("sha256")))
     with pytest.raises(UserError, match=r"setting 'sigma 0\.3', seed 0, .* study\.toml"):
         conduct(read_study(path))
+    with pytest.raises(UserError, match=r"setting 'sigma 0\.3', seed 0, .* another recipe than"):
+        load_study(studies / "small")
+
+
+def _found(folder: Path) -> Any:
+    """Everything that a study's page is made of."""
+    results = load_study(folder)
+    return (
+        pickle.dumps(results.records),
+        pickle.dumps((results.failed, results.data, results.teachers, results.networks)),
+        results.study,
+    )
+
+
+@pytest.mark.parametrize("name", ["results.sqlite", "small/study.toml"])
+def test_a_flipped_bit_of_a_study_is_found_or_says_nothing_else(
+    conduct: Conduct, studies: Path, small_study: MakeStudy, name: str
+):
+    settings = (Setting("clean", CLEAN, paper=21.94), Setting("sigma 0.6", {"sigma": 0.6}))
+    conduct(small_study({"epochs": 1}, settings=settings, seeds=1))
+    path, before = studies / name, _found(studies / "small")
+    whole = path.read_bytes()
+    found = 0
+    places = random.Random(0).sample(range(len(whole)), 120)
+    for place in places:
+        flipped = bytes([whole[place] ^ (1 << place % 8)])
+        path.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+        try:
+            assert _found(studies / "small") == before
+        except UserError:
+            found += 1
+    assert found > 8  # most of a small database is empty
+
+
+def test_a_changed_number_in_the_database_is_found(conduct: Conduct, studies: Path):
+    conduct()
+    for column, value in (
+        ("last_test_wrong", "last_test_wrong + 1"),
+        ("best_held_out_error", "best_held_out_error * 1.001"),
+        ("epochs", "replace(epochs, '0.', '1.')"),
+        ("error", "'diverged'"),
+        ("last_predictions", "zeroblob(9)"),
+    ):
+        whole = (studies / "results.sqlite").read_bytes()
+        with closing(sqlite3.connect(studies / "results.sqlite")) as database, database:
+            database.execute(f"UPDATE points SET {column} = {value} WHERE seed = 1")
+        for use in (conduct, lambda: load_study(studies / "small")):
+            with pytest.raises(UserError, match="the SHA-256 of 3 of the points is another"):
+                use()
+        (studies / "results.sqlite").write_bytes(whole)
+
+
+def test_a_database_of_an_earlier_release_is_read_and_sealed_when_it_is_written(
+    conduct: Conduct, studies: Path
+):
+    conduct()
+    before = _found(studies / "small")
+    with closing(sqlite3.connect(studies / "results.sqlite")) as database:
+        sealed = "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%sha256%'"
+        tables = [name for (name,) in database.execute(sealed)]
+        assert {"points", "study_points", "data", "teachers", "networks"} <= set(tables)
+        for table in tables:
+            database.execute(f"ALTER TABLE {table} DROP COLUMN sha256")
+    assert _found(studies / "small") == before
+    Store(studies / "results.sqlite").copy_to(studies / "copy.sqlite")
+    with closing(sqlite3.connect(studies / "copy.sqlite")) as copy:
+        assert copy.execute("SELECT count(*) FROM points WHERE length(sha256) = 64").fetchone() == (
+            6,
+        )
 
 
 @pytest.mark.parametrize(
@@ -293,6 +427,19 @@ def test_the_teacher_is_described_by_what_it_answers(conduct: Conduct, studies: 
     assert row["held_out_error"] == evaluate(model, data.validation, label_loss).error
     assert (row["predictions"] != results.data["test_labels"]).sum() == row["test_wrong"]
     assert results.networks[model.notation]["multiplies"] == model.multiply_count
+
+
+def test_a_teacher_from_the_cache_has_its_epochs(
+    conduct: Conduct, studies: Path, small_study: MakeStudy, tmp_path: Path
+):
+    conduct(small_study({"teacher_epochs": 3}, seeds=1))
+    (first,) = load_study(studies / "small").teachers.values()
+    shutil.move(studies, tmp_path / "first")
+    conduct(small_study({"teacher_epochs": 3}, seeds=1))
+    (cached,) = load_study(studies / "small").teachers.values()
+    assert cached["epochs"]["epoch"].tolist() == [1, 2, 3]
+    for column, values in first["epochs"].items():  # times too: it was not trained again
+        np.testing.assert_array_equal(cached["epochs"][column], values)
 
 
 def test_a_changed_constant_of_ones_own_student_is_noticed(

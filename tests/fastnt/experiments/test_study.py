@@ -107,11 +107,13 @@ def test_more_seeds_and_settings_may_join_and_nothing_else():
     fewer = study(seeds=1, settings=stored.settings[:2])
     assert merged(fewer, stored).points() == stored.points()
     other = dataclasses.replace(stored.recipe, epochs=3)
-    assert differences(study(recipe=other), stored) == ["epochs is 3, not 60"]
+    assert differences(study(recipe=other), stored) == ["epochs is 60 in the study and 3 here"]
     changed = (*stored.settings[:2], Setting("lr", {"lr": 0.2}))
-    assert differences(study(settings=changed), stored) == ["setting 'lr' has other changes"]
+    assert differences(study(settings=changed), stored) == [
+        "setting 'lr' has lr=0.1 in the study and lr=0.2 here"
+    ]
     assert differences(study(precision="bfloat16"), stored) == [
-        "precision is 'bfloat16', not 'float32'"
+        "precision is 'float32' in the study and 'bfloat16' here"
     ]
 
 
@@ -121,6 +123,9 @@ def test_more_seeds_and_settings_may_join_and_nothing_else():
         ("nonsense = [", "is no study"),
         ("name = 'x'\nbaseline = 'clean'", "has no settings"),
         ("name = 1", "name in .* must be a str"),
+        ("name = 'x'\nname = 'y'", "is no study: Cannot overwrite a value"),
+        ("[recipe]\nlr = 1\nlr = 2", "is no study: Cannot overwrite a value"),
+        ("name = 'x'\nsha256 = 'y'", "was changed since fastnt wrote it"),
         ("names = 'x'", "unknown key 'names'.* did you mean name"),
         ("name = 'x'\nbaseline = 'a'\nsettings = [1]", "must be tables"),
         (

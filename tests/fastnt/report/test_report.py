@@ -89,6 +89,11 @@ def make_run(tmp_path: Path) -> MakeRun:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where the picture of several runs is written
+
+
 def _report(*arguments: object) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["report", *map(str, arguments)])
@@ -173,7 +178,7 @@ def test_several_runs_share_a_picture_where_they_are_reported(
     _report(*folders, folders[0])
     output = capsys.readouterr().out
     assert "unfinished: clean 1/2" in output
-    networks = [line.split() for line in output.split("\n\n")[0].splitlines()]
+    networks = [line.split() for line in output.partition("a has")[0].splitlines()]
     assert sum("noisy" in words for words in networks) == 3  # a run given twice is reported once
     assert all(len(line) <= 80 for line in output.splitlines())
     _png_size(tmp_path / "report.png")
@@ -264,11 +269,12 @@ def test_every_key_that_differs_is_told(
     ]
     found = differences(read_runs(folders))
     assert [set(its) for its in found] == [
-        {"seed", "student_network", "perturb", "frozen", "teacher", "precision"}
-    ] * 3  # sigma stands with every run anyway
+        {"seed", "student_network", "sigma", "perturb", "frozen", "teacher", "precision"}
+    ] * 3
     assert found[1] == {
         "seed": 4,
         "student_network": "FC9-FC10",
+        "sigma": 0.6,
         "perturb": "student",
         "frozen": False,
         "teacher": "",
@@ -279,7 +285,7 @@ def test_every_key_that_differs_is_told(
     )
     _report(*folders)
     output = " ".join(capsys.readouterr().out.split())
-    assert "b has student_network FC9-FC10, seed 4, perturb student, frozen no" in output
+    assert "b has student_network FC9-FC10, seed 4, sigma 0.6, perturb student, frozen no" in output
     _report(*folders, "--json")
     assert json.loads(capsys.readouterr().out)[5]["differs"]["precision"] == "bfloat16"
 

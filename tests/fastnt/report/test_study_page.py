@@ -1,5 +1,6 @@
 """The page of a study: every part is there, it needs nothing else, and it is sound for any study."""
 
+import dataclasses
 import html.parser
 import importlib.util
 import json
@@ -20,6 +21,7 @@ from fastnt.experiments.lab import StudySetup
 from fastnt.experiments.named import STUDIES
 from fastnt.experiments.run import EngineOptions, run_study
 from fastnt.experiments.study import CLEAN, Setting, Study
+from fastnt.experiments.study_files import read_study, write_study
 from fastnt.recipe_files import load_recipe
 from fastnt.report.study_marks import plot_teacher
 from fastnt.report.study_page import write_study_page
@@ -208,8 +210,8 @@ def test_an_unfinished_study_says_so(conduct: Callable[..., Path], whole: Path, 
     folder = tmp_path / "studies" / "whole"
     shutil.copytree(whole, folder)
     shutil.copy(whole.parent / "results.sqlite", folder.parent)
-    text = (folder / "study.toml").read_text().replace("seeds = 5", "seeds = 9")
-    (folder / "study.toml").write_text(text)
+    longer = dataclasses.replace(read_study(folder / "study.toml"), seeds=9)
+    write_study(folder / "study.toml", longer)
     assert "Unfinished: 15 of 27 trainings" in write_study_page(folder).read_text()
 
 

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from fastnt.config import Recipe
-from fastnt.data.loaders import Kind
+from fastnt.data.loaders import LoaderKind
 from fastnt.data.prepare import prepare
 from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
@@ -24,7 +24,7 @@ from fastnt.monitoring.display import Silent
 from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.report.curves import plot_curves
-from fastnt.runs.folder import RunFolder
+from fastnt.runs.folder import Only, RunFolder
 from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
 from fastnt.runs.run import Run
@@ -87,16 +87,17 @@ def _planned(
     values: Any,
     *,
     device: torch.device = CPU,
-    loader: Kind = "auto",
+    loader: LoaderKind = "auto",
     amp: bool | None = None,
     compile: bool | None = None,
+    only: Only | None = None,
 ) -> tuple[Plan, Compute]:
     """What the command line plans for these options."""
     recipe = _recipe(**values)
     if resume:
         plan = resumed_run(folder.parent, folder.name, overrides=asdict(recipe))
     else:
-        plan = new_run(recipe, folder.parent, folder.name)
+        plan = new_run(recipe, folder.parent, folder.name, only)
     asked = choose_compute(device, amp=amp, compile=compile, loader=loader)
     return plan, plan.compute(asked, amp=amp, compile=compile)
 
@@ -243,7 +244,7 @@ def test_a_signal_between_two_looks_is_saved_too(
         _run(tmp_path / "run").execute()
     saved = RunFolder(tmp_path / "run").checkpoints.newest()
     assert saved is not None
-    where = f"{saved.phase} is saved in epoch {saved.epoch + 1} after {saved.batch} batches"
+    where = f"{saved.phase} is saved in epoch {saved.epoch + 1} after {saved.batch} batch"
     assert where in str(stopped.value)
     _run(tmp_path / "run", resume=True).execute()
     assert _result(tmp_path / "run") == undisturbed
@@ -265,14 +266,27 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, undisturbed: dict[str, An
     assert _result(folder) == undisturbed
 
 
+@pytest.mark.parametrize(
+    ("step", "begun", "words"),
+    [
+        ("prepare_data", False, "stopped at once; nothing was trained yet: give the same command"),
+        ("find_teachers", True, "stopped at once; go on with fastnt train --resume"),
+    ],
+)
 def test_a_signal_outside_the_trainings_stops_at_once(
-    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    begun: bool,
+    words: str,
 ) -> None:
     folder = tmp_path / "a"
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at once"):
-        patch.setattr("fastnt.runs.run.prepare", lambda *_, **__: term())
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=words):
+        patch.setattr(f"fastnt.runs.run.{step}", lambda *_, **__: term())
         _run(folder).execute()
-    _run(folder, resume=True).execute()
+    assert folder.exists() == begun
+    _run(folder, resume=begun).execute()
     assert _result(folder) == undisturbed
 
 
@@ -743,6 +757,47 @@ def test_a_teacher_that_was_given_is_not_needed_again(tmp_path: Path) -> None:
 def test_what_was_prepared_before_is_found_by_its_hash(stopped: Path) -> None:
     wanted = json.loads((stopped / "environment.json").read_text())["source_sha256"]
     assert prepare("digits").source_sha256 == wanted
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("file", ["environment.json", "config.json"])
+def test_a_kill_while_a_run_begins_forgets_nothing_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, before: bool
+) -> None:
+    """The run goes on as it was asked for, or its name serves again; resuming asks for nothing."""
+    whole, folder = Path.replace, RunFolder(tmp_path / "a")
+    other_precision = choose_compute(CPU).precision.dtype == torch.float32
+    asked: Any = {"only": "clean", "amp": other_precision, "loader": "ffcv"}
+    precision = choose_compute(CPU, amp=other_precision).precision.name
+
+    def dying(self: Path, target: Any) -> Path:
+        if target.name == file and before:
+            raise Killed
+        result = whole(self, target)
+        if target.name == file:
+            raise Killed
+        return result
+
+    def run(resume: bool, **options: Any) -> None:
+        Run(*_planned(folder.path, resume, {}, **options), Silent(), quiet=True).execute()
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", dying)
+        run(resume=False, **asked)
+    if folder.config.exists():
+        run(resume=True)
+    else:
+        run(resume=False, **asked)
+    environment = folder.environment()
+    found = environment["only"], environment["compute"]["precision"], environment["loader"]
+    assert found == ("clean", precision, "ffcv")
+    assert "noisy" not in folder.summary()
+
+
+def test_a_run_without_its_arithmetic_is_refused(stopped: Path) -> None:
+    (stopped / "environment.json").unlink()
+    with pytest.raises(UserError, match=r"environment\.json says that device is None"):
+        _planned(stopped, True, {})
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from fastnt.config import Recipe
-from fastnt.data.loaders import Kind
+from fastnt.data.loaders import LoaderKind
 from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
@@ -133,7 +133,7 @@ def test_every_kind_of_noise_trains_another_student(tmp_path: Path, values: Any)
 def test_both_loaders_train_the_same_students(tmp_path: Path) -> None:
     pytest.importorskip("ffcv")
     recipe = _recipe(mirror=True, preprocess="pixel_mean", epochs=1, teacher_epochs=1)
-    loaders: tuple[Kind, Kind] = ("resident", "ffcv")
+    loaders: tuple[LoaderKind, LoaderKind] = ("resident", "ffcv")
     a, b = (
         Run(new_run(recipe, tmp_path, kind), choose_compute(CPU, loader=kind), Silent())
         for kind in loaders
@@ -313,10 +313,11 @@ def test_a_teacher_of_other_images_is_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_name_serves_again_after_a_kill_before_the_first_file_was_whole(tmp_path: Path) -> None:
+def test_a_name_serves_again_after_a_kill_before_the_run_was_begun(tmp_path: Path) -> None:
     left = tmp_path / "a" / ".config.json.x.part"
     left.parent.mkdir()
     left.touch()
+    left.with_name("environment.json").write_text("{}")
     folder = RunFolder(tmp_path / "a")
     folder.refuse_used()
     with folder.held():

@@ -337,7 +337,7 @@ def test_a_folder_of_pictures_trains_evaluates_and_exports(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     _files_of_three_classes(tmp_path / "colours", count)
-    assert "set image_size, such as image_size=64" in _refused(
+    assert "scale and crop all with --set image_size=64" in _refused(
         capsys, "train", "--run", "a", *ONE, "--dataset", "colours"
     )
     assert not Path("runs").exists()

@@ -245,6 +245,47 @@ def test_a_run_is_not_gone_on_with_when_its_network_computes_something_else(
     assert {path: path.read_bytes() for path in Path("runs/a").rglob("*.safetensors")} == before
 
 
+@pytest.mark.parametrize("change", ["a weight", "a saved buffer"])
+@pytest.mark.parametrize("phase", ["clean", "noisy"])
+def test_a_resumed_run_has_the_teacher_with_which_it_was_begun(
+    phase: str, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the run has stored itself is not taken from the changed code again."""
+    own = ("--teacher", "nets:pretrained")
+    _train("b", *own, "--batch-size", "16")
+    _forget()
+    _stopped_in(phase, *own)
+    _change(change)
+    _resume(capsys, 0)
+    assert _weights("a", "noisy") == _weights("b", "noisy")
+    assert _weights("a", "teacher") == _weights("b", "teacher")
+
+
+@pytest.mark.parametrize("change", [*CHANGES, None])
+def test_a_study_notices_a_teacher_that_computes_something_else(
+    change: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--epochs", "1", "--set", "train_samples=100", "--jobs", "1", "--quiet")
+    begin = ("--over", "sigma=0.3", "--seeds", "1", "--teacher", "nets:pretrained", *small)
+
+    def study(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as exit_:
+            main(["study", *arguments])
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+    assert study(*begin) == 0
+    _round_otherwise(Path("studies/sigma-digits/teacher.safetensors"))
+    if change is not None:
+        _change(change)
+    _forget()
+    again = study("studies/sigma-digits", "--seeds", "2", "--jobs", "1", "--quiet", "--trust-code")
+    stored = change in ("a weight", "a saved buffer", None)  # it is in the study's own file
+    assert again == (0 if stored else 2)
+    if not stored:
+        assert "does not compute any more what it did" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("phase", ["teacher", "clean", "noisy"])
 def test_a_changed_dropout_rate_is_seen(phase: str, capsys: pytest.CaptureFixture[str]) -> None:
     _stopped_in(phase, "--student", "nets:Net", "--set", "teacher_network=nets:Net")

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastnt.data.feed import Feed, StreamedFeed
 from fastnt.training import steps
 from fastnt.training.compute import Compute
+from fastnt.training.graph import CaptureFailed
 from fastnt.training.steps import EagerSteps, GraphedSteps, choose_steps
 
 CPU = torch.device("cpu")
@@ -114,6 +115,32 @@ def test_a_capture_may_fail_between_backward_and_optimizer(
 
     monkeypatch.setattr(torch.amp.GradScaler, "step", fails_in_a_capture)
     assert_equal(student.states(GraphedSteps(other, loader.feed(), graphs), other), expected)
+
+
+def test_after_a_failed_capture_no_size_is_replayed(
+    graphs: Any, make_student: Any, assert_equal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full batches are captured in the second epoch and replayed, until the last batch's capture."""
+    student = make_student({"student_network": DROPOUT})
+    one, other, loader = student.new_step(), student.new_step(), student.loader
+    expected = student.states(EagerSteps(one, loader), one)
+    capture, replayed = graphs.capture, []
+
+    def fails_for_the_last_batch(function: Any) -> Any:
+        if replayed:
+            raise CaptureFailed("out of memory")
+        replay = capture(function)
+
+        def counted() -> None:
+            replayed.append(True)
+            replay()
+
+        return counted
+
+    monkeypatch.setattr(graphs, "capture", fails_for_the_last_batch)
+    assert_equal(student.states(GraphedSteps(other, loader.feed(), graphs), other), expected)
+    # In the first four epochs all full batches after the warm-up; the fourth last batch then fails.
+    assert len(replayed) == 2 * 4 - GraphedSteps.WARM_UP
 
 
 def test_where_steps_are_captured(monkeypatch: pytest.MonkeyPatch, make_student: Any) -> None:

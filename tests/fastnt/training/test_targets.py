@@ -268,7 +268,7 @@ def test_every_version_gives_a_teacher_its_own_noise(kind: Any) -> None:
     [
         ({"combine": "median"}, "one of mean, geometric"),
         ({"teacher_alphas": "0.5"}, "there is one teacher"),
-        ({"teacher": ["a", "b"], "teacher_alphas": "0.5"}, "1 values for 2 teachers"),
+        ({"teacher": ["a", "b"], "teacher_alphas": "0.5"}, "1 value for 2 teachers"),
         ({"teacher": ["a", "b"], "teacher_alphas": "0,1.5"}, "between 0 and 1"),
         ({"teacher": ["a", "b"], "teacher_alphas": "0,x"}, "numbers, such as"),
         ({"teacher": ["a", "b"], "teacher_alphas": "0,1", "combine": "geometric"}, "combine=mean"),

@@ -1,0 +1,58 @@
+"""Rows of a SQLite database with a SHA-256 over their other columns, which shows changed values."""
+
+import hashlib
+import json
+import sqlite3
+from typing import Any
+
+SEAL = "sha256"  # the column, and the SQL function of a row's names and values in turn
+
+
+def know_seals(database: sqlite3.Connection) -> None:
+    """Define the SQL function; the other functions here need it."""
+    database.create_function(SEAL, -1, _sha256, deterministic=True)
+
+
+def tables(database: sqlite3.Connection) -> list[str]:
+    """Return the names of the tables."""
+    query = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+    return [name for (name,) in database.execute(query)]
+
+
+def seal_rows(database: sqlite3.Connection, table: str) -> None:
+    """Give each row of a table that has none its SHA-256; a table without the column gets it."""
+    columns = _columns(database, table)
+    if SEAL not in columns:
+        database.execute(f"ALTER TABLE {table} ADD COLUMN {SEAL} TEXT")
+    database.execute(f"UPDATE {table} SET {SEAL} = {_call(columns)} WHERE {SEAL} IS NULL")
+
+
+def check_rows(database: sqlite3.Connection) -> None:
+    """Refuse rows that are not what was sealed; rows of an earlier release have no SHA-256.
+
+    Raises:
+        sqlite3.DatabaseError: it says how many rows of which table.
+    """
+    for table in tables(database):
+        columns = _columns(database, table)
+        if SEAL in columns:
+            query = f"SELECT count(*) FROM {table} WHERE {SEAL} != {_call(columns)}"
+            (changed,) = database.execute(query).fetchone()
+            if changed:
+                raise sqlite3.DatabaseError(f"the SHA-256 of {changed} of the {table} is another")
+
+
+def _columns(database: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+
+
+def _call(columns: list[str]) -> str:
+    return f"{SEAL}({', '.join(f'{name!r}, {name}' for name in columns if name != SEAL)})"
+
+
+def _sha256(*row: Any) -> str:
+    """Return the hash of a row. Columns without a value do not count, so that some may be added."""
+    pairs = zip(row[::2], row[1::2], strict=True)
+    values = {name: value for name, value in pairs if value is not None}
+    text = json.dumps(values, sort_keys=True, default=bytes.hex)
+    return hashlib.sha256(text.encode()).hexdigest()
