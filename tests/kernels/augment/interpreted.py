@@ -38,7 +38,16 @@ def test_every_view_equals_eager(pad, mirror, flip, channels):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(5, 7, 3), (8, 8, 1), (19, 31, 3), (1, 1, 1), (2, 3, 5)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (5, 7, 3),
+        (8, 8, 1),
+        (1, 1, 1),
+        (2, 3, 5),
+        pytest.param((19, 31, 3), marks=pytest.mark.slow),
+    ],
+)
 def test_normalises_as_eager(shape, dtype):
     pixel, view = torch.Size(shape), {"seed": 5, "pad": 2, "mirror": True}
     images = images_of(3, *shape)

@@ -119,11 +119,12 @@ def test_mixed_dtypes(student, teacher, grad):
 
 @pytest.mark.parametrize(
     ("shared", "perturb_student", "reduction", "high"),
-    list(
-        itertools.product(
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case[1] != case[3] else ())
+        for case in itertools.product(
             [False, True], [False, True], ["none", "sum", "batchmean", "mean"], [False, True]
         )
-    ),
+    ],
 )
 def test_options(shared, perturb_student, reduction, high):
     changed = {"shared": shared, "perturb_student": perturb_student, "reduction": reduction}

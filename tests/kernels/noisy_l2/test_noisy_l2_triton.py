@@ -239,7 +239,7 @@ def test_kinds_of_launches_are_not_kept_without_end(machine_code, monkeypatch):
 
 def test_a_captured_launch_finds_the_kernel_compiled(machine_code, monkeypatch):
     """The cells of a graph lie at any address; Triton's code must not differ by it."""
-    from fastnt.kernels.noisy_l2 import tickets, triton
+    from fastnt.kernels.noisy_l2 import launched, tickets, triton
 
     cells = torch.zeros(8, dtype=torch.int32)
     starts = iter((0, 1, 2, 3))
@@ -247,6 +247,7 @@ def test_a_captured_launch_finds_the_kernel_compiled(machine_code, monkeypatch):
     student, teacher = torch.empty(2, 1, 512, 10)
     with machine_code.stand_in("sm_90") as gpu:
         for shift in range(2):
+            launched._launched.clear()  # a graph may be captured after others were kept
             rows, scale = torch.arange(520)[shift:], torch.ones(3)[shift]
             tensors = Tensors(student, teacher, 0.5, 0.6, None, 1, 1, rows[:512], scale)
             triton.launch(tensors, Options(False, False, "sum", torch.float32))
