@@ -46,6 +46,12 @@ class LiveProgress(Progress):
         """Return what is shown."""
         return _Narrower(super().get_renderable())
 
+    def drop_unfinished(self) -> None:
+        """Remove the bars of what was broken off, since they would not move any more."""
+        for task in self.tasks:
+            if not task.finished:
+                self.remove_task(task.id)
+
 
 @dataclass
 class _Narrower:

@@ -99,7 +99,8 @@ class Bars(Watch):
         self._move()
 
     def close(self) -> None:
-        """Stop the display; the bars stay on the screen."""
+        """Stop the display; the bar of a study that is whole stays on the screen."""
+        self._bars.drop_unfinished()
         self._bars.stop()
 
     def _move(self) -> None:

@@ -139,15 +139,11 @@ class Bars(Silent):
             speed=record.images_per_second if last else None,
         )
 
-    def stop(self) -> None:
-        """Leave the bars as they are."""
+    def stop(self, *, broken_off: bool = False) -> None:
+        """Leave the bars as they are; if ``broken_off``, those of finished phases alone."""
+        if broken_off:
+            self._bars.drop_unfinished()
         self._bars.stop()
-
-    def drop_unfinished(self) -> None:
-        """Remove the bars of what was broken off, since they would not move any more."""
-        for task in self._bars.tasks:
-            if not task.finished:
-                self._bars.remove_task(task.id)
 
     def _add(self, name: str, total: float, **fields: Any) -> TaskID:
         empty = {"epoch": "", "error": "", "speed": None, "left": None}
@@ -217,7 +213,6 @@ def choose_progress(*, quiet: bool) -> Iterator[Progress]:
         try:
             yield bars
         except BaseException:  # Ctrl-C too
-            bars.drop_unfinished()
+            bars.stop(broken_off=True)
             raise
-        finally:
-            bars.stop()
+        bars.stop()
