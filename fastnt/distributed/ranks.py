@@ -2,6 +2,7 @@
 
 import functools
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastnt.distributed.rendezvous import lost_a_rank, meet, ranks_environment, store_answers
+from fastnt.distributed.rendezvous import lost_a_rank, meet, ranks_environment, silent_torch
 from fastnt.environment import choose_device
 from fastnt.errors import Interrupted, UserError, warn
 from fastnt.factory import in_short
@@ -123,14 +124,22 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
     later, for want of the first or for the same reason; they print nothing and exit with code 2.
 
     Raises:
-        UserError: a GPU is asked for, and there is none for this rank.
+        UserError: a GPU is asked for, and there is none for this rank; or another rank died.
+        Interrupted: torchrun stops this rank.
         SystemExit: another rank failed before this one.
     """
     rank, world, local_rank = ranks_environment()
     if world == 1:
         yield ALONE, choose_device(choose())
         return
-    store = meet(rank, world)
+
+    def stop(*_: Any) -> None:
+        raise Interrupted(
+            f"rank {rank} is stopped, as all ranks are when one of them dies or a signal comes; when all "
+            "can run again, go on with --resume"
+        )
+
+    store, before = meet(rank, world), signal.signal(signal.SIGTERM, stop)
     try:
         device = _device_of_rank(choose_device(choose()), local_rank)
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -138,10 +147,9 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
         patient_group = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
         yield Ranks(rank, world, local_rank, patient_group), device
     except BaseException as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from torchrun; what happened is told first
         silent = _another_failed_first(store, error)  # asked before this rank's connections break
         _leave()
-        if rank == 0:
-            _wait_for_the_others_to_fail(store, world)
         if silent:
             # torchrun kills all ranks when one exits, but the first must print its error.
             time.sleep(GRACE)
@@ -151,19 +159,22 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
                 f"rank {rank} lost another rank, which died or cannot be reached ({in_short(error)}); "
                 "when all ranks can run again, go on with --resume"
             ) from error
+        if rank == 0:
+            _wait_for_the_others_to_fail(store, world)
         if rank > 0 and isinstance(error, UserError):  # the first error may be on another machine
             raise UserError(f"rank {rank}: {error}") from error
         raise
     _leave()
+    signal.signal(signal.SIGTERM, before)
 
 
 def _another_failed_first(store: Any, error: BaseException) -> bool:
-    if not store_answers():  # it was killed with rank 0, which therefore said nothing
-        return False
     try:
-        return store.add(_FAILURES, 1) > 1 and isinstance(error, (Exception, Interrupted))
-    except RuntimeError:  # rank 0 ended between the two
-        return isinstance(error, RuntimeError)
+        with silent_torch():
+            failures = store.add(_FAILURES, 1)
+    except RuntimeError:  # the store was killed with rank 0, which therefore said nothing
+        return False
+    return bool(failures > 1 and isinstance(error, (Exception, Interrupted)))
 
 
 def _wait_for_the_others_to_fail(store: Any, world: int) -> None:

@@ -1,8 +1,10 @@
 """How the ranks that torchrun started find each other, and what is said when they do not."""
 
 import os
-import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -68,19 +70,31 @@ def _place_of_rank_0(rank: int, world: int) -> str:
     return f"{address}:{port}"
 
 
-def store_answers() -> bool:
-    """Tell whether the store in which the ranks met is still there."""
+@contextmanager
+def silent_torch() -> Iterator[None]:
+    """Drop what torch's C++ prints in the block: where a store is gone, its whole stack."""
     try:
-        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        socket.create_connection(place, timeout=PATIENCE).close()
-    except OSError:
-        return False
-    return True
+        stderr = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with Path(os.devnull).open("wb") as null:
+        os.dup2(null.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def lost_a_rank(error: BaseException) -> bool:
-    """Tell whether torch lost another rank; gloo says so in a plain RuntimeError."""
+    """Tell whether torch lost another rank; gloo says so in a plain RuntimeError.
+
+    A signal of torchrun's may have come while that error was on its way.
+    """
     lost = ("gloo", "Connection closed", "Connection reset", "Broken pipe")
-    return isinstance(error, dist.DistError) or (
+    if isinstance(error, dist.DistError) or (
         type(error) is RuntimeError and any(words in str(error) for words in lost)
-    )
+    ):
+        return True
+    return error.__context__ is not None and lost_a_rank(error.__context__)

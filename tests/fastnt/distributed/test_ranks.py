@@ -251,11 +251,7 @@ def test_a_rank_says_for_whom_it_waits(
     assert "rank 1 of 3 waits for rank 0 at there:29500" in caplog.text
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_rank_that_is_killed_is_told_by_the_other(killed: int, tmp_path: Path) -> None:
-    """Without torchrun, which may stop the other before it can say a word; rank 0 has the store."""
-    script = """
+KILLED = """
 import os, signal, sys, time
 from fastnt.monitoring.display import Lines
 from fastnt.__main__ import main
@@ -270,9 +266,16 @@ if os.environ["RANK"] == os.environ["KILLED"]:
     step.TrainStep.__call__ = killed
 main()
 """
+LONG = ["train", "--epochs", "50", "--quiet", "--no-compile"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_is_killed_is_told_by_the_other(killed: int, tmp_path: Path) -> None:
+    """Without torchrun, which may stop the other before it can say a word; rank 0 has the store."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-c", script, "train", "--epochs", "50", "--quiet", "--no-compile"]
+    command = [sys.executable, "-c", KILLED, *LONG]
     ranks = []
     for rank in ("0", "1"):
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_PORT": port}
@@ -290,6 +293,27 @@ main()
     assert said.startswith(f"fastnt: error: rank {other} lost another rank, which died or cannot")
     assert "go on with --resume" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_under_torchrun_is_told_by_the_other(tmp_path: Path) -> None:
+    """Torchrun stops the other within a tenth of a second."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    done = subprocess.run(
+        [*command, str(WORLD), "--", str(script), *LONG],
+        cwd=tmp_path,
+        env=os.environ | {"KILLED": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("fastnt: ")]
+    words = "rank 0 lost another rank", "as all ranks are when one of them dies"
+    assert any(each in said for each in words)
+    assert "go on with" in said
+    assert "fastnt/" not in done.stderr  # no traceback of the package's
 
 
 def test_a_rank_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
