@@ -1,4 +1,4 @@
-"""Launches that were made once, made again for a third of the host's time.
+"""Launches that were made once, made again in a quarter of the host's time.
 
 What a launch needs besides its tensors depends on their shapes, strides and types and on the options
 alone. The first launch of a kind works it out, and Triton finds or compiles the kernel for it; a later

@@ -14,6 +14,8 @@ a second kernel does. There are no float atomics: each run gives the same bits.
 
 alpha, sigma, seed and step may be numbers, which are passed with the launch, or tensors, which are
 read on the device as grad_scale is: a replayed CUDA graph sees new values.
+
+A launch like an earlier one skips most of the work of the host (`launched.py`).
 """
 # mypy: allow-untyped-decorators
 
