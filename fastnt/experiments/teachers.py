@@ -38,22 +38,20 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
                 f"{path} is missing, the teacher of students that are trained; restore it from a copy, "
                 "or begin the study under another --name"
             )
-        records = None
         with locked(lab.setup.folder / f".{name}.lock"):
             if not path.exists():
                 check_still_begun(lab.setup)
                 keeper = StudyKeeper(lab.setup.folder / f"{name}-checkpoint", stop_asked)
                 model = _make(lab, recipe, keeper)
-                model.save(path)
                 # One from the cache was trained elsewhere, and its file has its epochs.
-                records = [asdict(record) for record in keeper.records] or model.epochs
+                model.save(path, keeper.records or model.epochs)
                 keeper.clear()
         if known.get(name, lab.teacher_digest(name)) != lab.teacher_digest(name):
             raise UserError(
                 f"{path} is another teacher than the one of the students that are trained; restore it "
                 "from a copy, or begin the study under another --name"
             )
-        _describe(lab, store, name, recipe, records)
+        _describe(lab, store, name, recipe)
 
 
 def _make(lab: Lab, recipe: Recipe, keeper: StudyKeeper) -> Model:
@@ -93,9 +91,7 @@ def check_unseen(teacher: Model, lab: Lab, origin: object) -> str:
     return ""
 
 
-def _describe(
-    lab: Lab, store: Store, name: str, recipe: Recipe, records: list[dict[str, object]] | None
-) -> None:
+def _describe(lab: Lab, store: Store, name: str, recipe: Recipe) -> None:
     """Write the teacher's errors and predictions into the database, unless they are there."""
     digest, data = lab.teacher_digest(name), lab.course.data
     study = lab.setup.folder.name
@@ -103,6 +99,7 @@ def _describe(
     known = "SELECT digest FROM teachers WHERE digest = ? AND data = ?"
     if store.rows(known, digest, data.digest):
         return
+    epochs = lab.teacher(name).epochs
     tables, test = lab.tables(name), lab.test_logits(name).argmax(1)
     wrong = int((test != data.test_labels).sum())
     held_out = tables.validation.argmax(1) != data.held_out_labels
@@ -117,6 +114,6 @@ def _describe(
         "test_wrong": wrong,
         "predictions": pack(test.numpy()),
         "logit_rms": tables.train.double().square().mean().sqrt().item(),
-        "epochs": to_json(records) if records else None,
+        "epochs": to_json([asdict(record) for record in epochs]) if epochs else None,
     }
     store.put("teachers", row)

@@ -1,7 +1,7 @@
 """Adam with a learning rate on the device; on a CPU without the bookkeeping of ``torch.optim``.
 
-A step of a small network took 1.5 ms on a CPU, of which that bookkeeping was 0.35 ms; and whoever makes
-an optimizer of torch imports its compiler, which takes seconds. Both give the same bits.
+It was a fifth of a small network's step (benchmarks/NOTES.md), and whoever makes an optimizer of torch
+imports its compiler, which takes seconds. Both give the same bits.
 """
 
 from collections import defaultdict

@@ -51,7 +51,7 @@ class Model(nn.Module):
         height, width, channels = self.shape = preprocess.shape
         self.classes = classes
         self.seen: Seen | None = None  # the images that it was trained on, if known
-        self.epochs: list[dict[str, Any]] = []  # records of its training, if its file has them
+        self.epochs: list[EpochRecord] = []  # of its training, if its file has them
         self.preprocess = copy.deepcopy(preprocess)
         if isinstance(network, nn.Module):
             self.notation, self.network = describe_object(network), network
@@ -155,7 +155,7 @@ class Model(nn.Module):
 
         Args:
             path: the file.
-            epochs: the records of its training, for whoever finds it in the cache.
+            epochs: the records of its training, for whoever finds the file.
 
         Raises:
             UserError: the file cannot be written.
@@ -201,7 +201,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
         model = _build(path, description, preprocess, network, trust)
         model.load_state_dict({k: v for k, v in state.items() if k not in PROBES})
         model.seen = read_seen(description.get("seen"))
-        model.epochs = [asdict(EpochRecord(**each)) for each in description.get("epochs", ())]
+        model.epochs = [EpochRecord(**each) for each in description.get("epochs", ())]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"the weights in {path} do not fit its own description ({in_short(error)}); "

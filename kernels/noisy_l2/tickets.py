@@ -49,7 +49,7 @@ def take(count: int, device: torch.device) -> Tensor | None:
     """Return ``count`` cells for a launch on the device's current stream, if there are any."""
     stream, capturing = 0, False
     if device.type == "cuda":
-        stream = torch.cuda.current_stream(device).cuda_stream
+        stream = torch._C._cuda_getCurrentRawStream(device.index)  # without an object: 2 us less
         capturing = torch.cuda.is_current_stream_capturing()
     tickets = _of_device.get(device)
     if tickets is None:

@@ -14,6 +14,8 @@ a second kernel does. There are no float atomics: each run gives the same bits.
 
 alpha, sigma, seed and step may be numbers, which are passed with the launch, or tensors, which are
 read on the device as grad_scale is: a replayed CUDA graph sees new values.
+
+A launch like an earlier one skips most of the work of the host (`launched.py`).
 """
 # mypy: allow-untyped-decorators
 
@@ -26,11 +28,18 @@ from torch import Tensor
 from fastnt.kernels.native.dispatch import needs_registered_op
 from fastnt.kernels.noisy_l2 import tickets, transforms
 from fastnt.kernels.noisy_l2.launch import FILLED, FINISHED, alignment_of, choose_launch, choose_sum
+from fastnt.kernels.noisy_l2.launched import (
+    Launched,
+    keep,
+    kernel_values,
+    kind_of,
+    launch_again,
+    layout_of,
+)
 from fastnt.kernels.noisy_l2.native import REDUCTIONS
 from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors, fake_result
 from fastnt.kernels.noisy_l2.triton_kernel import noisy_l2_kernel
 from fastnt.kernels.noisy_l2.triton_sums import scale_kernel, sum_kernel
-from fastnt.kernels.philox.eager import as_int64
 from fastnt.kernels.triton_launch import COMPILE_OPTIONS, INTERPRETED, define_op, warps_of
 
 
@@ -39,10 +48,7 @@ def value_and_grad(tensors: Tensors, options: Options) -> Result:
 
     For logits (N, C) of one student the results keep a first dimension of 1.
     """
-    student, teacher = tensors.student, tensors.teacher
-    if student.dim() == 2:
-        student, teacher = student[None], teacher[None]
-        tensors = tensors._replace(student=student, teacher=teacher)
+    student = tensors.student
     if (
         torch.compiler.is_compiling()
         or not student.is_cuda
@@ -62,10 +68,6 @@ def _call(tensors: Tensors, options: Options) -> tuple[Tensor, Tensor]:
     return launch(tensors, options)
 
 
-# How numbers become what the kernel takes: alpha, sigma, sigma_high, seed, step.
-_CONVERSIONS: tuple[Any, ...] = (float, float, float, as_int64, int)
-
-
 def launch(
     tensors: Tensors,
     options: Options,
@@ -75,12 +77,20 @@ def launch(
     """Launch the kernels on the current device; without grad_dtype the gradient is an empty tensor.
 
     Args:
-        tensors: with logits (S, N, C).
+        tensors: with logits (S, N, C), or (N, C) of one student.
         options: of the loss.
         wrap: `torch.library.wrap_triton`, which shows torch.compile the kernels, or None.
         filled: as `choose_launch` takes it.
     """
-    student, teacher, alpha, sigma, sigma_high, seed, step, index, grad_scale = tensors
+    values: Any = kernel_values(tensors)
+    once = wrap is not None or INTERPRETED
+    kind = None if once else kind_of(tensors, values, options, filled)
+    again = None if once else launch_again(kind, tensors, values)
+    if again is not None:
+        return again
+    student, teacher, _, _, sigma_high, _, _, index, grad_scale = tensors
+    if student.dim() == 2:
+        student, teacher = student[None], teacher[None]
     students, samples, classes = student.shape
     per_sample = options.reduction == "none"
     grad = student.new_empty(
@@ -111,28 +121,11 @@ def launch(
         if parts <= FINISHED and not per_sample and wrap is None:
             cells = tickets.take(students, student.device)
     block, threads = choose_sum(parts)
-    values: Any = alpha, sigma, sigma if sigma_high is None else sigma_high, seed, step
     are_numbers = [not isinstance(value, Tensor) for value in values]
     strides = [
         0 if is_number else x.stride(0) for x, is_number in zip(values, are_numbers, strict=True)
     ]
-    values = [
-        convert(value) if is_number else value
-        for convert, value, is_number in zip(_CONVERSIONS, values, are_numbers, strict=True)
-    ]
-    kernel, sum_all, compile_options = noisy_l2_kernel, sum_kernel, COMPILE_OPTIONS
-    if wrap is not None:
-        kernel, sum_all, compile_options = wrap(kernel), wrap(sum_all), {}
-    kernel[(students * config.programs,)](
-        student,
-        teacher,
-        grad,
-        sums,
-        loss,
-        loss if cells is None else cells,
-        *values,
-        student if index is None else index,
-        student if grad_scale is None else grad_scale,
+    sizes = (
         students,
         samples,
         classes,
@@ -143,29 +136,58 @@ def launch(
         *strides,
         0 if index is None else index.stride(0),
         options.teacher_id,
-        NUMBERS=sum(is_number << bit for bit, is_number in enumerate(are_numbers)),
-        HAS_HIGH=int(sigma_high is not None),
-        HAS_INDEX=int(index is not None),
-        HAS_SCALE=int(grad_scale is not None),
-        WRITE_GRAD=int(options.grad_dtype is not None),
-        SHARED=int(options.shared),
-        PERTURB_STUDENT=int(options.perturb_student),
-        REDUCTION=REDUCTIONS[options.reduction],
-        UNIT_STRIDE=int(unit_stride),
-        DENSE=int(student_strides[1] == teacher_strides[1] == classes),
-        VECTOR=config.vector,
-        CLASSES=config.classes,
-        TURNS=config.turns,
-        SHARES=config.shares,
-        THREADS=config.threads,
-        UNITS=config.units,
-        CALLS=config.calls,
-        WIDE=int(config.programs * config.turns * config.threads >= 1 << 31),
-        FINISH=0 if cells is None else block,
-        APPROX=int(torch.version.cuda is not None and not INTERPRETED),
+    )
+    constants = {
+        "NUMBERS": sum(is_number << bit for bit, is_number in enumerate(are_numbers)),
+        "HAS_HIGH": int(sigma_high is not None),
+        "HAS_INDEX": int(index is not None),
+        "HAS_SCALE": int(grad_scale is not None),
+        "WRITE_GRAD": int(options.grad_dtype is not None),
+        "SHARED": int(options.shared),
+        "PERTURB_STUDENT": int(options.perturb_student),
+        "REDUCTION": REDUCTIONS[options.reduction],
+        "UNIT_STRIDE": int(unit_stride),
+        "DENSE": int(student_strides[1] == teacher_strides[1] == classes),
+        "VECTOR": config.vector,
+        "CLASSES": config.classes,
+        "TURNS": config.turns,
+        "SHARES": config.shares,
+        "THREADS": config.threads,
+        "UNITS": config.units,
+        "CALLS": config.calls,
+        "WIDE": int(config.programs * config.turns * config.threads >= 1 << 31),
+        "FINISH": 0 if cells is None else block,
+        "APPROX": int(torch.version.cuda is not None and not INTERPRETED),
+    }
+    kernel, sum_all, compile_options = noisy_l2_kernel, sum_kernel, COMPILE_OPTIONS
+    if wrap is not None:
+        kernel, sum_all, compile_options = wrap(kernel), wrap(sum_all), {}
+    grid = (students * config.programs, 1, 1)
+    compiled = kernel[grid](
+        student,
+        teacher,
+        grad,
+        sums,
+        loss,
+        loss if cells is None else cells,
+        *values,
+        student if index is None else index,
+        student if grad_scale is None else grad_scale,
+        *sizes,
+        **constants,
         num_warps=warps_of(config.threads),
         **compile_options,
     )
+    if not once and (parts == 1 or cells is not None):
+        launched = Launched(
+            compiled[grid],
+            students,
+            layout_of(grad),
+            layout_of(loss),
+            None if cells is None else layout_of(sums),
+            (*sizes, *constants.values()),
+        )
+        keep(kind, launched)
     if parts != 1 and cells is None:
         sum_all[(loss.numel(),)](
             sums, loss, parts, BLOCK=block, num_warps=warps_of(threads), **compile_options

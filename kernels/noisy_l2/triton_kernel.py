@@ -9,13 +9,22 @@ from fastnt.kernels.noisy_l2.triton_sums import finish
 from fastnt.kernels.philox.triton import NOISE, RANDOM_SIGMA, SHARED_NOISE, first_word, uniform23
 
 
+@triton.jit
+def _reciprocal(x):
+    """Return 1 / x: a rounded division has a slow path, a call for which registers must be kept."""
+    about = 1.0 / x
+    return tl.fma(tl.fma(-x, about, 1.0), about, about)
+
+
 @triton.jit(
     do_not_specialize=[
         *("samples", "classes", "run", "alpha", "sigma", "sigma_high", "seed", "step"),
         *("student_stride_s", "student_stride_n", "student_stride_c", "teacher_stride_s"),
         *("teacher_stride_n", "teacher_stride_c", "alpha_stride", "sigma_stride"),
         *("sigma_high_stride", "seed_stride", "step_stride", "index_stride", "teacher_id"),
-    ]
+    ],
+    # Read one by one. A graph's tickets lie at any address, and a capture must not compile.
+    do_not_specialize_on_alignment=["tickets", "index", "grad_scale"],
 )
 def noisy_l2_kernel(
     student,  # (S, N, C), any strides
@@ -99,9 +108,9 @@ def noisy_l2_kernel(
 
     weight = tl.full([], 1.0, tl.float32)
     if REDUCTION == 2:
-        weight = tl.div_rn(weight, weight * samples)
+        weight = _reciprocal(weight * samples)
     if REDUCTION == 3:
-        weight = tl.div_rn(weight * 2.0, weight * samples * classes)
+        weight = _reciprocal(weight * samples * classes) * 2.0
     grad_weight = weight
     if HAS_SCALE:
         grad_weight = tl.load(grad_scale) * weight

@@ -111,17 +111,23 @@ def regress(
     """Write the gradient of each thread's classes; return ``total`` with their r^2 added."""
     _, student_stride_c, _, teacher_stride_c = strides
     lane = tl.arange(0, VECTOR)[None]
+    # One address a thread and tensor: the compiler adds constants to it in the loads themselves.
+    grad += first
+    if UNIT_STRIDE:
+        student += first
+        teacher += first
     # Loads come before all else: their values arrive while the noise is drawn.
     g, z = (), ()
     for k in tl.static_range(0, UNITS * 4 * CALLS, VECTOR):
         if k // (4 * CALLS) * STEP + k % (4 * CALLS) < MOST:
-            begin = first[:, None] + (k // (4 * CALLS) * STEP + k % (4 * CALLS))
+            ahead = k // (4 * CALLS) * STEP + k % (4 * CALLS)
             inside = live[:, None]
             if (k // (4 * CALLS) + 1) * STEP > SURE:
-                inside &= begin < classes
-            at, other = begin + lane, begin + lane
+                inside &= first[:, None] + ahead < classes
+            at, other = ahead + lane, ahead + lane
             if not UNIT_STRIDE:
-                at, other = at.to(tl.int64) * student_stride_c, at.to(tl.int64) * teacher_stride_c
+                c = (first[:, None] + at).to(tl.int64)
+                at, other = c * student_stride_c, c * teacher_stride_c
             g += (tl.load(student[:, None] + at, mask=inside, other=0.0),)
             z += (tl.load(teacher[:, None] + other, mask=inside, other=0.0),)
     if ALWAYS:
@@ -132,10 +138,10 @@ def regress(
             f = _factors(first, row, scale, draws, UNITS, CALLS, STEP, APPROX)
     for k in tl.static_range(0, UNITS * 4 * CALLS, VECTOR):
         if k // (4 * CALLS) * STEP + k % (4 * CALLS) < MOST:
-            begin = first[:, None] + (k // (4 * CALLS) * STEP + k % (4 * CALLS))
+            ahead = k // (4 * CALLS) * STEP + k % (4 * CALLS)
             inside = live[:, None]
             if (k // (4 * CALLS) + 1) * STEP > SURE:
-                inside &= begin < classes
+                inside &= first[:, None] + ahead < classes
             gradient, total = _loss(
                 g[k // VECTOR].to(tl.float32),
                 z[k // VECTOR].to(tl.float32),
@@ -145,5 +151,5 @@ def regress(
             )
             if WRITE_GRAD:
                 gradient = (gradient * grad_weight).to(grad.dtype.element_ty)
-                tl.store(grad[:, None] + (begin + lane), gradient, mask=inside)
+                tl.store(grad[:, None] + (ahead + lane), gradient, mask=inside)
     return total

@@ -29,10 +29,20 @@ def interpret(*tests):
         pytest.fail(run.stdout + run.stderr, pytrace=False)
 
 
+FILES = sorted({*map(str, HERE.glob("*/interpreted*.py"))} - {str(COMBINATIONS)})
+TRANSFORMS = HERE / "noisy_l2" / "test_noisy_l2_transforms.py"
+A_FEW = "test_grad_alone_and_of_one_student", "test_several_gradients_in_one_backward_pass"
+
+
 def test_in_the_interpreter():
-    files = {*map(str, HERE.glob("*/interpreted*.py"))} - {str(COMBINATIONS)}
-    assert files
-    interpret(*sorted(files), str(HERE / "noisy_l2" / "test_noisy_l2_transforms.py"))
+    assert FILES
+    interpret("-m", "not slow", *FILES, *(f"{TRANSFORMS}::{name}" for name in A_FEW))
+
+
+@pytest.mark.slow
+def test_the_rest_in_the_interpreter():
+    interpret("-m", "slow or not slow", str(TRANSFORMS))
+    interpret("-m", "slow", *FILES)
 
 
 @pytest.mark.slow

@@ -38,7 +38,16 @@ def test_every_view_equals_eager(pad, mirror, flip, channels):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(5, 7, 3), (8, 8, 1), (19, 31, 3), (1, 1, 1), (2, 3, 5)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (5, 7, 3),
+        (8, 8, 1),
+        (1, 1, 1),
+        (2, 3, 5),
+        pytest.param((19, 31, 3), marks=pytest.mark.slow),
+    ],
+)
 def test_normalises_as_eager(shape, dtype):
     pixel, view = torch.Size(shape), {"seed": 5, "pad": 2, "mirror": True}
     images = images_of(3, *shape)
@@ -90,6 +99,7 @@ def test_no_images_and_input_is_left_alone():
     assert torch.equal(images, before)
 
 
+@pytest.mark.slow
 def test_the_registered_op():
     images, zero = images_of(2, 5, 7, 3), torch.tensor(0)
     arguments = images, None, zero, zero, 1, True, None, None, None, torch.float32
@@ -99,6 +109,7 @@ def test_the_registered_op():
     torch.library.opcheck(torch.ops.fastnt.augment_triton.default, arguments)
 
 
+@pytest.mark.slow
 def test_compiled_whole():
     images, rows = images_of(3, 5, 7, 3), torch.arange(3) + 7
     given = {"index": rows, "pad": 2, "mirror": True, "mean": torch.rand(3), "impl": "triton"}

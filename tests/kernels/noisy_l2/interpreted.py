@@ -62,7 +62,16 @@ def exact_scale(scale, student, reduction):
     return weight * (1.0 if scale is None else scale.item())
 
 
-@pytest.mark.parametrize(("classes", "samples"), list(itertools.product(CLASSES, (1, 2, 16))))
+LARGE = (1000, 16), (4099, 2), (4099, 16)
+
+
+@pytest.mark.parametrize(
+    ("classes", "samples"),
+    [
+        pytest.param(*shape, marks=pytest.mark.slow if shape in LARGE else ())
+        for shape in itertools.product(CLASSES, (1, 2, 16))
+    ],
+)
 def test_loss_and_gradient_against_float64(classes, samples):
     if classes * samples > 20000:
         samples = 4
@@ -71,7 +80,7 @@ def test_loss_and_gradient_against_float64(classes, samples):
 
 @pytest.mark.parametrize("perturb_student", [False, True])
 def test_errors_are_those_of_eager_float32(perturb_student, rms):
-    student, teacher = torch.randn(2, 2, 4, 4099).mul(3)
+    student, teacher = torch.randn(2, 2, 1, 4099).mul(3)
     options = PLAIN._replace(perturb_student=perturb_student, reduction="sum")
     exact, plain, ours = (
         version.value_and_grad(
@@ -110,11 +119,12 @@ def test_mixed_dtypes(student, teacher, grad):
 
 @pytest.mark.parametrize(
     ("shared", "perturb_student", "reduction", "high"),
-    list(
-        itertools.product(
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case[1] != case[3] else ())
+        for case in itertools.product(
             [False, True], [False, True], ["none", "sum", "batchmean", "mean"], [False, True]
         )
-    ),
+    ],
 )
 def test_options(shared, perturb_student, reduction, high):
     changed = {"shared": shared, "perturb_student": perturb_student, "reduction": reduction}
@@ -124,7 +134,10 @@ def test_options(shared, perturb_student, reduction, high):
     check(student, teacher, given, index, torch.tensor(1024.0), **changed)
 
 
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize(
+    "reduction",
+    ["none", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sum", "mean"))],
+)
 @pytest.mark.parametrize("shared", [False, True])
 def test_options_of_long_rows(shared, reduction):
     student, teacher = torch.randn(2, 2, 2, 4100)

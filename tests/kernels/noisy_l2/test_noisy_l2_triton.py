@@ -151,6 +151,110 @@ def test_launches_compile_and_fit_the_machine(stand_in_gpu, shape, numbers):
     assert all(launch.warps * warp_size <= 1024 for launch in stand_in_gpu.launches)
 
 
+def given_kinds():
+    """Launches no two of which may share what the first has found."""
+    student, teacher = torch.randn(2, 1, 24, 16)
+    floats, longs = torch.ones(1), torch.ones(1, dtype=torch.int64)
+    tensors = Tensors(student, teacher, floats, floats, None, longs, longs, None)
+    index, options = torch.arange(48), Options(False, False, "batchmean", torch.float32)
+    offset = torch.empty(24 * 16 + 1)[1:].view(1, 24, 16)
+    changes = [
+        {},
+        {"student": student[0], "teacher": teacher[0]},
+        {"student": student.bfloat16()},
+        {"teacher": teacher.half()},
+        {"student": offset},
+        {"teacher": offset},
+        {"student": student.mT.contiguous().mT},
+        {"teacher": torch.randn(1, 24, 20)[..., :16]},
+        {"student": student.repeat(3, 1, 1), "alpha": torch.ones(3)},
+        {"student": student[:, :23], "teacher": teacher[:, :23]},
+        {"alpha": 0.5},
+        {"sigma": 0.5},
+        {"sigma_high": floats},
+        {"sigma_high": 0.9},
+        {"seed": 3},
+        {"seed": 2**40},
+        {"step": 2**32 - 1},
+        {"index": index[:24]},
+        {"index": index[::2]},
+        {"grad_scale": torch.tensor(2.0)},
+    ]
+    of_options = [
+        {"shared": True},
+        {"perturb_student": True},
+        {"reduction": "none"},
+        {"grad_dtype": None},
+        {"grad_dtype": torch.float16},
+        {"teacher_id": 3},
+    ]
+    kinds = [(tensors._replace(**change), options) for change in changes]
+    return kinds + [(tensors, options._replace(**change)) for change in of_options]
+
+
+@pytest.mark.slow
+def test_what_is_launched_again_is_what_would_be_launched(machine_code):
+    """The same machine code, programs and arguments, but for the memory of the results."""
+    from fastnt.kernels.noisy_l2 import launched, triton
+
+    def what(launch):
+        arguments = dict(launch.arguments)
+        for name, given in launch.arguments.items():
+            if name in ("grad", "sums", "loss", "tickets"):
+                arguments[name] = given.dtype, given.shape, given.stride()
+            elif isinstance(given, torch.Tensor):
+                arguments[name] = given.dtype, given.data_ptr()
+        return launch.files, launch.programs, arguments
+
+    kinds = given_kinds()
+    with machine_code.stand_in("sm_90") as gpu:
+        fresh = []
+        for tensors, options in kinds:
+            launched._launched.clear()
+            fresh.append(triton.value_and_grad(tensors, options))
+        for _ in range(2):
+            results = [triton.value_and_grad(*kind) for kind in kinds]
+        assert len(launched._launched) == len(kinds)
+    count = len(kinds)
+    assert len(gpu.launches) == 3 * count
+    for first, again in zip(gpu.launches[:count], gpu.launches[2 * count :], strict=True):
+        assert what(first) == what(again)
+    for (loss, grad), (again, other) in zip(fresh, results, strict=True):
+        assert loss.shape == again.shape
+        assert (grad is None and other is None) or (
+            grad.shape == other.shape and grad.stride() == other.stride()
+        )
+
+
+def test_kinds_of_launches_are_not_kept_without_end(machine_code, monkeypatch):
+    from fastnt.kernels.noisy_l2 import launched, triton
+
+    monkeypatch.setattr(launched, "MOST", 2)
+    with machine_code.stand_in("sm_90"):
+        for samples in range(1, 5):
+            tensors = Tensors(*torch.empty(2, 1, samples, 16), 0.5, 0.6, None, 1, 1, None)
+            triton.value_and_grad(tensors, Options(False, False, "sum", torch.float32))
+            assert 0 < len(launched._launched) <= 2
+
+
+def test_a_captured_launch_finds_the_kernel_compiled(machine_code, monkeypatch):
+    """The cells of a graph lie at any address; Triton's code must not differ by it."""
+    from fastnt.kernels.noisy_l2 import launched, tickets, triton
+
+    cells = torch.zeros(8, dtype=torch.int32)
+    starts = iter((0, 1, 2, 3))
+    monkeypatch.setattr(tickets, "take", lambda count, device: cells[next(starts) :])
+    student, teacher = torch.empty(2, 1, 512, 10)
+    with machine_code.stand_in("sm_90") as gpu:
+        for shift in range(2):
+            launched._launched.clear()  # a graph may be captured after others were kept
+            rows, scale = torch.arange(520)[shift:], torch.ones(3)[shift]
+            tensors = Tensors(student, teacher, 0.5, 0.6, None, 1, 1, rows[:512], scale)
+            triton.launch(tensors, Options(False, False, "sum", torch.float32))
+    assert [launch.arguments["tickets"].data_ptr() % 16 for launch in gpu.launches] == [0, 4]
+    assert gpu.launches[0].files == gpu.launches[1].files
+
+
 def test_cpu_tensors_are_refused_without_the_interpreter(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     pytest.importorskip("triton")
