@@ -68,9 +68,9 @@ def difference_text(summary: Mapping[str, Any]) -> str | None:
         p,
     )
     improvement = summary.get("relative_improvement")
-    told = improvement is not None and p < LEVEL  # a percentage of chance would look like a gain
-    gain = f"; relative improvement {100 * improvement:+.1f} %" if told else ""
-    return f"Clean against noisy teacher: {text}{gain}"
+    if improvement is not None and p < LEVEL:  # a percentage that is chance would look like a gain
+        text += f"; relative improvement {100 * improvement:+.1f} %"
+    return f"Clean against noisy teacher: {text}"
 
 
 def seeds_text(comparison: Comparison, *, one_teacher: bool) -> str:
