@@ -23,7 +23,7 @@ from fastnt.experiments.watch import Watch, choose_watch
 from fastnt.experiments.workers import InProcess, Processes, Ray, Workers
 from fastnt.interruption import Interruption
 from fastnt.monitoring.display import choose_progress
-from fastnt.training.probe import differs
+from fastnt.network_probe import differs
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from fastnt.data.rows import Batch
 from fastnt.errors import UserError, warn
 from fastnt.files import cache_dir
 from fastnt.monitoring.progress import Progress
+from fastnt.network_probe import differs
 from fastnt.recipe_keys import recipe_key
 from fastnt.tensor_files import Damaged, load_tensors, save_tensors
 from fastnt.training.compute import exact_float32
 from fastnt.training.model import Model
-from fastnt.training.probe import differs
 from fastnt.training.training_data import TrainingData
 
 KIND = "logits"  # the file's description says this under "holds"

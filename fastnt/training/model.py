@@ -21,9 +21,9 @@ from fastnt.errors import UserError
 from fastnt.factory import in_short, is_factory, source_code
 from fastnt.monitoring.progress import EpochRecord
 from fastnt.network_checks import check_network, logits_of
+from fastnt.network_probe import PROBES, OtherNetwork, differs, probe
 from fastnt.networks import build_network, count_multiplies, count_parameters
 from fastnt.tensor_files import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
-from fastnt.training.probe import PROBES, OtherNetwork, differs, probe
 from fastnt.trust import NOTHING, Trust
 
 KIND = "network"  # the file's description says this under "holds"
@@ -147,7 +147,7 @@ class Model(nn.Module):
         return sha256_tensors(self.describe() | {"code": code}, host_copies(self.state_dict()))
 
     def probe(self, *, train: bool = False) -> dict[str, Tensor]:
-        """Return the model's outputs for fixed images; see ``fastnt.training.probe``."""
+        """Return the model's outputs for fixed images; see ``fastnt.network_probe``."""
         return probe(self, self.shape, train=train)
 
     def save(self, path: str | Path, epochs: Sequence[EpochRecord] = ()) -> None:

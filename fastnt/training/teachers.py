@@ -14,13 +14,13 @@ from fastnt.errors import UserError, warn
 from fastnt.factory import is_own_teacher
 from fastnt.files import cache_dir
 from fastnt.network_checks import copy_network
+from fastnt.network_probe import OtherNetwork
 from fastnt.paths import at_home
 from fastnt.recipe_keys import recipe_key
 from fastnt.training.evaluation import label_loss
 from fastnt.training.model import Model, describe_object, load_model
 from fastnt.training.objectives import label_objective
 from fastnt.training.pipeline import Course, Keeper, train
-from fastnt.training.probe import OtherNetwork
 from fastnt.training.trainer import Schedule
 from fastnt.training.trial import check_computes, check_trains
 from fastnt.trust import NOTHING, Trust

@@ -12,8 +12,8 @@ from fastnt.data.loaders import Loader
 from fastnt.errors import Diverged
 from fastnt.monitoring.profile import StepProfile
 from fastnt.monitoring.progress import EpochRecord, Progress
+from fastnt.network_probe import OtherNetwork, differs
 from fastnt.training.evaluation import Evaluation
-from fastnt.training.probe import OtherNetwork, differs
 from fastnt.training.step import TrainStep
 from fastnt.training.steps import Steps, choose_steps
 

@@ -40,10 +40,7 @@ def prepare_data(recipe: Recipe, data_dir: Path | None = None, *, progress: bool
 
 
 class TrainingData:
-    """The data of a recipe; they depend on its data part alone.
-
-    The training list has ``repeats * images`` rows. Rows from ``images`` on are mirror images.
-    """
+    """The training list, ``repeats * images`` rows, mirror images last; and the images held out."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, compute: Compute) -> None:
         """Open the data; with several ranks, training loaders give this rank's part of each batch.

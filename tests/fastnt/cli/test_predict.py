@@ -45,7 +45,8 @@ def test_predict_gives_the_networks_probabilities(images: Any, capsys: Any) -> N
     assert [row["image"] for row in rows[:2]] == ["one.png", "all.npy[0]"]
 
     _run("predict", "runs/a", "one.png", "--top", "1")
-    head, _, row = capsys.readouterr().out.splitlines()
+    title, head, _, row = capsys.readouterr().out.splitlines()
+    assert title == "by the noisy student"
     assert head.split() == ["image", "class", "probability"]
     shares = (
         fastnt.load_student("runs/a")(torch.from_numpy(images[:1].copy())).softmax(1)[0].detach()

@@ -17,9 +17,9 @@ from fastnt.cli import main
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
 from fastnt.monitoring.display import Silent
+from fastnt.network_probe import EVAL, TRAIN, differs, probe
 from fastnt.tensor_files import load_tensors, save_tensors
 from fastnt.training.model import Model
-from fastnt.training.probe import EVAL, TRAIN, differs, probe
 
 SHAPE = (8, 8, 1)
 TINY = ("--train-samples", "100", "--epochs", "1", "--teacher-epochs", "1", "--quiet")
