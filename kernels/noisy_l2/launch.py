@@ -87,7 +87,9 @@ def choose_launch(
         return Launch(samples * chunks, parts, 0, 0, 1, run, THREADS, units, calls, vector)
     classes = int(classes)  # a constant of the machine code, which divides by it
     width = -(-classes // (4 * calls))
-    shares, units = _choose_shares(students * samples, width, calls, per_sample, filled)
+    # ptxas would keep some of 4 units of two-byte classes, loaded one by one, in local memory.
+    unfit = 4 if itemsize == 2 and vector == 1 and not per_sample else 0
+    shares, units = _choose_shares(students * samples, width, calls, per_sample, filled, unfit)
     total = samples * shares
     threads = THREADS
     if total <= 512 and not per_sample:
@@ -100,9 +102,9 @@ def choose_launch(
 
 
 def _choose_shares(
-    rows: int, width: int, calls: int, per_sample: bool, filled: int
+    rows: int, width: int, calls: int, per_sample: bool, filled: int, unfit: int
 ) -> tuple[int, int]:
-    """Return the threads of a row of ``width`` units, and the units of a thread.
+    """Return the threads of a row of ``width`` units, and the units of a thread, but not ``unfit``.
 
     Of the choices that keep the machine busy this is the one with the fewest instructions: a Philox call
     and what follows it take about 85, the rest of a thread 110.
@@ -111,7 +113,7 @@ def _choose_shares(
         candidates = [(n, -(-width // n)) for n in (1, 2, 4, 8, 16, 32, 64, 128)]
     else:
         candidates = [(-(-width // units), units) for units in range(1, MOST_UNITS + 1)]
-    candidates = [(shares, units) for shares, units in candidates if units <= MOST_UNITS]
+    candidates = [c for c in candidates if c[1] <= MOST_UNITS and c[1] != unfit]
     busy = [c for c in candidates if rows * c[0] >= filled]
     if not busy:
         return min(candidates) if per_sample else max(candidates)

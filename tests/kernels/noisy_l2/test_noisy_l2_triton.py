@@ -37,7 +37,7 @@ def test_no_machine_spills(count, target, shape, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (300, 4095)], ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_machine_spills_at_any_shape(count, target, shape, dtype):
     assert has_no_local_memory(count(target, *shape, dtype))
