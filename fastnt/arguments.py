@@ -137,10 +137,10 @@ def _draw_seed(count: int, index: Tensor | None, device: torch.device) -> Tensor
 
 
 def _convert(name: str, value: Number, rule: Rule, like: tuple[bool, int, Tensor]) -> Any:
-    """Return a checked argument as a tensor (count,) on the student's device.
+    """Return a checked argument as a version takes it: a number, or a tensor (count,) on its device.
 
-    ``like`` is (numbers, count, student). With ``numbers``, what is one number for all students, and
-    can be read, comes back as a number.
+    ``like`` is (numbers, count, student). Only with ``numbers`` the version takes numbers, and only what
+    is one for all students and can be read stays one.
     """
     numbers, count, student = like
     usual = type(value) is int or (type(value) is float and not rule.integer)

@@ -70,7 +70,7 @@ def load_recipe(
         (origin, chosen),
         (given_by, given),
     ):
-        values |= {key: typed(key, value, source) for key, value in layer.items()}
+        values |= {key: convert(key, value, source) for key, value in layer.items()}
     recipe = Recipe(**values)
     if trust is not None:
         for key, name in named_code(recipe):
@@ -131,7 +131,7 @@ def _nearest(name: str, known: tuple[str, ...]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-def typed(key: str, value: Any, source: str) -> Any:
+def convert(key: str, value: Any, source: str) -> Any:
     """Convert a value of TOML or JSON, or the text of ``--set``, to the type of ``key``.
 
     Raises:

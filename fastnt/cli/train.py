@@ -169,8 +169,12 @@ def train(
         "teacher": teacher,
         "student_network": student,
     }
-    again = {"--no-graph": no_graph, "--deterministic": deterministic, "--profile": profile}
-    again |= {f"--log={log}": log is not None}
+    repeat_on_resume = {
+        "--no-graph": no_graph,
+        "--deterministic": deterministic,
+        "--profile": profile,
+    }
+    repeat_on_resume |= {f"--log={log}": log is not None}
     given = {key: value for key, value in flags.items() if value is not None}
     taken = given if dataset is None else given | {"dataset": dataset}
     overrides = parse_assignments(set_ or [], taken) | given
@@ -180,7 +184,8 @@ def train(
     if deterministic:
         use_deterministic_algorithms()
 
-    def choose() -> Device:
+    def plan_run() -> Device:
+        """Plan the run and return its device: every rank does so, once they can reach each other."""
         if resume:
             plan = resumed_run(
                 runs_dir,
@@ -197,7 +202,7 @@ def train(
         plans.append(plan)
         return plan.device(device)
 
-    with join_ranks(choose) as (ranks, chosen_device):
+    with join_ranks(plan_run) as (ranks, chosen_device):
         plan = plans[0].agreed(ranks)
         if ranks.is_rank_0 and (idle := idle_noise(plan.recipe, overrides, plan.only)):
             warn(idle)
@@ -230,7 +235,7 @@ def train(
                 quiet=silent,
                 profiled=profile,
                 command_line=context.obj or "",
-                flags=tuple(flag for flag, given in again.items() if given),
+                flags=tuple(flag for flag, given in repeat_on_resume.items() if given),
                 trust=trust,
             )
             if not silent:

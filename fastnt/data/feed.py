@@ -1,7 +1,8 @@
 """Feeds of a step that is captured as a CUDA graph: they bring each batch to fixed memory.
 
 A replayed graph repeats its operations on the same memory. Everything that differs between batches must
-therefore be in that memory: the epoch's order and a cursor, or the batch itself.
+therefore be in that memory: the epoch's order and a cursor, or the batch itself. The first way is
+``fastnt.data.resident``'s, the second stands here.
 """
 
 from collections.abc import Iterator

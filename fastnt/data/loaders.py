@@ -1,8 +1,8 @@
 """Loaders of batches: one protocol, and two implementations that give the same bits.
 
 ``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both yield the rows
-of the training list (see ``fastnt.data.rows``) with the images as they are stored. The training step
-mirrors and crops them.
+of the training list (see ``fastnt.data.rows``) with the images as they are stored. ``TrainingData`` says
+how each is mirrored and cropped, and the model does it before its preprocessing.
 
 Where several ranks train together, each rank reads its own part of every batch.
 """
@@ -36,7 +36,7 @@ class Loader(Protocol):
     batch_size: int  # rows of a batch; the last may have fewer
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """Yield this rank's part of each batch, in the order of this epoch, from ``start`` on.
+        """Yield this rank's part of each batch in this epoch's order; the first ``start`` are skipped.
 
         A single rank gets every row once. If a batch has fewer rows than there are ranks, some parts are
         empty.

@@ -1,7 +1,7 @@
 """The rows of the training list: a batch of them, and their order in each epoch.
 
 A row is a place in the training list. The list has ``repeats * n`` rows for its n images, and row p is
-the image at ``positions[p % n]`` of the split; the training step mirrors images of the rows from n on. A
+the image at ``positions[p % n]`` of the split; rows from n on are mirror images, which the model makes. A
 sample's row keys its noise. The held-out images and the test set are such lists too. Both loaders build
 on this module, and it imports neither of them.
 """

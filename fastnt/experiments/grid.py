@@ -8,7 +8,7 @@ from typing import Any
 from fastnt.config import ENTRIES, Recipe
 from fastnt.errors import UserError
 from fastnt.experiments.study import CLEAN, Setting, Study
-from fastnt.recipe_files import typed
+from fastnt.recipe_files import convert
 
 Grid = Mapping[str, Sequence[Any]]  # recipe keys and the values that each takes
 Make = Callable[[Recipe, Grid], Study]  # makes a study of a base recipe and the grid of --over
@@ -29,7 +29,7 @@ def parse_over(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
             raise UserError(f"--over {text} is not KEY=VALUE,VALUE, such as --over sigma=0.3,0.6")
         if key in grid:
             raise UserError(f"--over {key} is given twice; give all its values at once")
-        found = tuple(typed(key, word, f"--over {key}") for word in words)
+        found = tuple(convert(key, word, f"--over {key}") for word in words)
         if len(set(found)) < len(found):
             raise UserError(f"--over {text} has a value twice; leave one out")
         if not set(ENTRIES[key].parts) & {"student", "noise"} or key == "seed":

@@ -16,7 +16,7 @@ from fastnt.experiments.store import Row, Store, unpack
 from fastnt.experiments.study import Point, Study
 from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
 from fastnt.paths import real_path
-from fastnt.recipe_files import typed
+from fastnt.recipe_files import convert
 from fastnt.recipe_keys import same_values
 
 DATABASE = "results.sqlite"
@@ -122,7 +122,7 @@ def load_study(folder: str | Path) -> StudyResults:
 def _check_recipe(point: Point, row: Row, folder: Path) -> None:
     """Refuse a study whose file now says something else about a point than was trained."""
     values = {k: v for k, v in json.loads(row["recipe"]).items() if k in FIELDS}
-    trained = Recipe(**{key: typed(key, value, DATABASE) for key, value in values.items()})
+    trained = Recipe(**{key: convert(key, value, DATABASE) for key, value in values.items()})
     if trained.student_network != point.recipe.student_network or not same_values(
         trained, point.recipe, "data", "student", "noise"
     ):

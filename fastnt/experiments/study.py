@@ -7,7 +7,7 @@ from typing import Any
 
 from fastnt.config import ENTRIES, Recipe
 from fastnt.errors import UserError
-from fastnt.recipe_files import named_code, typed
+from fastnt.recipe_files import convert, named_code
 
 CLEAN: Mapping[str, Any] = {"alpha": 0.0, "sigma": 0.0, "teacher_alphas": ()}
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -134,7 +134,7 @@ class Study:
             self.teacher_file(name, seed) for name in setting.teachers or self.teachers
         )
         where = f"setting {setting.name!r}"
-        changes = {key: typed(key, value, where) for key, value in setting.changes.items()}
+        changes = {key: convert(key, value, where) for key, value in setting.changes.items()}
         teacher = teachers if len(teachers) > 1 else teachers[0]
         base = dataclasses.replace(self.recipe.resolved(), teacher=teacher, seed=seed)
         return Point(setting.name, seed, dataclasses.replace(base, **changes), teachers)
@@ -151,7 +151,7 @@ class Study:
         """Return the recipe of each teacher, by the name of the teacher's file."""
         recipes = {}
         for name, changes in self.teachers.items():
-            typed_changes = {key: typed(key, value, name) for key, value in changes.items()}
+            typed_changes = {key: convert(key, value, name) for key, value in changes.items()}
             recipe = dataclasses.replace(self.recipe.resolved(), **typed_changes)
             for seed in self.all_seeds:
                 shift = seed - self.recipe.seed if self.vary_teacher else 0

@@ -1,16 +1,18 @@
-"""A run's folder: its files, in the order in which they are written.
+"""A run's folder: its files, in the order in which they are begun.
 
 Each file appears complete or not at all, with three exceptions. metrics.jsonl grows line by line: a kill
-can leave half a line, and --resume writes the file again from its checkpoint. tensorboard/ and wandb/
-belong to those libraries. After a kill, --resume goes on from the newest checkpoint.
+can leave half a line, and --resume writes the file again with the epochs of the newest checkpoint, from
+which it goes on; epochs after that are trained again. tensorboard/ and wandb/ belong to those libraries.
+Before config.json is there, the folder is no run: the same command begins it anew. The teacher and its
+logits go to the cache too (``fastnt.training.teachers``, ``fastnt.training.logits``).
 
-environment.json   arithmetic, data, machine       written when all is checked, before anything is trained
-config.json        the recipe                      written next: now the folder holds a run
+checkpoint/        .lock, which one process holds,  until the run is finished
+                   and the last two checkpoints
+environment.json   arithmetic, data, machine       when all is checked, before anything is trained
+config.json        the recipe                      next: now the folder holds a run
 metrics.jsonl      a line an epoch                 grows while the run goes on
-checkpoint/        the last two checkpoints, and   until the run is finished
-                   .lock, which one process holds
-NAME.safetensors   each network                    when it is ready
 trace.json         a Chrome trace of some steps    with --profile, when they were taken
+NAME.safetensors   each network                    when it is ready
 tensorboard/, wandb/  each epoch again             with --log, while the run goes on
 predictions.safetensors, timings.json, curves.png, README.md (the model card), summary.json: at the end,
                    in this order

@@ -91,16 +91,16 @@ class Journal:
             )
 
     def is_past(self, phase: str) -> bool:
-        """Tell whether the run was in a later phase when it stopped."""
+        """Tell whether the newest checkpoint is of a later phase."""
         checkpoint = self._resumed
         return checkpoint is not None and PHASES.index(checkpoint.phase) > PHASES.index(phase)
 
     def began(self, phase: str) -> bool:
-        """Tell whether the run was in this phase when it stopped."""
+        """Tell whether the newest checkpoint is of this phase."""
         return self._resumed is not None and self._resumed.phase == phase
 
     def finished(self, name: str, phase: str) -> Model | None:
-        """Return the network ``name`` if its phase was finished when the run stopped, else None."""
+        """Return the network ``name`` if the newest checkpoint is of a later phase, else None."""
         if not self.is_past(phase):
             return None
         return load_model(self._folder.network(name), trust=self._trust).to(self._device)

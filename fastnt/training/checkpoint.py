@@ -27,7 +27,7 @@ class Checkpoint:
     seconds: float  # of this epoch's training so far
     records: tuple[EpochRecord, ...]  # of all epochs so far
     timings: dict[str, float]  # seconds of all parts so far
-    tensors: dict[str, Tensor]  # ``TrainStep.state()``
+    tensors: dict[str, Tensor]  # ``Trainer.state()``: the step's state and the network's probe
     # The facts that decide the results, ready for JSON. A resumed run compares them with its own.
     made_by: dict[str, Any] = field(default_factory=dict)
 

@@ -29,8 +29,8 @@ class Objective(Protocol):
 def student_objective(teaching: Teaching, recipe: Recipe) -> Objective:
     """Return the objective of the recipe's student, with the recipe's noise on the teachers.
 
-    ``loss_alpha`` is the part of the noise that is still to be put on the targets: noisy_l2 draws it in
-    its kernel; kd, which has no such kernel, takes targets that carry it.
+    ``loss_alpha`` is the probability with which the loss still perturbs a sample, 0 where the targets
+    carry the noise already. noisy_l2 draws it in its kernel; kd, which has none, takes noisy targets.
     """
     if recipe.objective == "labels":
         return label_objective

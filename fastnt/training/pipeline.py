@@ -42,7 +42,7 @@ class Keeper(Protocol):
         """Train to the end; return a record for each epoch."""
 
     def began(self, phase: str) -> bool:
-        """Tell whether an earlier process stopped within this phase, so that it must be resumed."""
+        """Tell whether an earlier process left a checkpoint of this phase, from which it goes on."""
 
     def finished(self, name: str, phase: str) -> Model | None:
         """Return the network ``name`` if an earlier process finished its phase."""

@@ -114,7 +114,9 @@ def view_as(tensor: Tensor, shape: torch.Size) -> Tensor:
 def noisy_l2(
     student: Tensor, tensors: Tensors, options: Options, version: ValueAndGrad, shape: torch.Size
 ) -> Tensor:
-    """Return the loss in ``shape``, differentiable once in ``student``.
+    """Return the loss in ``shape``, differentiable once in ``student``, for users of autograd.
+
+    fastnt's own trainings call a version themselves.
 
     ``student`` has the caller's logits, in any shape; ``tensors`` has the same logits, detached, as
     (S, N, C). ``options`` has no grad_dtype: this function sets it where a backward pass can follow.

@@ -15,8 +15,8 @@ class Tensors(NamedTuple):
 
     ``alpha``, both sigmas, ``seed`` and ``step`` are tensors with a value for each student. The native
     and the Triton version also take Python numbers, which hold for all students and travel with the
-    launch, so that nothing is copied to the device. These two also take (N, C) logits of one student;
-    their loss and gradient then have no dimension S.
+    launch, so that nothing is copied to the device. These two also take (N, C) logits of one student:
+    the native version's results then have no dimension S, and Triton's have S = 1.
     """
 
     student: Tensor  # (S, N, C)
