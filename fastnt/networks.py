@@ -164,7 +164,7 @@ def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
     try:
         for layer in layers:
             for name, parameter in layer.named_parameters():
-                setattr(layer, name, nn.Parameter(torch.empty(parameter.shape)))
+                setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device="cpu")))
     except RuntimeError as error:
         raise UserError(f"network {line!r} does not fit into memory; make it smaller") from error
     network = nn.Sequential(*layers)
@@ -187,7 +187,9 @@ def _after(layer: nn.Module, x: Tensor) -> Tensor:
     if isinstance(layer, nn.Conv2d):
         kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
         sides = [(side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:]]
-        if len(sides) < 2 or min(sides) < 1:
+        if len(sides) < 2:
+            raise RuntimeError("a convolution needs an image, not a list of numbers")
+        if min(sides) < 1:
             raise RuntimeError(f"a kernel of {kernel} x {kernel} needs a larger image")
         return x.new_empty((1, layer.out_channels, *sides))
     if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)):

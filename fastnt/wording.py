@@ -3,6 +3,8 @@
 
 def duration(seconds: float) -> str:
     """Return a time in words: ``0.43 s``, ``42 s``, ``3 min 20 s``, ``2 min``, ``1 h 5 min``."""
+    if seconds < 0.005:
+        return "0 s"
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -25,6 +27,6 @@ def short_count(count: int | None) -> str:
     if count is None:
         return ""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
+        if count >= 0.9995 * size:
             return f"{float(f'{count / size:.3g}'):g}{unit}"
     return str(count)

@@ -165,7 +165,7 @@ def join_ranks(choose: Callable[[], Device]) -> Iterator[tuple[Ranks, torch.devi
             raise UserError(f"rank {rank}: {error}") from error
         raise
     _leave()
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _another_failed_first(store: Any, error: BaseException) -> bool:

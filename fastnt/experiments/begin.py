@@ -31,24 +31,27 @@ def begin_study(setup: StudySetup) -> StudySetup:
     return dataclasses.replace(setup, study=study)
 
 
-def check_still_begun(setup: StudySetup) -> None:
-    """Refuse to train the first teacher of a study that another process has replaced meanwhile.
+def join_again(setup: StudySetup) -> None:
+    """Add seeds and settings to study.toml again, which another process may have replaced meanwhile.
 
-    The caller holds the teacher's lock, whose file tells other processes that the study is under way.
+    The caller holds a teacher's lock, whose file tells other processes that the study is under way.
 
     Raises:
-        UserError: the folder holds another study.
+        UserError: the folder holds another study by now.
     """
+    path = setup.folder / STUDY_FILE
     with locked(setup.folder / _LOCK):
-        _check_same(setup, read_study(setup.folder / STUDY_FILE))
+        stored = read_study(path)
+        _check_same(setup, stored)
+        if (whole := merged(setup.study, stored)) != stored:
+            write_study(path, whole)
 
 
 def _is_under_way(setup: StudySetup) -> bool:
     """Whether a teacher of the study is there or is being trained."""
-    nothing = {STUDY_FILE, _LOCK, f"{_LOCK}.process"}
-    return any(
-        entry.name not in nothing and entry.suffix != ".part" for entry in setup.folder.iterdir()
-    )
+    of_teachers = ("*.safetensors", "*-checkpoint", ".*.lock")
+    found = {entry.name for pattern in of_teachers for entry in setup.folder.glob(pattern)}
+    return bool(found - {_LOCK})
 
 
 def _check_same(setup: StudySetup, stored: Study) -> None:

@@ -29,8 +29,9 @@ def plan_study(folder: Path, study: Study) -> Plan:
     path = folder.parent / DATABASE
     rows, trained = [], set()
     if path.exists():
-        rows = Store(path).rows("SELECT * FROM points WHERE error IS NULL")
-        trained = _trained(Store(path), real_path(folder).name)
+        store = Store(path)
+        rows = store.rows("SELECT * FROM points WHERE error IS NULL")
+        trained = _trained(store, real_path(folder).name)
     points = study.points()
     missing = [point for point in points if (point.setting, point.seed) not in trained]
     epochs = sum(point.recipe.epochs for point in missing)

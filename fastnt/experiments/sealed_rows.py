@@ -5,6 +5,8 @@ import json
 import sqlite3
 from typing import Any
 
+from fastnt.wording import counted
+
 SEAL = "sha256"  # the column, and the SQL function of a row's names and values in turn
 
 
@@ -15,16 +17,25 @@ def know_seals(database: sqlite3.Connection) -> None:
 
 def tables(database: sqlite3.Connection) -> list[str]:
     """Return the names of the tables."""
-    query = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+    query = "SELECT name FROM sqlite_master WHERE type = 'table'"
     return [name for (name,) in database.execute(query)]
+
+
+def seal_row(database: sqlite3.Connection, table: str, rowid: int | None) -> None:
+    """Give a row its SHA-256; a table without the column gets it."""
+    database.execute(f"{_sealing(database, table)} WHERE rowid = ?", (rowid,))
 
 
 def seal_rows(database: sqlite3.Connection, table: str) -> None:
     """Give each row of a table that has none its SHA-256; a table without the column gets it."""
+    database.execute(f"{_sealing(database, table)} WHERE {SEAL} IS NULL")
+
+
+def _sealing(database: sqlite3.Connection, table: str) -> str:
     columns = _columns(database, table)
     if SEAL not in columns:
-        database.execute(f"ALTER TABLE {table} ADD COLUMN {SEAL} TEXT")
-    database.execute(f"UPDATE {table} SET {SEAL} = {_call(columns)} WHERE {SEAL} IS NULL")
+        database.execute(f"ALTER TABLE {_quoted(table)} ADD COLUMN {SEAL} TEXT")
+    return f"UPDATE {_quoted(table)} SET {SEAL} = {_call(columns)}"
 
 
 def check_rows(database: sqlite3.Connection) -> None:
@@ -36,18 +47,26 @@ def check_rows(database: sqlite3.Connection) -> None:
     for table in tables(database):
         columns = _columns(database, table)
         if SEAL in columns:
-            query = f"SELECT count(*) FROM {table} WHERE {SEAL} != {_call(columns)}"
+            query = f"SELECT count(*) FROM {_quoted(table)} WHERE {SEAL} != {_call(columns)}"
             (changed,) = database.execute(query).fetchone()
             if changed:
-                raise sqlite3.DatabaseError(f"the SHA-256 of {changed} of the {table} is another")
+                raise sqlite3.DatabaseError(
+                    f"the SHA-256 of {counted(changed, 'row')} of the table {table} is another"
+                )
 
 
 def _columns(database: sqlite3.Connection, table: str) -> list[str]:
-    return [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+    return [row[1] for row in database.execute(f"PRAGMA table_info({_quoted(table)})")]
 
 
 def _call(columns: list[str]) -> str:
-    return f"{SEAL}({', '.join(f'{name!r}, {name}' for name in columns if name != SEAL)})"
+    pairs = (f"{_quoted(name, mark)}" for name in columns if name != SEAL for mark in ("'", '"'))
+    return f"{SEAL}({', '.join(pairs)})"
+
+
+def _quoted(name: str, mark: str = '"') -> str:
+    """Return a name as SQL takes it, whatever is in it: an identifier, or with ``'`` a text."""
+    return mark + name.replace(mark, 2 * mark) + mark
 
 
 def _sha256(*row: Any) -> str:

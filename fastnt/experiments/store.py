@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnt.errors import UserError
-from fastnt.experiments.sealed_rows import SEAL, check_rows, know_seals, seal_rows, tables
+from fastnt.experiments.sealed_rows import SEAL, check_rows, know_seals, seal_row, seal_rows, tables
 
 # Errors and agreements are fractions. Losses are the clean L2 loss (paper, Eq. 1), means over images.
 _OUTCOME = """
@@ -85,11 +85,10 @@ class Store:
             return
         names = ", ".join(rows[0])
         values = ", ".join(f":{name}" for name in rows[0])
+        insert = f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({values})"
         with self._open() as database:
-            database.executemany(
-                f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({values})", rows
-            )
-            seal_rows(database, table)
+            for row in rows:
+                seal_row(database, table, database.execute(insert, row).lastrowid)
 
     def rows(self, query: str, *values: Any) -> list[Row]:
         """Return the rows of a query, as dictionaries by column, without their SHA-256."""

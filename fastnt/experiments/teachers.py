@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from fastnt.config import Recipe
 from fastnt.errors import UserError
-from fastnt.experiments.begin import check_still_begun
+from fastnt.experiments.begin import join_again
 from fastnt.experiments.keeper import StudyKeeper
 from fastnt.experiments.lab import Lab
 from fastnt.experiments.store import Store, pack, to_json
@@ -39,8 +39,8 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
                 "or begin the study under another --name"
             )
         with locked(lab.setup.folder / f".{name}.lock"):
+            join_again(lab.setup)
             if not path.exists():
-                check_still_begun(lab.setup)
                 keeper = StudyKeeper(lab.setup.folder / f"{name}-checkpoint", stop_asked)
                 model = _make(lab, recipe, keeper)
                 # One from the cache was trained elsewhere, and its file has its epochs.

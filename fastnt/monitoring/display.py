@@ -151,7 +151,7 @@ class Bars(Silent):
 
 
 class _Speed(ProgressColumn):
-    """Shows images/s over the last half minute, evaluation included; at the end of the last epoch."""
+    """Shows images/s over the last half minute, evaluation included; at the end, the last epoch's."""
 
     def render(self, task: Task) -> Text:
         speed = task.fields["speed"] or task.speed

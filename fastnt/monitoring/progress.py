@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 PHASES = ("teacher", "clean", "noisy")  # of a run, in their order
 STUDENTS = PHASES[1:]
@@ -20,6 +20,14 @@ class EpochRecord:
     validation_error: float  # fraction
     seconds: float  # training alone, without the evaluation
     images_per_second: float
+
+
+def read_records(values: Any) -> list[EpochRecord]:
+    """Read records that a file holds as a list of objects; none where another release wrote others."""
+    try:
+        return [EpochRecord(**each) for each in values or ()]
+    except TypeError:
+        return []
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class FusedAdam:
 
     def _begin(self, parameter: Parameter) -> dict[str, Tensor]:
         state = self.state[parameter]
-        state["step"] = torch.zeros((), dtype=torch.float32)
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
         for moment in ("exp_avg", "exp_avg_sq"):
             state[moment] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state

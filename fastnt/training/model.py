@@ -19,7 +19,7 @@ from fastnt.data.preprocess import Preprocess, View
 from fastnt.data.seen import Seen, read_seen
 from fastnt.errors import UserError
 from fastnt.factory import in_short, is_factory, source_code
-from fastnt.monitoring.progress import EpochRecord
+from fastnt.monitoring.progress import EpochRecord, read_records
 from fastnt.network_checks import check_network, logits_of
 from fastnt.network_probe import PROBES, OtherNetwork, differs, probe
 from fastnt.networks import build_network, count_multiplies, count_parameters
@@ -201,7 +201,7 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
         model = _build(path, description, preprocess, network, trust)
         model.load_state_dict({k: v for k, v in state.items() if k not in PROBES})
         model.seen = read_seen(description.get("seen"))
-        model.epochs = [EpochRecord(**each) for each in description.get("epochs", ())]
+        model.epochs = read_records(description.get("epochs"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"the weights in {path} do not fit its own description ({in_short(error)}); "

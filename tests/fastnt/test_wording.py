@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fastnt.console import TimeLeftColumn
-from fastnt.wording import counted, duration
+from fastnt.wording import counted, duration, short_count
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,11 @@ def test_a_count_has_its_noun_in_the_right_number() -> None:
     assert [counted(n, "batch") for n in (0, 1, 2)] == ["0 batches", "1 batch", "2 batches"]
     assert [counted(n, "image") for n in (1, 1200)] == ["1 image", "1,200 images"]
     assert counted(3, "epoch") == "3 epochs"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (999, "999"), (4538, "4.54k"), (62_250, "62.2k"), (999_999, "1M"), (None, "")],
+)
+def test_a_short_count_has_three_digits_and_a_unit(count: int | None, text: str) -> None:
+    assert short_count(count) == text

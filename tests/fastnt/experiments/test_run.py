@@ -18,7 +18,7 @@ from PIL import Image
 
 from fastnt.errors import Interrupted, UserError
 from fastnt.experiments import lab as lab_module
-from fastnt.experiments.begin import begin_study, check_still_begun
+from fastnt.experiments.begin import begin_study, join_again
 from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.results import load_study
 from fastnt.experiments.run import Outcome
@@ -216,12 +216,22 @@ def test_a_study_that_another_process_replaced_trains_nothing(
     )
     begin_study(one)
     begin_study(other)
-    check_still_begun(other)
+    join_again(other)
     words = "holds another study: epochs is 2 in the study and 1 here"
     with pytest.raises(UserError, match=words):
-        check_still_begun(one)
+        join_again(one)
     with locked(studies / "small" / ".teacher.lock"), pytest.raises(UserError, match=words):
         begin_study(one)
+
+
+def test_seeds_that_another_process_left_out_meanwhile_are_there_again(
+    studies: Path, small_study: MakeStudy
+):
+    many, few = (StudySetup(small_study(seeds=n), studies / "small") for n in (3, 1))
+    begin_study(many)
+    begin_study(few)  # nothing is trained yet: it replaces the file
+    join_again(many)
+    assert read_study(studies / "small" / "study.toml").seeds == 3
 
 
 def test_pictures_of_mixed_sizes_are_studied_in_the_size_that_the_recipe_says(
@@ -307,7 +317,9 @@ def test_a_changed_number_in_the_database_is_found(conduct: Conduct, studies: Pa
         with closing(sqlite3.connect(studies / "results.sqlite")) as database, database:
             database.execute(f"UPDATE points SET {column} = {value} WHERE seed = 1")
         for use in (conduct, lambda: load_study(studies / "small")):
-            with pytest.raises(UserError, match="the SHA-256 of 3 of the points is another"):
+            with pytest.raises(
+                UserError, match="the SHA-256 of 3 rows of the table points is another"
+            ):
                 use()
         (studies / "results.sqlite").write_bytes(whole)
 
