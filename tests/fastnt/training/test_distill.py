@@ -166,22 +166,22 @@ def test_progress_tells_of_each_epoch(capfd: pytest.CaptureFixture[str]) -> None
     fastnt.distill(Scaled(), Scaled(), _arrays(), **SMALL | {"progress": True})
     out, err = capfd.readouterr()
     assert out == ""
-    assert "last 15 samples are the test set" in err
+    assert "last 15 samples serve as one" in err
     assert "student, noisy: epoch 2/2" in err
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"data": (_arrays()[0], _arrays()[1][:9])}, r"^labels.npy holds 9 labels for 150 images"),
-        ({"data": (_arrays()[0] / 255, _arrays()[1])}, r"^images.npy holds float64 images"),
+        ({"data": (_arrays()[0], _arrays()[1][:9])}, r"^labels holds 9 labels for 150 images"),
+        ({"data": (_arrays()[0] / 255, _arrays()[1])}, r"^images holds float64 images"),
         ({"data": (_arrays()[0], [[1], [1, 2]])}, "labels are no array of numbers"),
         ({"data": (_arrays()[0], np.array([None] * 150))}, "labels are no array of numbers"),
         ({"data": _arrays()[0]}, "data is no pair"),
         ({"data": "mnst"}, "did you mean mnist"),
         (
             {"test": (_arrays()[0][:, 1:], _arrays()[1])},
-            r"^test_images.npy holds test images of shape",
+            r"^test_images holds test images of shape",
         ),
         ({"data": "digits", "test": _arrays()}, "test goes with images and labels"),
         ({"student": Scaled(classes=4)}, r"Scaled> gave .*shape \(2, 4\)"),

@@ -157,7 +157,7 @@ def test_a_network_that_torch_cannot_export(run: Path, bn_resnet: Path) -> None:
 
 
 def test_missing_packages_and_files_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"no model file at .*teacher"):
+    with pytest.raises(UserError, match=r"is not finished and holds no teacher network yet"):
         export_run(run, "pt2", "teacher", trust_code=True)
     with pytest.raises(UserError, match="holds no run"):
         export_run(run / "none", "pt2", trust_code=True)
