@@ -2,7 +2,7 @@
 
 ``ffcv`` streams the .beton file, ``resident`` holds its images on the device. Both yield the rows
 of the training list (see ``fastnt.data.rows``) with the images as they are stored. ``TrainingData`` says
-how each is mirrored and cropped, and the model does it before its preprocessing.
+how each is mirrored and cropped, and ``fastnt.data.preprocess`` does it, in the model.
 
 Where several ranks train together, each rank reads its own part of every batch.
 """

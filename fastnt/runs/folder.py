@@ -3,11 +3,12 @@
 Each file appears complete or not at all, with three exceptions. metrics.jsonl grows line by line: a kill
 can leave half a line, and --resume writes the file again with the epochs of the newest checkpoint, from
 which it goes on; epochs after that are trained again. tensorboard/ and wandb/ belong to those libraries.
-Before config.json is there, the folder is no run: the same command begins it anew. The teacher and its
-logits go to the cache too (``fastnt.training.teachers``, ``fastnt.training.logits``).
+A kill can leave a hidden .part file too, which the next process removes. Before config.json is there, the
+folder is no run: the same command with the same --run begins it anew. Data are prepared in the cache
+first; a teacher that is trained goes there too, its stored logits there alone.
 
-checkpoint/        .lock, which one process holds,  until the run is finished
-                   and the last two checkpoints
+checkpoint/        .lock, which one process holds,  until the run is finished; saved each half minute,
+                   and the last two checkpoints     at the end of a training and at the first signal
 environment.json   arithmetic, data, machine       when all is checked, before anything is trained
 config.json        the recipe                      next: now the folder holds a run
 metrics.jsonl      a line an epoch                 grows while the run goes on

@@ -115,7 +115,7 @@ class Journal:
 
         Raises:
             UserError: the training diverged, or a file cannot be written.
-            KeyboardInterrupt: a signal came; a checkpoint was saved.
+            KeyboardInterrupt: a signal came; at the first, a single process saves a checkpoint.
         """
         checkpoint = self._resumed
         if checkpoint is not None and self.began(trainer.schedule.phase):

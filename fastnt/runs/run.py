@@ -87,7 +87,7 @@ class Run:
         Raises:
             UserError: bad data, a teacher that does not fit, a training that diverged, a damaged
                 checkpoint, or a folder that cannot be written or is being trained in.
-            Interrupted: a signal came; during a training, a checkpoint was saved first.
+            Interrupted: a signal came; a single process saved a checkpoint of its training at the first.
         """
         if self._is_to_be_trained():
             torch.set_num_threads(self.compute.threads)

@@ -37,7 +37,7 @@ def teacher_names(recipe: Recipe) -> list[str]:
 def read_given(given: Sequence[Given], trust: Trust = NOTHING) -> list[nn.Module | str]:
     """Load teachers that are files, and copy those that are modules; names of factories stay names.
 
-    A run calls this before it writes anything.
+    A run calls this before it begins its folder.
 
     Raises:
         UserError: a file is missing, damaged or holds no model, or names code that is not trusted.
