@@ -31,7 +31,9 @@ class Launched(NamedTuple):
     grad: Layout
     loss: Layout
     sums: Layout | None  # None: the loss takes the only sum
-    constants: tuple[Any, ...]  # all arguments behind grad_scale
+    # All arguments behind grad_scale, in the kernel's order. Those that are constants of the compiled
+    # kernel only fill their places.
+    constants: tuple[Any, ...]
 
 
 _launched: dict[Any, Launched] = {}
