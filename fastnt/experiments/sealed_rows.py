@@ -1,18 +1,20 @@
-"""Rows of a SQLite database with a SHA-256 over their other columns, which shows changed values."""
+"""Rows of a SQLite database with a SHA-256 over their other columns, which shows changed values.
+
+HASH names the column, and the SQL function that takes a row's names and values in turn.
+"""
 
 import hashlib
 import json
 import sqlite3
 from typing import Any
 
+from fastnt.sealed import HASH
 from fastnt.wording import counted
-
-SEAL = "sha256"  # the column, and the SQL function of a row's names and values in turn
 
 
 def know_seals(database: sqlite3.Connection) -> None:
     """Define the SQL function; the other functions here need it."""
-    database.create_function(SEAL, -1, _sha256, deterministic=True)
+    database.create_function(HASH, -1, _sha256, deterministic=True)
 
 
 def tables(database: sqlite3.Connection) -> list[str]:
@@ -28,14 +30,14 @@ def seal_row(database: sqlite3.Connection, table: str, rowid: int | None) -> Non
 
 def seal_rows(database: sqlite3.Connection, table: str) -> None:
     """Give each row of a table that has none its SHA-256; a table without the column gets it."""
-    database.execute(f"{_sealing(database, table)} WHERE {SEAL} IS NULL")
+    database.execute(f"{_sealing(database, table)} WHERE {HASH} IS NULL")
 
 
 def _sealing(database: sqlite3.Connection, table: str) -> str:
     columns = _columns(database, table)
-    if SEAL not in columns:
-        database.execute(f"ALTER TABLE {_quoted(table)} ADD COLUMN {SEAL} TEXT")
-    return f"UPDATE {_quoted(table)} SET {SEAL} = {_call(columns)}"
+    if HASH not in columns:
+        database.execute(f"ALTER TABLE {_quoted(table)} ADD COLUMN {HASH} TEXT")
+    return f"UPDATE {_quoted(table)} SET {HASH} = {_call(columns)}"
 
 
 def check_rows(database: sqlite3.Connection) -> None:
@@ -46,8 +48,8 @@ def check_rows(database: sqlite3.Connection) -> None:
     """
     for table in tables(database):
         columns = _columns(database, table)
-        if SEAL in columns:
-            query = f"SELECT count(*) FROM {_quoted(table)} WHERE {SEAL} != {_call(columns)}"
+        if HASH in columns:
+            query = f"SELECT count(*) FROM {_quoted(table)} WHERE {HASH} != {_call(columns)}"
             (changed,) = database.execute(query).fetchone()
             if changed:
                 raise sqlite3.DatabaseError(
@@ -60,8 +62,8 @@ def _columns(database: sqlite3.Connection, table: str) -> list[str]:
 
 
 def _call(columns: list[str]) -> str:
-    pairs = (f"{_quoted(name, mark)}" for name in columns if name != SEAL for mark in ("'", '"'))
-    return f"{SEAL}({', '.join(pairs)})"
+    pairs = (f"{_quoted(name, mark)}" for name in columns if name != HASH for mark in ("'", '"'))
+    return f"{HASH}({', '.join(pairs)})"
 
 
 def _quoted(name: str, mark: str = '"') -> str:

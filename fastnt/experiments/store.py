@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnt.errors import UserError
-from fastnt.experiments.sealed_rows import SEAL, check_rows, know_seals, seal_row, seal_rows, tables
+from fastnt.experiments.sealed_rows import check_rows, know_seals, seal_row, seal_rows, tables
+from fastnt.sealed import HASH
 
 # Errors and agreements are fractions. Losses are the clean L2 loss (paper, Eq. 1), means over images.
 _OUTCOME = """
@@ -94,7 +95,7 @@ class Store:
         """Return the rows of a query, as dictionaries by column, without their SHA-256."""
         with self._open() as database:
             found = [dict(row) for row in database.execute(query, values)]
-        return [{name: row[name] for name in row if name != SEAL} for row in found]
+        return [{name: row[name] for name in row if name != HASH} for row in found]
 
     def finished(self, keys: Iterable[str]) -> set[str]:
         """Return those of the keys whose points were trained to the end without an error."""
