@@ -56,3 +56,16 @@ class Interruption:
             self.arrived = True
         else:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Hold these signals back from this thread, and for good from processes that the block starts."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,8 +3,9 @@
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,7 +20,7 @@ from fastnt.experiments.results import DATABASE
 from fastnt.experiments.store import Row, Store, pack, to_json
 from fastnt.experiments.study import Point
 from fastnt.experiments.teachers import provide_teachers
-from fastnt.experiments.watch import Watch, choose_watch
+from fastnt.experiments.watch import choose_watch
 from fastnt.experiments.workers import InProcess, Processes, Ray, Workers
 from fastnt.interruption import Interruption
 from fastnt.monitoring.display import choose_progress
@@ -64,26 +65,31 @@ def run_study(setup: StudySetup, options: EngineOptions) -> Outcome:
 
 
 def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], bool]) -> Outcome:
-    store = Store(setup.studies / DATABASE)
-    with choose_progress(quiet=options.quiet) as progress:
-        lab = Lab(setup, progress)
-        lab.check_students()
-        provide_teachers(lab, store, stop_asked)
-        points = [(point, lab.key(point)) for point in setup.study.points()]
-    _check_probes(lab, store)
-    _write_what_is_shared(lab, store, points)
-    keys = {key for _, key in points}
-    watch = choose_watch(len(keys), quiet=options.quiet)
-    missing = len(keys) - len(store.finished(keys))
-    workers = _workers(lab, options, missing, watch, stop_asked)
-    engine = Engine(setup, store, workers, watch, stop_asked, options.budget)
-    try:
+    store, study = Store(setup.studies / DATABASE), setup.study
+    with ExitStack() as stack:
+        stack.callback(_remove_if_empty, setup.studies / "in-progress")
+        workers = None
+        with choose_progress(quiet=options.quiet) as progress:
+            lab = Lab(setup, progress)
+            lab.check_students()
+            if not all(lab.teacher_path(name).exists() for name in study.teacher_recipes()):
+                # No point is trained yet; the workers get ready while the teacher is trained.
+                started = _start_workers(lab, options, len(study.points()), stop_asked)
+                workers = stack.enter_context(closing(started))
+            provide_teachers(lab, store, stop_asked)
+            points = [(point, lab.key(point)) for point in study.points()]
+        _check_probes(lab, store)
+        _write_what_is_shared(lab, store, points)
+        keys = {key for _, key in points}
+        watch = choose_watch(len(keys), quiet=options.quiet)
+        stack.callback(watch.close)
+        if workers is None:
+            missing = len(keys) - len(store.finished(keys))
+            started = _start_workers(lab, options, missing, stop_asked)
+            workers = stack.enter_context(closing(started))
+        workers.report_to(watch.advance)
+        engine = Engine(setup, store, workers, watch, stop_asked, options.budget)
         whole = engine.run(points)
-    finally:
-        workers.close()
-        watch.close()
-        with suppress(OSError):  # another process, or a stopped training, may have files in it
-            (setup.studies / "in-progress").rmdir()
     if stop_asked():
         done = len(store.finished(keys))
         raise Interrupted(
@@ -94,8 +100,13 @@ def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], boo
     return Outcome(whole, engine.trained, watch.total, engine.failed)
 
 
-def _workers(
-    lab: Lab, options: EngineOptions, missing: int, watch: Watch, stop_asked: Callable[[], bool]
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # another process, or a stopped training, may have files in it
+        folder.rmdir()
+
+
+def _start_workers(
+    lab: Lab, options: EngineOptions, missing: int, stop_asked: Callable[[], bool]
 ) -> Workers:
     if options.engine == "ray" and missing:
         return Ray(lab.setup, options.address)
@@ -106,8 +117,8 @@ def _workers(
         jobs = max(1, (cores or 1) // lab.study.threads) if on_cpu else 1
     jobs = min(jobs, missing)
     if jobs <= 1:
-        return InProcess(lab, watch.advance, stop_asked)
-    return Processes(lab.setup, jobs, watch.advance)
+        return InProcess(lab, stop_asked)
+    return Processes(lab.setup, jobs)
 
 
 def _check_probes(lab: Lab, store: Store) -> None:

@@ -1,5 +1,6 @@
 """Workers that train points: this process, a pool of processes, or tasks on a Ray cluster."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from fastnt.experiments.keeper import Stopped
 from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.store import Row
 from fastnt.experiments.study import Point
+from fastnt.interruption import SIGNALS, blocked_signals
 from fastnt.monitoring.display import Silent
 from fastnt.monitoring.progress import EpochRecord
 
@@ -26,6 +28,9 @@ class Workers(Protocol):
     """Trains ``count`` points at a time."""
 
     count: int
+
+    def report_to(self, on_progress: OnProgress) -> None:
+        """Call ``on_progress`` after each epoch of a training; before the first ``submit``."""
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Train a point; the future gives its row, or None if the training was stopped."""
@@ -42,9 +47,13 @@ class InProcess:
 
     count = 1
 
-    def __init__(self, lab: Lab, on_progress: OnProgress, stop_asked: Callable[[], bool]) -> None:
-        self._lab, self._on_progress, self._asked = lab, on_progress, stop_asked
+    def __init__(self, lab: Lab, stop_asked: Callable[[], bool]) -> None:
+        self._lab, self._asked = lab, stop_asked
         self._stopped = False
+
+    def report_to(self, on_progress: OnProgress) -> None:
+        """Report from this process."""
+        self._on_progress = on_progress
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Train the point now, and return a future that is done."""
@@ -66,13 +75,21 @@ class InProcess:
 class Processes:
     """A pool of processes on this machine, each with the study's threads."""
 
-    def __init__(self, setup: StudySetup, count: int, on_progress: OnProgress) -> None:
+    def __init__(self, setup: StudySetup, count: int) -> None:
+        """Start the processes; meanwhile this one may go on."""
         self.count = count
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
         self._messages, self._stop = context.Queue(), context.Event()
         self._pool = ProcessPoolExecutor(
             count, context, initializer=_begin, initargs=(setup, self._messages, self._stop)
         )
+        with blocked_signals():  # the processes inherit this: none is interrupted while it imports
+            for _ in range(count):  # a task starts a process if none is idle
+                self._pool.submit(_ready)
+        self._listener: threading.Thread | None = None
+
+    def report_to(self, on_progress: OnProgress) -> None:
+        """Report what the processes send."""
         self._listener = threading.Thread(target=self._listen, args=(on_progress,), daemon=True)
         self._listener.start()
 
@@ -88,8 +105,9 @@ class Processes:
         """End the processes."""
         self._stop.set()
         self._pool.shutdown()
-        self._messages.put(None)
-        self._listener.join()
+        if self._listener is not None:
+            self._messages.put(None)
+            self._listener.join()
 
     def _listen(self, on_progress: OnProgress) -> None:
         while (message := self._messages.get()) is not None:
@@ -129,6 +147,9 @@ class Ray:
             num_cpus=setup.study.threads, num_gpus=gpus, max_retries=-1, retry_exceptions=False
         )(_train_anywhere)
         self._tasks: list[Any] = []
+
+    def report_to(self, on_progress: OnProgress) -> None:
+        """Do nothing: tasks report when they end."""
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Start a Ray task that trains the point."""
@@ -190,13 +211,18 @@ _stop: Any
 def _begin(setup: StudySetup, messages: Any, stop: Any) -> None:
     """Set a process of the pool up: it ignores signals, which the parent handles, and ends with it."""
     global _lab, _messages, _stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     keep_freed_memory()
     _lab, _messages, _stop = Lab(setup, Silent()), messages, stop
+    importlib.import_module("torch.fx.experimental.symbolic_shapes")  # else the first backward does
+
+
+def _ready() -> None:
+    pass
 
 
 def _die_with(parent: Any) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_killed_at_three_moments_it_ends_as_if_left_alone(
     moments = random.Random(0)
     for _ in range(3):
         process = _start(studies, "--jobs", "2")
-        _wait_for(lambda: _busy(studies), process)
+        _wait_for(partial(_workers_train, studies, process), process)
         time.sleep(moments.uniform(0, 2))
         os.kill(process.pid, signal.SIGKILL)  # its workers die with it
         process.communicate()
@@ -74,12 +75,26 @@ def test_two_processes_share_the_work(alone: Path, studies: Path, points: Points
     assert points() == points(alone)
 
 
-def test_a_terminated_study_says_how_to_go_on(alone: Path, studies: Path, points: Points):
+def _workers_import(studies: Path, process: "subprocess.Popen[str]") -> bool:
+    ours = [pid for pid in _processes() if _session(pid) == process.pid]
+    workers = [pid for pid in ours if b"spawn_main" in _read(pid, "cmdline")]
+    return any(b"libtorch" in _read(pid, "maps") for pid in workers)
+
+
+def _workers_train(studies: Path, process: "subprocess.Popen[str]") -> bool:
+    return any((studies / "in-progress").glob("*/lock"))
+
+
+@pytest.mark.parametrize("moment", [_workers_import, _workers_train])
+def test_a_study_that_gets_a_signal_says_how_to_go_on(
+    alone: Path, studies: Path, points: Points, moment: Callable[..., bool]
+):
     process = _start(studies, "--jobs", "2")
-    _wait_for(lambda: _busy(studies), process)
-    process.terminate()
+    _wait_for(partial(moment, studies, process), process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does, its workers too
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "Traceback" not in stderr
     assert f"go on with fastnt study {studies / 'sigma-digits'}" in stderr
     folder = [sys.executable, "-m", "fastnt", "study", str(studies / "sigma-digits")]
     subprocess.run(folder, check=True, capture_output=True, timeout=240)
@@ -96,33 +111,32 @@ def test_ray_loses_a_worker_and_nothing_else(alone: Path, studies: Path, points:
     assert points() == points(alone)
 
 
-def _busy(studies: Path) -> bool:
-    return any((studies / "in-progress").glob("*/lock"))
-
-
 def _trained_points(studies: Path) -> int:
     path = studies / DATABASE
     return len(Store(path).rows("SELECT key FROM points")) if path.exists() else 0
 
 
 def _ray_workers() -> list[int]:
-    return [pid for pid in _processes() if b"ray::_train_anywhere" in _command(pid)]
+    return [pid for pid in _processes() if b"ray::_train_anywhere" in _read(pid, "cmdline")]
 
 
 def _processes() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
-def _command(pid: int) -> bytes:
+def _read(pid: int, file: str) -> bytes:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/{file}").read_bytes()
     except OSError:
         return b""
 
 
 def _session(pid: int) -> int:
-    """The session of a process: Ray's stay in that of the study that made the cluster."""
-    return os.getsid(pid)
+    """The session of a process: a study's workers, Ray's too, stay in that of the study."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
