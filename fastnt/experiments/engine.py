@@ -61,6 +61,7 @@ class Engine:
                     waiting = self._hand_out(waiting, running, held)
                 if running:
                     done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                    self.workers.poll()
                     for future in done:
                         key, lock = running.pop(future)
                         self._take(future, key)

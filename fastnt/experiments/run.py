@@ -80,8 +80,9 @@ def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], boo
             points = [(point, lab.key(point)) for point in study.points()]
         _check_probes(lab, store)
         _write_what_is_shared(lab, store, points)
-        keys = {key for _, key in points}
-        watch = choose_watch(len(keys), quiet=options.quiet)
+        epochs = {key: point.recipe.epochs for point, key in points}
+        keys = epochs.keys()
+        watch = choose_watch(epochs, quiet=options.quiet)
         stack.callback(watch.close)
         if workers is None:
             missing = len(keys) - len(store.finished(keys))

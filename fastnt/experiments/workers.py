@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable
@@ -20,8 +21,8 @@ from fastnt.interruption import SIGNALS, blocked_signals
 from fastnt.monitoring.display import Silent
 from fastnt.monitoring.progress import EpochRecord
 
-# Takes the key of a training and the fraction of its epochs that is done.
-OnProgress = Callable[[str, float], None]
+# Takes the key of a training and the number of the epoch that it has ended, counted from 1.
+OnProgress = Callable[[str, int], None]
 
 
 class Workers(Protocol):
@@ -34,6 +35,9 @@ class Workers(Protocol):
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Train a point; the future gives its row, or None if the training was stopped."""
+
+    def poll(self) -> None:
+        """Report what the trainings have sent since the last call."""
 
     def stop(self) -> None:
         """Ask all trainings to stop; each saves its checkpoint."""
@@ -61,6 +65,9 @@ class InProcess:
         future.set_result(train_point(self._lab, point, key, self._on_progress, self._stop_asked))
         return future
 
+    def poll(self) -> None:
+        """Do nothing: trainings report as they go on."""
+
     def stop(self) -> None:
         """Stop before the next point."""
         self._stopped = True
@@ -86,16 +93,20 @@ class Processes:
         with blocked_signals():  # the processes inherit this: none is interrupted while it imports
             for _ in range(count):  # a task starts a process if none is idle
                 self._pool.submit(_ready)
-        self._listener: threading.Thread | None = None
 
     def report_to(self, on_progress: OnProgress) -> None:
-        """Report what the processes send."""
-        self._listener = threading.Thread(target=self._listen, args=(on_progress,), daemon=True)
-        self._listener.start()
+        """Report when polled."""
+        self._on_progress = on_progress
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Send the point to a free process."""
         return self._pool.submit(_train, point, key)
+
+    def poll(self) -> None:
+        """Report what the processes have sent."""
+        with suppress(queue.Empty):
+            while True:
+                self._on_progress(*self._messages.get_nowait())
 
     def stop(self) -> None:
         """Ask all processes to stop."""
@@ -105,13 +116,6 @@ class Processes:
         """End the processes."""
         self._stop.set()
         self._pool.shutdown()
-        if self._listener is not None:
-            self._messages.put(None)
-            self._listener.join()
-
-    def _listen(self, on_progress: OnProgress) -> None:
-        while (message := self._messages.get()) is not None:
-            on_progress(*message)
 
 
 class Ray:
@@ -169,6 +173,9 @@ class Ray:
         task.future().add_done_callback(end)
         return result
 
+    def poll(self) -> None:
+        """Do nothing."""
+
     def stop(self) -> None:
         """Interrupt the tasks, which save their checkpoints."""
         for task in self._tasks:
@@ -183,24 +190,21 @@ def train_point(
     lab: Lab, point: Point, key: str, on_progress: OnProgress, stop_asked: Callable[[], bool]
 ) -> Row | None:
     """Train a point and return its row, or None if the training was stopped."""
-    watched = _Fractions(key, on_progress)
+    watched = _Epochs(key, on_progress)
     try:
         return lab.train(point, key, watched, stop_asked)
     except Stopped:
         return None
 
 
-class _Fractions(Silent):
-    """Reports after each epoch which fraction of a training's epochs is done."""
+class _Epochs(Silent):
+    """Reports each epoch of a training."""
 
     def __init__(self, key: str, on_progress: OnProgress) -> None:
-        self._key, self._on_progress, self._epochs = key, on_progress, 1
-
-    def begin(self, phase: str, epochs: int, images: int, held_out: int = 0, done: int = 0) -> None:
-        self._epochs = epochs
+        self._key, self._on_progress = key, on_progress
 
     def end_epoch(self, record: EpochRecord) -> None:
-        self._on_progress(self._key, record.epoch / self._epochs)
+        self._on_progress(self._key, record.epoch)
 
 
 _lab: Lab
