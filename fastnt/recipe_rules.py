@@ -30,7 +30,9 @@ class Entry:
     @property
     def text(self) -> str:
         """The meaning and the allowed values."""
-        return f"{self.meaning}. Allowed: {self.allowed}"
+        return (
+            self.meaning if self.allowed == ANY[0] else f"{self.meaning}. Allowed: {self.allowed}"
+        )
 
 
 def entry(default: Any, parts: str, meaning: str, rule: Rule, digest: str = "") -> Any:
@@ -48,8 +50,8 @@ def choice(words: Any) -> Rule:
 ANY = "text", lambda value: True
 FLAG = "true or false", lambda value: True
 _MOST = 2**31 - 1  # larger counts would overflow the sizes of tensors
-COUNT = f"at least 1, at most {_MOST}", lambda value: 1 <= value <= _MOST
-COUNT_OR_0 = f"at least 0, at most {_MOST}", lambda value: 0 <= value <= _MOST
+COUNT = "at least 1 and below 2^31", lambda value: 1 <= value <= _MOST
+COUNT_OR_0 = "at least 0 and below 2^31", lambda value: 0 <= value <= _MOST
 COUNTS = COUNT_OR_0[0], lambda values: all(0 <= value <= _MOST for value in values)
 PROBABILITY = "between 0 and 1", lambda value: 0 <= value <= 1
 PROBABILITIES = "between 0 and 1", lambda values: all(0 <= value <= 1 for value in values)

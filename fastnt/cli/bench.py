@@ -17,16 +17,19 @@ def bench(
     device: options.Device = "auto",
     mode: Annotated[
         list[str] | None,
-        typer.Option(help="loss, value_and_grad or autograd; may be given more than once."),
+        typer.Option(
+            help="loss, value_and_grad or autograd; may be given more than once.", metavar="WORD"
+        ),
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option(help="Shapes, SAMPLESxCLASSES; may be given more than once."),
+        typer.Option(help="Shapes; may be given more than once.", metavar="SAMPLESxCLASSES"),
     ] = None,
     skip: Annotated[
-        list[str] | None, typer.Option(help="Rivals to leave out; may be given more than once.")
+        list[str] | None,
+        typer.Option(help="Rivals to leave out; may be given more than once.", metavar="RIVAL"),
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1, metavar="N")] = 1,
     output: Annotated[Path, typer.Option(help="Folder for the JSON file and the pictures.")] = Path(
         "bench"
     ),

@@ -19,7 +19,9 @@ def predict(
         typer.Argument(help="Pictures (PNG, JPEG), or .npy of uint8.", metavar="IMAGE..."),
     ],
     network: options.Network = "noisy",
-    top: Annotated[int, typer.Option(help="Show so many classes of each image.", min=1)] = 3,
+    top: Annotated[
+        int, typer.Option(help="Show so many classes of each image.", min=1, metavar="N")
+    ] = 3,
     json_: Annotated[
         bool, typer.Option("--json", help="Print every class's probability as JSON.")
     ] = False,

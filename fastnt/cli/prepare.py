@@ -32,7 +32,10 @@ def prepare(
         typer.Option(help="SVHN's extra images; if not said, taken where present or downloaded."),
     ] = None,
     image_size: Annotated[
-        int, typer.Option(min=0, help="Scale your own pictures to so many pixels each way; 0: not.")
+        int,
+        typer.Option(
+            min=0, help="Scale your own pictures to so many pixels each way; 0: not.", metavar="N"
+        ),
     ] = 0,
     show: Annotated[bool, typer.Option("--list", help="List what is prepared.")] = False,
     clean: Annotated[

@@ -77,12 +77,12 @@ def test_every_value_can_be_set_as_text(field: Any) -> None:
         ({"epochs": float("inf")}, ["epochs", "a whole number"]),
         ({"noise": "pink"}, ["noise is 'pink'", "one of logit, shared"]),
         ({"teacher": 3}, ["teacher", "text"]),
-        ({"crop": 1e300}, ["crop is 1000000", "at most 2147483647"]),
-        ({"epochs": 2**31}, ["epochs is 2147483648", "at most 2147483647"]),
+        ({"crop": 1e300}, ["crop is 1000000", "below 2^31"]),
+        ({"epochs": 2**31}, ["epochs is 2147483648", "below 2^31"]),
         ({"lr": 10**400}, ["lr", "a number"]),
         ({"lr": "1" * 400}, ["lr is inf", "finite"]),
         ({"sigma": [0, 10**400]}, ["sigma", "LOW:HIGH"]),
-        ({"validation_per_class": [1, 10**400]}, ["validation_per_class", "at most 2147483647"]),
+        ({"validation_per_class": [1, 10**400]}, ["validation_per_class", "below 2^31"]),
     ],
 )
 def test_bad_values_are_named(overrides: dict[str, Any], words: list[str]) -> None:
