@@ -3,12 +3,14 @@
 Run it at any time, also while they are trained: ``python docs/publish.py studies``.
 """
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
 
 from fastnt.experiments.results import DATABASE, STUDY_FILE
 from fastnt.experiments.store import Store
+from fastnt.experiments.study import Study
 from fastnt.experiments.study_files import read_study, write_study
 from fastnt.report.study_page import write_study_page
 
@@ -30,10 +32,19 @@ def publish(studies: Path, published: Path = PUBLISHED) -> None:
         folder = published / definition.parent.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        write_study(folder / STUDY_FILE, read_study(definition))  # with its SHA-256
+        write_study(folder / STUDY_FILE, _without_paths(read_study(definition)))
         for path in sorted(definition.parent.glob("*.safetensors")):
             shutil.copy(path, folder)
         print(write_study_page(folder))
+
+
+def _without_paths(study: Study) -> Study:
+    """Return the study with the names of given teachers' files alone: their copies lie beside it."""
+    teachers = {
+        name: changes | ({"teacher": Path(changes["teacher"]).name} if "teacher" in changes else {})
+        for name, changes in study.teachers.items()
+    }
+    return dataclasses.replace(study, teachers=teachers)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from fastnt.config import Recipe
 from fastnt.errors import UserError
@@ -106,7 +107,9 @@ def _describe(lab: Lab, store: Store, name: str, recipe: Recipe) -> None:
     row = {
         "digest": digest,
         "data": data.digest,
-        "recipe": to_json(asdict(recipe)),
+        "recipe": to_json(
+            asdict(recipe) | {"teacher": [Path(file).name for file in recipe.teachers]}
+        ),
         "note": check_unseen(lab.teacher(name), lab, name),
         "train_error": (tables.train.argmax(1) != data.train_labels).double().mean().item(),
         "held_out_error": held_out.double().mean().item(),

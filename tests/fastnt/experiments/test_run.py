@@ -395,10 +395,13 @@ def test_a_teacher_of_unknown_images_is_used_and_said_to_be(
     teacher = load_model(studies / "small" / "teacher.safetensors")
     teacher.seen = None
     teacher.save(tmp_path / "mine.safetensors")
+    shutil.rmtree(studies)
     teachers = {"teacher": {"teacher": str(tmp_path / "mine.safetensors")}}
     conduct(small_study(teachers=teachers, seeds=1), folder="given")
     (row,) = load_study(studies / "given").teachers.values()
     assert row["digest"] == teacher.digest()
+    assert row["note"] == "The teacher's file does not say on which images it was trained."
+    assert row["recipe"]["teacher"] == ["mine.safetensors"]  # and not where it was
 
 
 def test_each_seed_has_its_own_teacher_where_they_vary(

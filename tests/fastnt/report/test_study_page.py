@@ -127,6 +127,11 @@ def test_the_same_database_gives_the_same_bytes(whole: Path, tmp_path: Path):
 
 
 def test_a_published_study_is_the_study(whole: Path, tmp_path: Path):
+    shutil.copytree(whole.parent, tmp_path / "studies")
+    whole = tmp_path / "studies" / whole.name
+    study = read_study(whole / "study.toml")
+    given = {"teacher": {"teacher": str(tmp_path / "mine.safetensors")}}
+    write_study(whole / "study.toml", dataclasses.replace(study, teachers=given))
     path = Path(__file__).parents[3] / "docs" / "publish.py"
     spec = importlib.util.spec_from_file_location("publish", path)
     assert spec is not None
@@ -138,6 +143,7 @@ def test_a_published_study_is_the_study(whole: Path, tmp_path: Path):
     copy = tmp_path / "published" / whole.name
     names = {"report", "study.toml", "teacher.safetensors"}
     assert {path.name for path in copy.iterdir()} == names
+    assert read_study(copy / "study.toml").teachers == {"teacher": {"teacher": "mine.safetensors"}}
     ours, theirs = fastnt.load_study(copy).records, fastnt.load_study(whole).records
     assert [r["key"] for r in ours] == [r["key"] for r in theirs]
 
