@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastnt.config import FIELDS, Recipe
+from fastnt.data.sources import SOURCES
 from fastnt.experiments.named import PAPER_DATA
 from fastnt.experiments.results import StudyResults
+from fastnt.experiments.store import Row
 from fastnt.paths import real_path
 from fastnt.report.table_files import Column, Table
 from fastnt.wording import counted
@@ -90,6 +92,11 @@ def _stated(results: StudyResults) -> Mapping[str, Any]:
     return STATED.get(name, STATED["cifar10"])
 
 
+def _is_split_otherwise(data: Row) -> bool:
+    """Tell whether the data bear the name of a known set and are not its official files."""
+    return data["name"] in SOURCES and not data["official"]
+
+
 def departures(results: StudyResults) -> str:
     """Return a sentence on the values of the recipe that are not the paper's."""
     stated, recipe = _stated(results), results.study.recipe
@@ -99,6 +106,11 @@ def departures(results: StudyResults) -> str:
         for key, value in stated.items()
         if not _equal(getattr(recipe, key), value) and key not in swept
     ]
+    if _is_split_otherwise(results.data):
+        found.append(
+            f"the files are not those of the official {results.data['name']}, and no error here is one "
+            "on its official test set"
+        )
     if recipe.train_samples:
         found.append(f"only {recipe.train_samples:,} training images are used")
     ours = f"the paper does not state epochs (here {recipe.epochs}) or learning rates"
@@ -130,7 +142,7 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
         ("Seeds", ", ".join(map(str, study.all_seeds))),
         (
             "Data",
-            f"{data['name']}{'' if data['official'] else ' (not the official files)'}: "
+            f"{data['name']}{' (not the official files)' if _is_split_otherwise(data) else ''}: "
             f"{data['train_images']:,} training, {len(data['held_out_labels']):,} held-out, "
             f"{len(data['test_labels']):,} test images; SHA-256 of the source {data['source']}",
         ),

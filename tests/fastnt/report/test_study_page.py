@@ -23,6 +23,7 @@ from fastnt.experiments.run import EngineOptions, run_study
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import read_study, write_study
 from fastnt.recipe_files import load_recipe
+from fastnt.report.provenance import departures
 from fastnt.report.study_marks import plot_teacher
 from fastnt.report.study_page import write_study_page
 
@@ -146,6 +147,18 @@ def test_a_published_study_is_the_study(whole: Path, tmp_path: Path):
     assert read_study(copy / "study.toml").teachers == {"teacher": {"teacher": "mine.safetensors"}}
     ours, theirs = fastnt.load_study(copy).records, fastnt.load_study(whole).records
     assert [r["key"] for r in ours] == [r["key"] for r in theirs]
+
+
+@pytest.mark.parametrize(
+    ("name", "official", "told"), [("cifar10", 0, True), ("cifar10", 1, False), ("own", 0, False)]
+)
+def test_errors_on_another_split_are_not_called_official(
+    whole: Path, name: str, official: int, told: bool
+):
+    results = fastnt.load_study(whole)
+    data = results.data | {"name": name, "official": official}
+    text = departures(dataclasses.replace(results, data=data))
+    assert ("no error here is one on its official test set" in text) == told
 
 
 def _settings(**changes: dict[str, Any]) -> tuple[Setting, ...]:
