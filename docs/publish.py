@@ -1,6 +1,6 @@
 """Copies the studies of a folder to docs/studies: one compact database, definitions, teachers, pages.
 
-Run it at any time, also while they are trained: ``python docs/publish.py studies``.
+Each must have a trained student; others may be in training: ``python docs/publish.py studies``.
 """
 
 import dataclasses
@@ -44,7 +44,10 @@ def _without_paths(study: Study) -> Study:
         name: changes | ({"teacher": Path(changes["teacher"]).name} if "teacher" in changes else {})
         for name, changes in study.teachers.items()
     }
-    return dataclasses.replace(study, teachers=teachers)
+    recipe = dataclasses.replace(
+        study.recipe, teacher=tuple(Path(file).name for file in study.recipe.teachers) or ""
+    )
+    return dataclasses.replace(study, recipe=recipe, teachers=teachers)
 
 
 if __name__ == "__main__":

@@ -148,9 +148,10 @@ def study(
     )
     with results_alone():
         outcome = run_study(setup, engine_options)
-    show_study(folder, json_=json_, quiet=quiet)
     if not outcome.whole:
         typer.echo(f"The budget is spent; go on with fastnt study {folder}", err=True)
+    if outcome.done:
+        show_study(folder, json_=json_, quiet=quiet)
 
 
 def _jobs(text: str) -> int:

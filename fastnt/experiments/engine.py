@@ -5,6 +5,7 @@ so that another process that runs the same study takes other points. If a proces
 point is in the database as a whole or not at all, and trainings go on from their checkpoints.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -45,14 +46,18 @@ class Engine:
         Raises:
             UserError: the database or a checkpoint cannot be written, or a worker died.
         """
-        deadline = None if self.budget is None else time.monotonic() + self.budget
+        deadline = math.inf if self.budget is None else time.monotonic() + self.budget
+
+        def stop_asked() -> bool:
+            return self.stop_asked() or time.monotonic() >= deadline
+
+        self.workers.attend(self.watch.advance, stop_asked)
         waiting = _distinct(points)
         running: dict[Future[Row | None], tuple[str, ExitStack]] = {}
         stopping = False
         with ExitStack() as held:
             while waiting or running:
-                late = deadline is not None and time.monotonic() >= deadline
-                if not stopping and (self.stop_asked() or late):
+                if not stopping and stop_asked():
                     stopping = True
                     self.workers.stop()
                 if stopping and not running:
@@ -64,7 +69,7 @@ class Engine:
                     self.workers.poll()
                     for future in done:
                         key, lock = running.pop(future)
-                        self._take(future, key)
+                        stopping |= self._take(future, key) is None
                         lock.close()
                         with suppress(OSError):  # an earlier process may have left files in it
                             self.setup.in_progress(key).rmdir()
@@ -109,8 +114,8 @@ class Engine:
             raise
         return True
 
-    def _take(self, future: Future[Row | None], key: str) -> None:
-        """Write the row that a worker returned; None means that the training was stopped."""
+    def _take(self, future: Future[Row | None], key: str) -> Row | None:
+        """Write the row that a worker returned, and return it; None: the training was stopped."""
         try:
             row = future.result()
         except BrokenProcessPool as error:
@@ -119,7 +124,7 @@ class Engine:
                 "command again, with fewer --jobs: what was finished is kept, the rest goes on"
             ) from error
         if row is None:
-            return
+            return None
         self.store.put("points", row)
         StudyKeeper(self.setup.in_progress(key), self.stop_asked).clear()
         if row["error"]:
@@ -127,6 +132,7 @@ class Engine:
         else:
             self.trained += 1
         self.watch.end(key, row)
+        return row
 
 
 def _distinct(points: Sequence[tuple[Point, str]]) -> list[tuple[Point, str]]:

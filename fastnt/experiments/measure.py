@@ -17,7 +17,8 @@ def measure_networks(lab: Lab, store: Store) -> None:
     """Measure the teachers and students that were not measured yet, and write a row for each."""
     course, classes = lab.course, len(lab.dataset.classes)
     shape = to_json(list(lab.dataset.shape))
-    known = {row["network"] for row in store.rows("SELECT * FROM networks WHERE shape = ?", shape)}
+    measured = "SELECT * FROM networks WHERE shape = ? AND classes = ?"
+    known = {row["network"] for row in store.rows(measured, shape, classes)}
     models = {lab.teacher(name).notation: lab.teacher(name) for name in lab.study.teacher_recipes()}
     for point in lab.study.points():
         network = point.recipe.student_network

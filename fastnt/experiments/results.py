@@ -114,7 +114,11 @@ def load_study(folder: str | Path) -> StudyResults:
         {row["name"]: _teacher(row) for row in teachers},
         {
             row["network"]: row
-            for row in store.rows("SELECT * FROM networks WHERE shape = ?", shape)
+            for row in store.rows(
+                "SELECT * FROM networks WHERE shape = ? AND classes = ?",
+                shape,
+                len(data["classes"]),
+            )
         },
     )
 

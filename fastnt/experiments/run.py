@@ -44,6 +44,7 @@ class Outcome:
 
     whole: bool  # all points were trained, or failed
     trained: int  # by this process
+    done: int  # by all that have worked on the study, failed ones too
     points: int  # of the study
     failed: list[Row]
 
@@ -73,8 +74,8 @@ def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], boo
             lab = Lab(setup, progress)
             lab.check_students()
             if not all(lab.teacher_path(name).exists() for name in study.teacher_recipes()):
-                # No point is trained yet; the workers get ready while the teacher is trained.
-                started = _start_workers(lab, options, len(study.points()), stop_asked)
+                # There are points to train; the workers get ready while the teacher is trained.
+                started = _start_workers(lab, options, len(study.points()))
                 workers = stack.enter_context(closing(started))
             provide_teachers(lab, store, stop_asked)
             points = [(point, lab.key(point)) for point in study.points()]
@@ -86,9 +87,8 @@ def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], boo
         stack.callback(watch.close)
         if workers is None:
             missing = len(keys) - len(store.finished(keys))
-            started = _start_workers(lab, options, missing, stop_asked)
+            started = _start_workers(lab, options, missing)
             workers = stack.enter_context(closing(started))
-        workers.report_to(watch.advance)
         engine = Engine(setup, store, workers, watch, stop_asked, options.budget)
         whole = engine.run(points)
     if stop_asked():
@@ -98,7 +98,8 @@ def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], boo
         )
     if whole:
         measure_networks(lab, store)
-    return Outcome(whole, engine.trained, watch.total, engine.failed)
+    done = len(store.finished(keys)) + len(engine.failed)
+    return Outcome(whole, engine.trained, done, watch.total, engine.failed)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -106,9 +107,7 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _start_workers(
-    lab: Lab, options: EngineOptions, missing: int, stop_asked: Callable[[], bool]
-) -> Workers:
+def _start_workers(lab: Lab, options: EngineOptions, missing: int) -> Workers:
     if options.engine == "ray" and missing:
         return Ray(lab.setup, options.address)
     jobs = options.jobs
@@ -118,7 +117,7 @@ def _start_workers(
         jobs = max(1, (cores or 1) // lab.study.threads) if on_cpu else 1
     jobs = min(jobs, missing)
     if jobs <= 1:
-        return InProcess(lab, stop_asked)
+        return InProcess(lab)
     return Processes(lab.setup, jobs)
 
 

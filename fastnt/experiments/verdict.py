@@ -7,11 +7,13 @@ from fastnt.wording import counted
 
 def verdicts(results: StudyResults, analysis: Analysis) -> list[str]:
     """Return a sentence for each primary comparison."""
-    sentences = [_verdict(results, setting) for setting in analysis.primary]
+    family = sum(setting.p_holm_primary is not None for setting in analysis.primary)
+    sentences = [_verdict(results, setting, family) for setting in analysis.primary]
     return sentences or ["No verdict yet: the settings of the verdict have no seeds in common."]
 
 
-def _verdict(results: StudyResults, result: SettingResult) -> str:
+def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
+    """Return the sentence for one of ``family`` comparisons that share Holm's correction."""
     comparison, study = result.comparison, results.study
     if comparison is None:
         return f"{result.name} is its own baseline."
@@ -35,9 +37,9 @@ def _verdict(results: StudyResults, result: SettingResult) -> str:
         if smallest is None
         else f"; differences from {100 * smallest:.2f} points on would be seen"
     )
-    family = ""
-    if result.p_holm_primary is not None and len(study.primary) > 1:
-        family = f", Holm's p {result.p_holm_primary:.3g} over {len(study.primary)} verdicts"
+    holm = ""
+    if result.p_holm_primary is not None and family > 1:
+        holm = f", Holm's p {result.p_holm_primary:.3g} over {family} verdicts"
     word = {
         "better": "is better than",
         "worse": "is worse than",
@@ -48,5 +50,5 @@ def _verdict(results: StudyResults, result: SettingResult) -> str:
     return (
         f"On {name} {result.name} {word} {result.baseline} {whose}: {figures}; difference "
         f"{100 * comparison.difference:+.2f} points, 95 % interval {interval.in_points()}{kind}"
-        f"{family}{seen}."
+        f"{holm}{seen}."
     )

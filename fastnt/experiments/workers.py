@@ -8,7 +8,9 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Protocol
 
 from fastnt.environment import keep_freed_memory
@@ -23,6 +25,7 @@ from fastnt.monitoring.progress import EpochRecord
 
 # Takes the key of a training and the number of the epoch that it has ended, counted from 1.
 OnProgress = Callable[[str, int], None]
+StopAsked = Callable[[], bool]
 
 
 class Workers(Protocol):
@@ -30,8 +33,11 @@ class Workers(Protocol):
 
     count: int
 
-    def report_to(self, on_progress: OnProgress) -> None:
-        """Call ``on_progress`` after each epoch of a training; before the first ``submit``."""
+    def attend(self, on_progress: OnProgress, stop_asked: StopAsked) -> None:
+        """Begin: call ``on_progress`` after each epoch, and stop trainings once ``stop_asked``.
+
+        Where trainings run in other processes, ``poll`` reports, and ``stop`` stops.
+        """
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Train a point; the future gives its row, or None if the training was stopped."""
@@ -51,13 +57,12 @@ class InProcess:
 
     count = 1
 
-    def __init__(self, lab: Lab, stop_asked: Callable[[], bool]) -> None:
-        self._lab, self._asked = lab, stop_asked
-        self._stopped = False
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
 
-    def report_to(self, on_progress: OnProgress) -> None:
-        """Report from this process."""
-        self._on_progress = on_progress
+    def attend(self, on_progress: OnProgress, stop_asked: StopAsked) -> None:
+        """Report and stop from this process."""
+        self._on_progress, self._stop_asked = on_progress, stop_asked
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Train the point now, and return a future that is done."""
@@ -69,14 +74,23 @@ class InProcess:
         """Do nothing: trainings report as they go on."""
 
     def stop(self) -> None:
-        """Stop before the next point."""
-        self._stopped = True
+        """Do nothing: no training is under way between two calls."""
 
     def close(self) -> None:
         """Do nothing."""
 
-    def _stop_asked(self) -> bool:
-        return self._stopped or self._asked()
+
+class _Process(SpawnProcess):
+    """A process that ignores signals: only this ends it, where the pool is broken."""
+
+    def terminate(self) -> None:
+        self.kill()
+
+
+class _Spawn(SpawnContext):
+    """Starts new interpreters, since a fork would copy torch's threads."""
+
+    Process = _Process
 
 
 class Processes:
@@ -85,7 +99,7 @@ class Processes:
     def __init__(self, setup: StudySetup, count: int) -> None:
         """Start the processes; meanwhile this one may go on."""
         self.count = count
-        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
+        context = _Spawn()
         self._messages, self._stop = context.Queue(), context.Event()
         self._pool = ProcessPoolExecutor(
             count, context, initializer=_begin, initargs=(setup, self._messages, self._stop)
@@ -94,13 +108,18 @@ class Processes:
             for _ in range(count):  # a task starts a process if none is idle
                 self._pool.submit(_ready)
 
-    def report_to(self, on_progress: OnProgress) -> None:
+    def attend(self, on_progress: OnProgress, stop_asked: StopAsked) -> None:
         """Report when polled."""
         self._on_progress = on_progress
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Send the point to a free process."""
-        return self._pool.submit(_train, point, key)
+        try:
+            return self._pool.submit(_train, point, key)
+        except BrokenProcessPool as error:
+            broken: Future[Row | None] = Future()
+            broken.set_exception(error)
+            return broken
 
     def poll(self) -> None:
         """Report what the processes have sent."""
@@ -152,7 +171,7 @@ class Ray:
         )(_train_anywhere)
         self._tasks: list[Any] = []
 
-    def report_to(self, on_progress: OnProgress) -> None:
+    def attend(self, on_progress: OnProgress, stop_asked: StopAsked) -> None:
         """Do nothing: tasks report when they end."""
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
@@ -187,7 +206,7 @@ class Ray:
 
 
 def train_point(
-    lab: Lab, point: Point, key: str, on_progress: OnProgress, stop_asked: Callable[[], bool]
+    lab: Lab, point: Point, key: str, on_progress: OnProgress, stop_asked: StopAsked
 ) -> Row | None:
     """Train a point and return its row, or None if the training was stopped."""
     watched = _Epochs(key, on_progress)

@@ -8,6 +8,7 @@ from fastnt.data.sources import SOURCES
 from fastnt.experiments.named import PAPER_DATA
 from fastnt.experiments.results import StudyResults
 from fastnt.experiments.store import Row
+from fastnt.experiments.study import CLEAN, Study
 from fastnt.paths import real_path
 from fastnt.report.table_files import Column, Table
 from fastnt.wording import counted
@@ -56,14 +57,14 @@ def recipe_table(results: StudyResults) -> Table:
     """Return the table of keys that differ from the paper, or that the paper does not state."""
     study = results.study
     stated, recipe = _stated(results), study.recipe.resolved()
-    swept = {key for setting in study.settings for key in setting.changes}
+    swept = _swept(study)
     rows = []
     for key in FIELDS:
         value, default = getattr(recipe, key), getattr(Recipe(), key)
         if key in stated:
             if _equal(value, stated[key]):
                 continue
-        elif key not in SILENT and value == default and key not in swept - _NO_NOISE:
+        elif key not in SILENT and value == default and key not in swept:
             continue
         rows.append(
             {
@@ -83,7 +84,10 @@ def recipe_table(results: StudyResults) -> Table:
     return Table("recipe", title, columns, tuple(rows))
 
 
-_NO_NOISE = {"teacher_alphas"}  # every clean setting empties it
+def _swept(study: Study) -> set[str]:
+    """Return the keys that settings change, but for the noise that a clean setting takes away."""
+    changes = [item for setting in study.settings for item in setting.changes.items()]
+    return {k for k, v in changes if k not in CLEAN or (v or 0) != (CLEAN[k] or 0)}
 
 
 def _stated(results: StudyResults) -> Mapping[str, Any]:
@@ -100,7 +104,7 @@ def _is_split_otherwise(data: Row) -> bool:
 def departures(results: StudyResults) -> str:
     """Return a sentence on the values of the recipe that are not the paper's."""
     stated, recipe = _stated(results), results.study.recipe
-    swept = {key for setting in results.study.settings for key in setting.changes}
+    swept = _swept(results.study)
     found = [
         f"{key} is {_text(getattr(recipe, key))} (paper: {_text(value)})"
         for key, value in stated.items()
@@ -113,7 +117,8 @@ def departures(results: StudyResults) -> str:
         )
     if recipe.train_samples:
         found.append(f"only {recipe.train_samples:,} training images are used")
-    ours = f"the paper does not state epochs (here {recipe.epochs}) or learning rates"
+    here = "" if "epochs" in swept else f" (here {recipe.epochs})"
+    ours = f"the paper does not state epochs{here} or learning rates"
     if not found:
         return f"The recipe is the paper's where the paper states it; {ours}."
     return f"Not as in the paper: {'; '.join(found)}. And {ours}."
@@ -125,14 +130,16 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
     records = [*results.records, *results.failed]
     dates = sorted(record["date"] for record in records)
     machines = _machines(results)
-    trained = len({record["key"] for record in results.records})
     lines = [
         (
             "Command",
             f"fastnt study {'/'.join(real_path(results.folder).parts[-2:])} "
             "(study.toml there says all that was asked)",
         ),
-        ("Trainings", f"{trained} of {len(study.points())}; the first began {dates[0]}"),
+        (
+            "Trainings",
+            f"{len(results.records)} of {len(study.points())}; the first began {dates[0]}",
+        ),
         ("Last training", f"begun {dates[-1]}"),
         *machines,
         (
@@ -166,7 +173,10 @@ def _machines(results: StudyResults) -> list[tuple[str, str]]:
             f"fastnt {m['fastnt']}, {tree}"
         )
         counts[text] = counts.get(text, 0) + 1
-    return [("Machine and code", f"{text} ({count} trainings)") for text, count in counts.items()]
+    return [
+        ("Machine and code", f"{text} ({counted(count, 'training')})")
+        for text, count in counts.items()
+    ]
 
 
 def _equal(value: Any, other: Any) -> bool:

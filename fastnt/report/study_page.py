@@ -121,8 +121,8 @@ def _mistakes(results: StudyResults, analysis: Analysis) -> dict[str, Any]:
     seeds = len(results.seeds(baseline.name, best.name))
     return {
         "mistakes": table,
-        "mistakes_text": f"{best.name} has the lowest mean held-out error of all settings but the "
-        f"baselines; it is compared with {baseline.name}, {counted(seeds, 'seed')} of each.",
+        "mistakes_text": f"{best.name} has the lowest mean held-out error of the settings that "
+        f"have a baseline; it is compared with {baseline.name}, {counted(seeds, 'seed')} of each.",
         "mistakes_seeds": seeds,
         "mistakes_names": f"{baseline.name} → {best.name}",
         "confusions": confusion_figures(results, analysis, [baseline, best]),
@@ -157,8 +157,9 @@ def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
         limit = f" (with {n} seeds no p is below {0.5**n:.3g})" if n <= 12 else ""
         notes.append(
             f"Choosing after the fact, by test error: {analysis.best_name} gains most, "
-            f"{100 * best.gain:.2f} points (n = {n}). The best of {count} settings without any effect "
-            f"would gain {100 * best.expected_gain:.2f} points on average; p = {best.p:.3g}{limit}."
+            f"{100 * best.gain:.2f} points (n = {n}). If each seed's differences had "
+            f"random signs, the best of {count} settings would gain {100 * best.expected_gain:.2f} "
+            f"points on average, losses counting as gains; p = {best.p:.3g}{limit}."
         )
     return notes
 

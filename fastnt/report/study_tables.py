@@ -105,7 +105,8 @@ def networks_table(results: StudyResults) -> Table:
         network = record["recipe"]["student_network"]
         used.setdefault(network, "student")
     rows = []
-    reference = next((results.networks[n] for n in used if n in results.networks), None)
+    measured = (results.networks[n] for n in teachers.values() if n in results.networks)
+    reference = next(measured, None)
     for network, role in used.items():
         found = results.networks.get(network)
         if found is None:

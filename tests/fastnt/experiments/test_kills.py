@@ -75,14 +75,30 @@ def test_two_processes_share_the_work(alone: Path, studies: Path, points: Points
     assert points() == points(alone)
 
 
-def _workers_import(studies: Path, process: "subprocess.Popen[str]") -> bool:
+def _workers(process: "subprocess.Popen[str]") -> list[int]:
     ours = [pid for pid in _processes() if _session(pid) == process.pid]
-    workers = [pid for pid in ours if b"spawn_main" in _read(pid, "cmdline")]
-    return any(b"libtorch" in _read(pid, "maps") for pid in workers)
+    return [pid for pid in ours if b"spawn_main" in _read(pid, "cmdline")]
+
+
+def _workers_import(studies: Path, process: "subprocess.Popen[str]") -> bool:
+    return any(b"libtorch" in _read(pid, "maps") for pid in _workers(process))
 
 
 def _workers_train(studies: Path, process: "subprocess.Popen[str]") -> bool:
     return any((studies / "in-progress").glob("*/lock"))
+
+
+def test_a_study_that_loses_a_worker_says_so_and_goes_on_when_run_again(
+    alone: Path, studies: Path, points: Points
+):
+    process = _start(studies, "--jobs", "2")
+    _wait_for(partial(_workers_train, studies, process), process)
+    os.kill(_workers(process)[0], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "a process that trained a point was killed" in stderr
+    _end(_start(studies, "--jobs", "2"))
+    assert points() == points(alone)
 
 
 @pytest.mark.parametrize("moment", [_workers_import, _workers_train])

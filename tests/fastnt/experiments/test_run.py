@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -43,7 +44,7 @@ MakeStudy = Callable[..., Study]
 def test_a_point_is_the_student_that_the_pipeline_trains(
     conduct: Conduct, studies: Path, small_study: MakeStudy
 ):
-    assert conduct() == Outcome(True, 6, 6, [])
+    assert conduct() == Outcome(True, 6, 6, 6, [])
     results = load_study(studies / "small")
     lab = Lab(StudySetup(results.study, studies / "small"), Silent())
     for point in results.study.points()[:3]:
@@ -92,7 +93,7 @@ def test_what_another_study_trained_is_not_trained_again(
     assert conduct().trained == 0
     settings = (Setting("noiseless", {"alpha": 0.0}), Setting("strong", {"sigma": 0.6}))
     other = small_study(settings=settings, baseline="noiseless", primary=("strong",), seeds=3)
-    assert conduct(other, folder="other") == Outcome(True, 2, 6, [])  # the third seed's
+    assert conduct(other, folder="other") == Outcome(True, 2, 6, 6, [])  # the third seed's
     assert conduct(small_study(seeds=3)).trained == 1  # sigma 0.3 of the third seed
     assert before.items() <= points().items()
 
@@ -101,7 +102,9 @@ def test_two_settings_that_are_one_training_are_trained_once(
     conduct: Conduct, small_study: MakeStudy
 ):
     settings = (Setting("clean", CLEAN), Setting("no sigma", {"sigma": 0.0, "noise": "shared"}))
-    assert conduct(small_study(settings=settings, primary=(), seeds=1)) == Outcome(True, 1, 1, [])
+    assert conduct(small_study(settings=settings, primary=(), seeds=1)) == Outcome(
+        True, 1, 1, 1, []
+    )
 
 
 def test_a_stopped_point_goes_on_with_the_same_bits(
@@ -168,8 +171,25 @@ def _die_after(train: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_a_budget_stops_and_the_next_goes_on(conduct: Conduct, points: Points):
-    assert conduct(budget=0.0) == Outcome(False, 0, 6, [])
-    assert conduct() == Outcome(True, 6, 6, [])
+    assert conduct(budget=0.0) == Outcome(False, 0, 0, 6, [])
+    assert conduct() == Outcome(True, 6, 6, 6, [])
+
+
+def test_a_budget_that_is_spent_in_a_training_stops_it(
+    conduct: Conduct, points: Points, studies: Path, monkeypatch: pytest.MonkeyPatch
+):
+    conduct(budget=0.0)  # its teacher is there
+    take = TrainStep.__call__
+
+    def slow(self: TrainStep, *arguments: Any) -> None:
+        take(self, *arguments)
+        time.sleep(0.1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", slow)
+        assert conduct(budget=0.3) == Outcome(False, 0, 0, 6, [])
+    assert list((studies / "in-progress").glob("*/*.safetensors"))
+    assert conduct() == Outcome(True, 6, 6, 6, [])
 
 
 def test_a_training_that_diverges_is_a_row_and_stops_no_other(

@@ -131,8 +131,13 @@ def test_a_published_study_is_the_study(whole: Path, tmp_path: Path):
     shutil.copytree(whole.parent, tmp_path / "studies")
     whole = tmp_path / "studies" / whole.name
     study = read_study(whole / "study.toml")
-    given = {"teacher": {"teacher": str(tmp_path / "mine.safetensors")}}
-    write_study(whole / "study.toml", dataclasses.replace(study, teachers=given))
+    file = str(tmp_path / "mine.safetensors")
+    given = dataclasses.replace(
+        study,
+        recipe=dataclasses.replace(study.recipe, teacher=file),
+        teachers={"teacher": {"teacher": file}},
+    )
+    write_study(whole / "study.toml", given)
     path = Path(__file__).parents[3] / "docs" / "publish.py"
     spec = importlib.util.spec_from_file_location("publish", path)
     assert spec is not None
@@ -145,6 +150,8 @@ def test_a_published_study_is_the_study(whole: Path, tmp_path: Path):
     names = {"report", "study.toml", "teacher.safetensors"}
     assert {path.name for path in copy.iterdir()} == names
     assert read_study(copy / "study.toml").teachers == {"teacher": {"teacher": "mine.safetensors"}}
+    published = [path for path in (tmp_path / "published").rglob("*") if path.is_file()]
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in published)
     ours, theirs = fastnt.load_study(copy).records, fastnt.load_study(whole).records
     assert [r["key"] for r in ours] == [r["key"] for r in theirs]
 
