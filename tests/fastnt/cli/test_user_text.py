@@ -71,7 +71,7 @@ def test_a_console_prints_what_it_is_given(text: str, capsys: Any, wide: None) -
 def test_bars_show_what_they_are_given(text: str, capsys: Any, wide: None) -> None:
     console = make_console()
     console._force_terminal = True
-    bars = Bars(1, console)
+    bars = Bars({"key": 1}, console)
     bars.begin(Point(text, 1, Recipe("digits"), ()), "key")
     bars._bars.refresh()
     bars.end("key", {"error": text})
