@@ -102,16 +102,14 @@ def _print_settings(console: Console, analysis: "Analysis") -> None:
         cells = [f"{100 * s.held_out_error:.2f}", f"{100 * s.test_error:.2f}", str(len(s.seeds))]
         cells += ["", "", ""]
         if s.comparison is not None:
-            difference = f"{100 * s.comparison.difference:+.2f}"
-            cells[3:] = [difference, _interval(s), s.comparison.verdict]
+            interval = s.comparison.interval
+            cells[3:] = [
+                f"{100 * s.comparison.difference:+.2f}",
+                "" if interval is None else interval.in_points(to=" "),
+                s.comparison.verdict,
+            ]
         rows.append([Text(cell, "bold" if s.primary else "") for cell in (s.name, *cells)])
     print_table(console, ("setting", *numbers, "verdict"), rows, numbers=numbers)
-
-
-def _interval(setting: Any) -> str:
-    comparison = setting.comparison
-    interval = comparison.crossed or (comparison.paired and comparison.paired.interval)
-    return "" if not interval else interval.in_points(to=" ")
 
 
 def _as_json(failed: Any, analysis: "Analysis", sentences: list[str], page: Path) -> dict[str, Any]:

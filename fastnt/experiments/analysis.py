@@ -8,6 +8,8 @@ import numpy as np
 from fastnt.experiments.results import StudyResults, When
 from fastnt.statistics import BestOfK, Comparison, best_of_k, compare, holm, smallest_effect
 
+LEVEL = 0.05  # a difference stands out if its p, adjusted by Holm, is below
+
 
 @dataclass(frozen=True)
 class SettingResult:
@@ -25,6 +27,11 @@ class SettingResult:
     paper: float | None = None  # the error that the paper prints, a fraction
     paper_gain: float | None = None  # relative to the paper's baseline
     primary: bool = False
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether Holm's p over all settings is below ``LEVEL``."""
+        return self.p_holm is not None and self.p_holm < LEVEL
 
     @property
     def relative_gain(self) -> float | None:
@@ -59,7 +66,7 @@ def analyse(results: StudyResults, when: When = "best") -> Analysis:
     """Compare each setting with its baseline, at each training's best or last epoch."""
     study = results.study
     chosen = _chosen_by_pilots(results, when)
-    primary = chosen or study.primary
+    primary = chosen if study.tune else study.primary
     settings = []
     for setting in study.settings:
         result = _setting_result(results, setting.name, when)
@@ -137,15 +144,24 @@ def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
 
 
 def _chosen_by_pilots(results: StudyResults, when: When) -> tuple[str, ...]:
-    """Return for each family the setting whose pilots have the lowest mean held-out error."""
+    """Return for each family the setting whose pilots have the lowest mean held-out error.
+
+    None is chosen before all pilots ended. A setting with a pilot that failed is not chosen.
+    """
     study = results.study
     if not study.tune:
         return ()
+    pilots = study.all_seeds[study.seeds :]
+    ended = {(row["setting"], row["seed"]) for row in (*results.records, *results.failed)}
     found: dict[str, tuple[float, str]] = {}
     for setting in study.settings:
         baseline = study.baseline_of(setting.name)
+        if setting.name == baseline:
+            continue
+        if any((setting.name, seed) not in ended for seed in pilots):
+            return ()
         seeds = results.seeds(setting.name, pilots=True)
-        if setting.name == baseline or len(seeds) < study.tune:
+        if len(seeds) < len(pilots):
             continue
         records = results.of(setting.name, seeds)
         error = float(np.mean([record[f"{when}_held_out_error"] for record in records]))

@@ -85,7 +85,6 @@ class Engine:
     ) -> list[tuple[Point, str]]:
         """Hand out points while workers are free; return the points still to be trained."""
         done = self.store.finished(key for _, key in waiting)
-        done |= {row["key"] for row in self.failed}
         left = []
         for point, key in waiting:
             if key in done:

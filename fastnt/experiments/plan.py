@@ -65,7 +65,7 @@ def _is_kin(recipe: Row, study: Study) -> bool:
 
 
 def _deviation(rows: list[Row]) -> float | None:
-    """Return the median standard deviation, over seeds, of noisy minus clean; None below 3 seeds."""
+    """Return the median deviation, over seeds, of two settings' difference; None below 3 seeds."""
     errors: dict[str, dict[int, float]] = {}
     for row in rows:
         recipe = json.loads(row["recipe"])

@@ -91,6 +91,12 @@ class Study:
                 f"precision of {self.name} is {self.precision!r}; it must be one of "
                 f"{', '.join(PRECISIONS)}"
             )
+        for name, changes in self.teachers.items():
+            if self.vary_teacher and changes.get("teacher", self.recipe.teacher):
+                raise UserError(
+                    f"{self.name} varies its teachers, and {name} comes from a file, which is the same "
+                    "for every seed; leave out --vary-teacher, or let the study train its teachers"
+                )
         for setting in self.settings:
             self._check(setting)
 

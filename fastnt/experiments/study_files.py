@@ -145,6 +145,11 @@ def differences(asked: Study, stored: Study) -> list[str]:
                 f"setting {setting.name!r} has {_in_words(other)} in the study and "
                 f"{_in_words(setting)} here"
             )
+        before, now = other.baseline or stored.baseline, setting.baseline or asked.baseline
+        if before != now:
+            found.append(
+                f"setting {setting.name!r} is compared with {before!r} in the study and with {now!r} here"
+            )
     return found
 
 

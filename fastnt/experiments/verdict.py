@@ -7,6 +7,8 @@ from fastnt.wording import counted
 
 def verdicts(results: StudyResults, analysis: Analysis) -> list[str]:
     """Return a sentence for each primary comparison."""
+    if results.study.tune and not analysis.chosen_by_pilots:
+        return ["No verdict yet: the pilot seeds that choose the setting are not all trained."]
     family = sum(setting.p_holm_primary is not None for setting in analysis.primary)
     sentences = [_verdict(results, setting, family) for setting in analysis.primary]
     return sentences or ["No verdict yet: the settings of the verdict have no seeds in common."]
@@ -29,7 +31,7 @@ def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
         return (
             f"No verdict from one seed: {name}, {result.name} against {result.baseline}: {figures}."
         )
-    interval = comparison.crossed or comparison.paired.interval
+    assert comparison.interval is not None
     kind = "" if comparison.crossed else ", for these test images"
     smallest = sees(result)
     seen = (
@@ -49,6 +51,6 @@ def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
     }[comparison.verdict]
     return (
         f"On {name} {result.name} {word} {result.baseline} {whose}: {figures}; difference "
-        f"{100 * comparison.difference:+.2f} points, 95 % interval {interval.in_points()}{kind}"
-        f"{holm}{seen}."
+        f"{100 * comparison.difference:+.2f} points, 95 % interval "
+        f"{comparison.interval.in_points()}{kind}{holm}{seen}."
     )

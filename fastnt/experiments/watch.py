@@ -32,6 +32,10 @@ class Pace:
         self._trained += epochs
         self._last = time.monotonic()
 
+    def elapsed(self) -> float:
+        """Return the seconds since this began."""
+        return time.monotonic() - self._begin
+
     def seconds_left(self) -> float | None:
         """Return the seconds that the rest will take; None before the first epoch."""
         if not self._trained:
@@ -48,7 +52,7 @@ class Watch:
         self.total, self.done = len(epochs), 0
         self.pace = Pace(sum(epochs.values()))
         self._epochs = epochs
-        self._begun: dict[str, tuple[Point, float, Pace]] = {}
+        self._begun: dict[str, tuple[Point, Pace]] = {}
 
     def skip(self, key: str) -> None:
         """Count a point that was trained before."""
@@ -57,13 +61,13 @@ class Watch:
 
     def begin(self, point: Point, key: str) -> None:
         """Note that a training begins, or goes on from its checkpoint."""
-        self._begun[key] = (point, time.monotonic(), Pace(self._epochs[key]))
+        self._begun[key] = (point, Pace(self._epochs[key]))
 
     def advance(self, key: str, epoch: int) -> None:
         """Note that a training has ended its epoch ``epoch``, counted from 1."""
         if key not in self._begun:  # it has ended; its message comes late
             return
-        pace = self._begun[key][2]
+        pace = self._begun[key][1]
         new = epoch - pace.done
         if not pace.done and new > 1:  # it went on from a checkpoint
             pace.skip(new - 1)
@@ -75,7 +79,7 @@ class Watch:
     def end(self, key: str, row: Row) -> None:
         """Count a training that ended."""
         self.done += 1
-        pace = self._begun.pop(key)[2]
+        pace = self._begun.pop(key)[1]
         left = pace.epochs - pace.done  # the last message may be late, or the training diverged
         (self.pace.skip if row["error"] else self.pace.train)(left)
 
@@ -104,10 +108,9 @@ class Lines(Watch):
 
     def end(self, key: str, row: Row) -> None:
         """Print the point's test error, or why it failed."""
-        described, begin = self._describe(key), self._begun[key][1]
+        described, seconds = self._describe(key), self._begun[key][1].elapsed()
         super().end(key, row)
         what = row["error"] or f"test error {100 * row['best_test_error']:.2f} %"
-        seconds = time.monotonic() - begin
         self._print(f"{self.done}/{self.total} {described}: {what}, {duration(seconds)}")
 
     def _print(self, line: str) -> None:
@@ -140,7 +143,7 @@ class Bars(Watch):
     def begin(self, point: Point, key: str) -> None:
         """Show a bar for the training."""
         super().begin(point, key)
-        self._tasks[key] = self._add(self._describe(key), self._begun[key][2], "")
+        self._tasks[key] = self._add(self._describe(key), self._begun[key][1], "")
 
     def advance(self, key: str, epoch: int) -> None:
         """Move the training's bar."""

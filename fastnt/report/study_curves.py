@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
-from fastnt.report.study_marks import half_width
+from fastnt.report.study_marks import half_width, seeds_text
 from fastnt.report.study_tables import teacher_network
 from fastnt.report.svg import BLUE, GREY, ORANGE, Picture, render
 
@@ -150,14 +150,14 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         axes.set_ylabel("test error, %")
         axes.figure.legend(loc="outside upper left", ncols=3)
 
-    n = sorted({len(s.seeds) for _, *pair in students for s in pair})
+    seeds = seeds_text(setting for _, *pair in students for setting in pair)
     return render(
         "size",
         "Test error against multiplies",
         paint,
         size=(4.8, 2.8),
         caption="Of each student network its baseline and its setting of lowest mean held-out error: "
-        f"means with 95 % t intervals, n = {' to '.join(map(str, sorted({n[0], n[-1]})))}.",
+        f"means with 95 % t intervals, {seeds}",
     )
 
 

@@ -39,7 +39,7 @@ def main_figure(results: StudyResults, analysis: Analysis) -> Picture:
             lambda axes: _lines(axes, results, analysis, name, series),
             size=(WIDTH, 3.4),
             caption=f"{caption}. {_band_text(series)}"
-            f"{seeds_text(analysis)}{_paper_text(results, analysis)}",
+            f"{seeds_text(analysis.settings)}{_paper_text(results, analysis)}",
         )
     return render(
         "main",
@@ -47,7 +47,7 @@ def main_figure(results: StudyResults, analysis: Analysis) -> Picture:
         lambda axes: plot_rows(axes, results, analysis),
         size=(WIDTH, 1.0 + 0.24 * len(analysis.settings)),
         caption=f"{caption}; blue: without noise, orange: with noise. "
-        f"{seeds_text(analysis)}{_paper_text(results, analysis)}",
+        f"{seeds_text(analysis.settings)}{_paper_text(results, analysis)}",
     )
 
 
@@ -133,7 +133,7 @@ def _heat(axes: Any, heat: Heat) -> None:
     axes.pcolormesh(differences, cmap=colours, vmin=-largest, vmax=largest, edgecolor="none")
     for (x, y), setting in heat.cells.items():
         at = xs.index(x) + 0.5, ys.index(y) + 0.5
-        weight = "bold" if setting.p_holm is not None and setting.p_holm < 0.05 else "normal"
+        weight = "bold" if setting.stands_out else "normal"
         text = f"{100 * setting.test_error:.2f}"
         axes.text(*at, text, ha="center", va="center", color="#111111", fontsize=7, weight=weight)
     axes.set_xticks(np.arange(len(xs)) + 0.5, [f"{x:g}" for x in xs])

@@ -1,6 +1,7 @@
 """Parts that several figures share: intervals of means, the teacher's line, legends, seed counts."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,9 @@ def plot_legend(axes: Any) -> None:
         axes.figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=2)
 
 
-def seeds_text(analysis: Analysis) -> str:
-    """Return the number of seeds of the settings as text."""
-    counts = sorted({len(setting.seeds) for setting in analysis.settings})
+def seeds_text(settings: Iterable[SettingResult]) -> str:
+    """Return the number of seeds of at least one setting as text."""
+    counts = sorted({len(setting.seeds) for setting in settings})
     if counts == [1]:
         return "n = 1: no interval."
     return f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} seeds a setting."

@@ -13,6 +13,7 @@ from fastnt.report.mistakes import best_setting, confusion_figures, disagreement
 from fastnt.report.provenance import departures, provenance, recipe_table
 from fastnt.report.study_curves import curve_figures, size_figure, teacher_figures
 from fastnt.report.study_figures import main_figure
+from fastnt.report.study_marks import seeds_text
 from fastnt.report.study_rows import forest_figure
 from fastnt.report.study_tables import (
     networks_table,
@@ -22,6 +23,13 @@ from fastnt.report.study_tables import (
 )
 from fastnt.report.table_files import Column, Table
 from fastnt.wording import counted
+
+TERMS = (
+    "A setting is a recipe: the values of all that decides a training but its seed. Clean: the student "
+    "is taught the teacher's logits z as they are. Noisy: with probability alpha an image's logits are "
+    "(1 + xi) z, with xi drawn from N(0, sigma²) for each logit. Held out: images of the training set "
+    "that no network is trained on; a training's best epoch is the one with the lowest error on them."
+)
 
 
 def write_study_page(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -97,7 +105,7 @@ def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, An
         "main": main_figure(results, best) if best.settings else None,
         "forest": forest_figure(best),
         "curves": curve_figures(results, best),
-        "curve_seeds": _seed_counts(best),
+        "curve_seeds": seeds_text(best.settings) if best.settings else "",
         "networks": networks_table(results),
         "size_notes": _size_notes(results),
         "size": size_figure(results, best),
@@ -105,6 +113,8 @@ def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, An
         "teacher_curves": teacher_figures(results),
         "noise": noise_table(results, best),
         "noise_when": "at its epoch of lowest held-out error",
+        "terms": TERMS,
+        "beside_paper": any(setting.paper is not None for setting in study.settings),
         "provenance": provenance(results),
         "recipe": recipe_table(results),
         "failed": _failed_table(results),
@@ -152,14 +162,14 @@ def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
         notes.append("The settings of the verdict were fixed before anything was trained.")
     best = analysis.best
     if best is not None:
-        n = len(results.seeds(*(s.name for s in study.settings)))
-        count = sum(study.baseline_of(s.name) != s.name for s in study.settings)
-        limit = f" (with {n} seeds no p is below {0.5**n:.3g})" if n <= 12 else ""
+        several = len({study.baseline_of(setting.name) for setting in study.settings}) > 1
+        own = ", each setting against its own baseline" if several else ""
         notes.append(
             f"Choosing after the fact, by test error: {analysis.best_name} gains most, "
-            f"{100 * best.gain:.2f} points (n = {n}). If each seed's differences had "
-            f"random signs, the best of {count} settings would gain {100 * best.expected_gain:.2f} "
-            f"points on average, losses counting as gains; p = {best.p:.3g}{limit}."
+            f"{100 * best.gain:.2f} points (n = {best.seeds}){own}. If each seed's differences had "
+            f"random signs, the best of {best.settings} settings would gain "
+            f"{100 * best.expected_gain:.2f} points on average, losses counting as gains; "
+            f"p = {best.p:.3g} (with {best.seeds} seeds none is below {best.least_p:.2g})."
         )
     return notes
 
@@ -177,11 +187,6 @@ def _reading(analysis: Analysis) -> list[str]:
     if analysis.settings and all(len(s.seeds) == 1 for s in analysis.settings):
         lines.append("One seed gives no interval, no p value and no verdict.")
     return lines
-
-
-def _seed_counts(analysis: Analysis) -> str:
-    counts = sorted({len(setting.seeds) for setting in analysis.settings})
-    return f"n = {' to '.join(map(str, sorted({counts[0], counts[-1]})))}." if counts else ""
 
 
 def _size_notes(results: StudyResults) -> list[str]:

@@ -23,7 +23,7 @@ def forest_figure(analysis: Analysis) -> Picture | None:
         caption="Left of 0 the setting is better. Thick: 95 % interval over seeds, for these test "
         "images; thin: for other test images too (from 3 seeds on). Intervals are not adjusted for "
         "their number. Bold names: the settings of the verdict; filled: Holm's p below .05. "
-        f"{seeds_text(analysis)}",
+        f"{seeds_text(analysis.settings)}",
     )
 
 
@@ -58,7 +58,7 @@ def _forest(axes: Any, settings: Sequence[SettingResult]) -> None:
     for row, setting in enumerate(settings):
         found = setting.comparison
         assert found is not None
-        clear = setting.p_holm is not None and setting.p_holm < 0.05
+        clear = setting.stands_out
         colour = BLUE if found.difference < 0 else ORANGE
         if found.crossed is not None:
             ends = 100 * found.crossed.low, 100 * found.crossed.high

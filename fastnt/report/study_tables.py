@@ -16,7 +16,6 @@ from fastnt.report.table_files import Column, Table
 from fastnt.statistics import Interval
 from fastnt.tensor_files import Damaged, load_tensors
 
-LEVEL = 0.05  # below this p, adjusted by Holm, a difference is bold
 _WHEN = {"best": "the epoch of lowest held-out error", "last": "the last epoch"}
 
 
@@ -43,11 +42,7 @@ def settings_table(results: StudyResults, analysis: Analysis) -> Table:
         Column("verdict", "verdict", text=True),
     )
     rows = [_setting_row(setting) for setting in analysis.settings]
-    strong = {
-        number
-        for number, setting in enumerate(analysis.settings)
-        if setting.p_holm is not None and setting.p_holm < LEVEL
-    }
+    strong = {number for number, setting in enumerate(analysis.settings) if setting.stands_out}
     return Table(
         "settings" if analysis.when == "best" else "settings-last",
         f"Settings at {_WHEN[analysis.when]} of each training",
@@ -176,7 +171,7 @@ def noise_table(results: StudyResults, analysis: Analysis) -> Table:
     for setting in analysis.settings:
         records = results.of(setting.name, setting.seeds)
         losses = {part: _residual(records, part, analysis.when, results) for part in _PARTS}
-        rows.append({"setting": setting.name, **_noise(results, records[0]), **losses})
+        rows.append({"setting": setting.name, **_noise(results, records), **losses})
     columns = (
         Column("setting", "setting", text=True),
         Column("noise_selected", "noise where drawn", ".3g"),
@@ -201,18 +196,21 @@ def _residual(
     return math.sqrt(2 * loss / len(results.data["classes"]))
 
 
-def _noise(results: StudyResults, record: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return, for one teacher, sigma times the RMS of its logits, and sqrt(alpha) times that."""
-    recipe = record["recipe"]
-    rms = [t["logit_rms"] for t in results.teachers.values() if t["digest"] in record["teachers"]]
+def _noise(results: StudyResults, records: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return sigma times the RMS of the teacher's logits, and sqrt(alpha) times that.
+
+    Where each seed has a teacher of its own, the RMS is over all of them. None for students that
+    have no noise, or several teachers at once.
+    """
+    recipe = records[0]["recipe"]
+    by_digest = {t["digest"]: t["logit_rms"] for t in results.teachers.values()}
+    used = [by_digest.get(digest) for record in records for digest in record["teachers"]]
     low, high = sigma_range(_as_sigma(recipe["sigma"]))
-    if len(record["teachers"]) > 1 or not rms or high == 0 or recipe["alpha"] == 0:
+    if len(used) > len(records) or None in used or high == 0 or recipe["alpha"] == 0:
         return {"noise_selected": None, "noise": None}
+    rms = float(np.sqrt(np.mean(np.square(np.array(used, float)))))
     sigma = math.sqrt((low * low + low * high + high * high) / 3)  # the RMS of a uniform sigma
-    return {
-        "noise_selected": sigma * rms[0],
-        "noise": sigma * rms[0] * math.sqrt(recipe["alpha"]),
-    }
+    return {"noise_selected": sigma * rms, "noise": sigma * rms * math.sqrt(recipe["alpha"])}
 
 
 def _as_sigma(sigma: Any) -> float | tuple[float, float]:

@@ -57,12 +57,11 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[dict[str, Any], ...]
     strong: frozenset[int] = frozenset()  # the numbers of the rows whose strong columns are bold
-    note: str = ""
 
     def used(self) -> "Table":
         """Return the table without the columns in which no row has a value."""
         kept = tuple(c for c in self.columns if any(r.get(c.name) is not None for r in self.rows))
-        return Table(self.name, self.title, kept, self.rows, self.strong, self.note)
+        return Table(self.name, self.title, kept, self.rows, self.strong)
 
     @property
     def cells(self) -> list[list[tuple[str, bool, bool]]]:

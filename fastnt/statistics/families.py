@@ -41,16 +41,23 @@ class BestOfK:
     gain: float  # its mean gain over the baseline, a fraction of the test images
     expected_gain: float  # the best setting's, if there is no effect
     p: float  # the probability of this gain or more, if there is no effect
+    settings: int  # K
+    seeds: int
+
+    @property
+    def least_p(self) -> float:
+        """The least p that so many seeds can give: 1 / 2**seeds, from 12 on 1 / 4096."""
+        return 0.5 ** min(self.seeds, _EXACT)
 
 
 def best_of_k(differences: ArrayLike) -> BestOfK:
     """Return the best of K settings by test error, and how good the best would look without an effect.
 
     Without an effect, the differences of a seed are as likely to have the opposite signs. All settings
-    of a seed change sign together, since they share a baseline. Each pattern of signs over the seeds
-    gives a largest mean gain; p is the fraction of patterns whose gain is at least the observed one.
-    Up to 12 seeds all 2**n patterns are used; beyond 12, the observed one and 4095 random ones, the
-    same in each call. p is never below 1 / 2**n, which is .125 with 3 seeds.
+    of a seed change sign together, since they share its weights, order and noise. Each pattern of signs
+    over the seeds gives a largest mean gain; p is the fraction of patterns whose gain is at least the
+    observed one. Up to 12 seeds all 2**n patterns are used; beyond 12, the observed one and 4095
+    random ones, the same in each call. p is never below ``BestOfK.least_p``, which is .125 with 3 seeds.
 
     Source: the sign-flip permutation test of the largest statistic (Westfall and Young,
     Resampling-based multiple testing, 1993).
@@ -75,7 +82,11 @@ def best_of_k(differences: ArrayLike) -> BestOfK:
     gains = (signs @ -values / seeds).max(1)  # the first pattern is the observed one
     found = gains[0]
     rounding = 1e-12 * np.abs(values).max()  # equal gains, summed in another order, are equal
-    setting = int(values.sum(0).argmin())
     return BestOfK(
-        setting, float(found), float(gains.mean()), float((gains >= found - rounding).mean())
+        setting=int(values.sum(0).argmin()),
+        gain=float(found),
+        expected_gain=float(gains.mean()),
+        p=float((gains >= found - rounding).mean()),
+        settings=values.shape[1],
+        seeds=seeds,
     )

@@ -35,6 +35,13 @@ class Comparison:
         """The mean difference as a number of test images."""
         return self.difference * self.images
 
+    @property
+    def interval(self) -> Interval | None:
+        """The widest claim that the seeds allow: ``crossed``, else ``paired``'s; None for one seed."""
+        if self.crossed is not None:
+            return self.crossed
+        return None if self.paired is None else self.paired.interval
+
 
 def compare(wrong_setting: ArrayLike, wrong_baseline: ArrayLike) -> Comparison:
     """Compare two students over seeds, by ``paired_t`` and ``two_way``.

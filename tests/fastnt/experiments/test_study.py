@@ -79,6 +79,17 @@ def test_pilot_seeds_are_none_of_the_verdicts():
         ({"precision": "half"}, "precision of mine is 'half'"),
         ({"seeds": 0}, "seeds of mine is 0"),
         ({"seeds": 1000}, "seeds of mine is 1000"),
+        (
+            {
+                "vary_teacher": True,
+                "recipe": load_recipe("digits", None, {"teacher": "t.safetensors"}),
+            },
+            "teacher comes from a file, which is the same for every seed",
+        ),
+        (
+            {"vary_teacher": True, "teachers": {"big": {}, "given": {"teacher": "t.safetensors"}}},
+            "given comes from a file",
+        ),
     ],
 )
 def test_a_wrong_study_is_refused_by_name(values: dict[str, Any], message: str):
@@ -111,6 +122,10 @@ def test_more_seeds_and_settings_may_join_and_nothing_else():
     changed = (*stored.settings[:2], Setting("lr", {"lr": 0.2}))
     assert differences(study(settings=changed), stored) == [
         "setting 'lr' has lr=0.1 in the study and lr=0.2 here"
+    ]
+    against = (*stored.settings[:2], Setting("lr", {"lr": 0.1}, baseline="noisy"))
+    assert differences(study(settings=against), stored) == [
+        "setting 'lr' is compared with 'clean' in the study and with 'noisy' here"
     ]
     assert differences(study(precision="bfloat16"), stored) == [
         "precision is 'float32' in the study and 'bfloat16' here"

@@ -17,15 +17,18 @@ from matplotlib.figure import Figure
 import fastnt
 from fastnt.cli import main
 from fastnt.errors import UserError
+from fastnt.experiments.analysis import analyse
 from fastnt.experiments.lab import StudySetup
 from fastnt.experiments.named import STUDIES
 from fastnt.experiments.run import EngineOptions, run_study
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import read_study, write_study
+from fastnt.experiments.verdict import verdicts
 from fastnt.recipe_files import load_recipe
 from fastnt.report.provenance import departures
 from fastnt.report.study_marks import plot_teacher
 from fastnt.report.study_page import write_study_page
+from fastnt.report.study_tables import noise_table
 
 SMALL: dict[str, Any] = {"epochs": 2, "teacher_epochs": 1, "train_samples": 200}
 PARTS = ("verdict", "settings", "error", "differences", "curves", "size", "mistakes", "teacher")
@@ -230,6 +233,31 @@ def test_the_page_of_an_odd_study_is_sound(
             assert setting.name.split()[0] in printed
     if name == "one seed":
         assert "No verdict from one seed" in printed
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_pilots_choose_once_all_of_them_ended(conduct: Callable[..., Path], failed: bool):
+    results = fastnt.load_study(conduct(ODD["pilots"], "pilots"))
+    chosen = analyse(results)
+    (name,) = chosen.chosen_by_pilots
+    assert [setting.name for setting in chosen.primary] == [name]
+    (out,) = [r for r in results.records if r["setting"] == name and r["seed"] == 1001]
+    fewer = [record for record in results.records if record is not out]
+    results = dataclasses.replace(results, records=fewer, failed=[out] if failed else [])
+    found = analyse(results)
+    other = {"noisy": "more", "more": "noisy"}[name]
+    assert found.chosen_by_pilots == ((other,) if failed else ())
+    assert ("No verdict yet" in " ".join(verdicts(results, found))) == (not failed)
+
+
+def test_the_noise_of_teachers_that_vary_is_that_of_all_of_them(conduct: Callable[..., Path]):
+    study = dataclasses.replace(ODD["two seeds"], vary_teacher=True)
+    results = fastnt.load_study(conduct(study, "varied"))
+    sizes = [teacher["logit_rms"] for teacher in results.teachers.values()]
+    assert len(set(sizes)) == 2
+    (row,) = [r for r in noise_table(results, analyse(results)).rows if r["setting"] == "noisy"]
+    square = sum(size**2 for size in sizes) / 2
+    assert row["noise_selected"] == pytest.approx(RECIPE.sigma * square**0.5)
 
 
 def test_an_unfinished_study_says_so(conduct: Callable[..., Path], whole: Path, tmp_path: Path):

@@ -75,7 +75,7 @@ def test_the_best_of_two_opposite_settings_is_no_surprise() -> None:
 @pytest.mark.parametrize("seeds", [1, 3, 10, 12])
 def test_the_smallest_p_is_one_pattern_of_all(seeds: int) -> None:
     d = -np.random.default_rng(0).uniform(1, 2, (seeds, 4))
-    assert best_of_k(d).p == 1 / 2**seeds
+    assert best_of_k(d).p == best_of_k(d).least_p == 1 / 2**seeds
 
 
 def test_equal_gains_count_whatever_the_rounding() -> None:
@@ -92,7 +92,9 @@ def test_beyond_twelve_seeds_a_fixed_sample_comes_near_all_patterns() -> None:
     assert found.p == pytest.approx((gains >= gains[0] - 1e-12).mean(), abs=0.02)
     assert found.expected_gain == pytest.approx(gains.mean(), abs=0.01)
     assert best_of_k(d) == found
-    assert best_of_k(np.full((20, 2), -1.0)).p == 1 / 4096
+    found = best_of_k(np.full((20, 2), -1.0))
+    assert found.p == found.least_p == 1 / 4096
+    assert (found.settings, found.seeds) == (2, 20)
 
 
 @pytest.mark.parametrize("d", [[], [0.1], [[]], [[math.nan]]])

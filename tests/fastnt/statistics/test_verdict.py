@@ -45,6 +45,7 @@ def test_a_large_gain_is_better_and_the_mirror_image_worse() -> None:
     assert found.paired is not None
     assert found.crossed is not None
     assert found.difference in found.crossed
+    assert found.interval == found.crossed
 
 
 def test_the_same_student_shows_no_difference() -> None:
@@ -60,6 +61,7 @@ def test_few_seeds_say_less(seeds: int) -> None:
     found = compare(setting, baseline)
     assert found.crossed is None
     assert (found.paired is None) == (seeds == 1)
+    assert found.interval == (found.paired and found.paired.interval)
     assert found.verdict == {1: "no verdict from one seed", 2: "better on these test images"}[seeds]
 
 
