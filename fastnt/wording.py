@@ -1,4 +1,4 @@
-"""Numbers as users read them: durations and counts, written in one way everywhere."""
+"""Numbers and names as users read them: durations, counts and quoted names, the same everywhere."""
 
 
 def duration(seconds: float) -> str:
@@ -20,6 +20,11 @@ def counted(count: int, noun: str) -> str:
     """Return a count with its noun: ``1 epoch``, ``1,200 images``, ``2 batches``."""
     plural = noun + ("es" if noun.endswith("tch") else "s")
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def quoted(name: str) -> str:
+    """Return a setting's name in quotes: it may have commas and spaces."""
+    return f'"{name}"'
 
 
 def short_count(count: int | None) -> str:

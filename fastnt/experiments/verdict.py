@@ -2,7 +2,7 @@
 
 from fastnt.experiments.analysis import Analysis, SettingResult, sees
 from fastnt.experiments.results import StudyResults
-from fastnt.wording import counted
+from fastnt.wording import counted, quoted
 
 
 def verdicts(results: StudyResults, analysis: Analysis) -> list[str]:
@@ -18,7 +18,7 @@ def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
     """Return the sentence for one of ``family`` comparisons that share Holm's correction."""
     comparison, study = result.comparison, results.study
     if comparison is None:
-        return f"{result.name} is its own baseline."
+        return f"{quoted(result.name)} is its own baseline."
     name = results.data["name"]
     whose = "for these teachers" if study.vary_teacher else "for this teacher"
     seeds = counted(comparison.seeds, "seed")
@@ -29,7 +29,8 @@ def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
     )
     if comparison.paired is None:
         return (
-            f"No verdict from one seed: {name}, {result.name} against {result.baseline}: {figures}."
+            f"No verdict from one seed: {name}, {quoted(result.name)} against "
+            f"{quoted(result.baseline)}: {figures}."
         )
     assert comparison.interval is not None
     kind = "" if comparison.crossed else ", for these test images"
@@ -42,6 +43,7 @@ def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
     holm = ""
     if result.p_holm_primary is not None and family > 1:
         holm = f", Holm's p {result.p_holm_primary:.3g} over {family} verdicts"
+    setting = quoted(result.name)
     word = {
         "better": "is better than",
         "worse": "is worse than",
@@ -50,7 +52,7 @@ def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
         "no difference seen": "shows no difference from",
     }[comparison.verdict]
     return (
-        f"On {name} {result.name} {word} {result.baseline} {whose}: {figures}; difference "
+        f"On {name} {setting} {word} {quoted(result.baseline)} {whose}: {figures}; difference "
         f"{100 * comparison.difference:+.2f} points, 95 % interval "
         f"{comparison.interval.in_points()}{kind}{holm}{seen}."
     )

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
-from fastnt.report.study_marks import half_width, seeds_text
+from fastnt.report.study_marks import colour_of, half_width, seeds_text
 from fastnt.report.study_tables import teacher_network
 from fastnt.report.svg import BLUE, GREY, ORANGE, Picture, render
 
@@ -59,7 +59,7 @@ def _curves(
         x, values = _stack(epochs, "validation_error")
         axes.plot(x, 100 * values.mean(0), color=GREY, lw=1, ls=(0, (4, 2)))
     epochs = [record["epochs"] for record in results.of(setting.name, setting.seeds)]
-    _one(axes, epochs, ORANGE if setting.comparison else BLUE, limits)
+    _one(axes, epochs, colour_of(results, setting), limits)
     axes.set_title(setting.name, loc="left", fontsize=7.5)
 
 

@@ -9,7 +9,7 @@ from scipy import special
 
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
-from fastnt.report.svg import GREY
+from fastnt.report.svg import BLUE, GREY, ORANGE
 
 
 def half_width(deviation: float | None, n: int) -> float:
@@ -23,6 +23,14 @@ def errors_of(results: StudyResults, setting: SettingResult, analysis: Analysis)
     """Return the test errors of a setting's students, percent."""
     name = f"{analysis.when}_test_error"
     return [100 * record[name] for record in results.of(setting.name, setting.seeds)]
+
+
+def colour_of(results: StudyResults, setting: SettingResult) -> str:
+    """Return the colour of a setting: blue without noise, orange with noise."""
+    recipe = results.of(setting.name, setting.seeds)[0]["recipe"]
+    sigma = recipe["sigma"]
+    drawn = max(sigma) if isinstance(sigma, list) else sigma
+    return ORANGE if drawn and (recipe["alpha"] or any(recipe["teacher_alphas"])) else BLUE
 
 
 def plot_teacher(

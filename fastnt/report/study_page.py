@@ -22,7 +22,7 @@ from fastnt.report.study_tables import (
     teachers_table,
 )
 from fastnt.report.table_files import Column, Table
-from fastnt.wording import counted
+from fastnt.wording import counted, quoted
 
 TERMS = (
     "A setting is a recipe: the values of all that decides a training but its seed. Clean: the student "
@@ -131,8 +131,9 @@ def _mistakes(results: StudyResults, analysis: Analysis) -> dict[str, Any]:
     seeds = len(results.seeds(baseline.name, best.name))
     return {
         "mistakes": table,
-        "mistakes_text": f"{best.name} has the lowest mean held-out error of the settings that "
-        f"have a baseline; it is compared with {baseline.name}, {counted(seeds, 'seed')} of each.",
+        "mistakes_text": f"{quoted(best.name)} has the lowest mean held-out error of the settings that "
+        f"have a baseline; it is compared with {quoted(baseline.name)}, {counted(seeds, 'seed')} "
+        "of each.",
         "mistakes_seeds": seeds,
         "mistakes_names": f"{baseline.name} → {best.name}",
         "confusions": confusion_figures(results, analysis, [baseline, best]),
@@ -153,7 +154,7 @@ def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
             "seeds that it has; these are its n."
         )
     if study.tune:
-        chosen = ", ".join(analysis.chosen_by_pilots) or "not yet"
+        chosen = ", ".join(map(quoted, analysis.chosen_by_pilots)) or "not yet"
         notes.append(
             f"Chosen by the mean held-out error of {study.tune} pilot seeds, which are in no table: "
             f"{chosen}."
@@ -165,7 +166,7 @@ def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
         several = len({study.baseline_of(setting.name) for setting in study.settings}) > 1
         own = ", each setting against its own baseline" if several else ""
         notes.append(
-            f"Choosing after the fact, by test error: {analysis.best_name} gains most, "
+            f"Choosing after the fact, by test error: {quoted(analysis.best_name)} gains most, "
             f"{100 * best.gain:.2f} points (n = {best.seeds}){own}. If each seed's differences had "
             f"random signs, the best of {best.settings} settings would gain "
             f"{100 * best.expected_gain:.2f} points on average, losses counting as gains; "

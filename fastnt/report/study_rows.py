@@ -5,7 +5,7 @@ from typing import Any
 
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
-from fastnt.report.study_marks import errors_of, half_width, plot_teacher, seeds_text
+from fastnt.report.study_marks import colour_of, errors_of, half_width, plot_teacher, seeds_text
 from fastnt.report.study_tables import is_papers_data
 from fastnt.report.svg import BLUE, GREY, ORANGE, WIDTH, Picture, render
 
@@ -31,8 +31,7 @@ def plot_rows(axes: Any, results: StudyResults, analysis: Analysis) -> None:
     """Plot each setting's errors in a row: blue without noise, orange with noise."""
     settings, values, ends = analysis.settings, list[float](), list[float]()
     for row, setting in enumerate(settings):
-        records = results.of(setting.name, setting.seeds)
-        colour = ORANGE if _is_noisy(records[0]["recipe"]) else BLUE
+        colour = colour_of(results, setting)
         errors = errors_of(results, setting, analysis)
         mean, half = 100 * setting.test_error, 100 * half_width(setting.deviation, len(errors))
         values += errors
@@ -79,9 +78,3 @@ def _name_rows(axes: Any, settings: Sequence[SettingResult]) -> None:
     axes.set_ylim(len(settings) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
-
-
-def _is_noisy(recipe: dict[str, Any]) -> bool:
-    sigma = recipe["sigma"]
-    drawn = max(sigma) if isinstance(sigma, list) else sigma
-    return bool(drawn and (recipe["alpha"] or any(recipe["teacher_alphas"])))

@@ -32,7 +32,7 @@ def test_a_study_ends_with_its_table_its_verdict_and_its_page(
 ):
     assert call("--over", "sigma=0.6", "--seeds", "3", *SMALL) == 0
     out, err = capsys.readouterr()
-    assert "On digits sigma 0.6 " in out
+    assert 'On digits "sigma 0.6" ' in out
     assert "studies/sigma-digits/report/index.html" in out
     assert Path("studies/sigma-digits/report/index.html").exists()
     assert "6/6 seed 2, sigma 0.6: test error" in err

@@ -273,7 +273,7 @@ def test_report_prints_the_verdict_as_json(whole: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["report", str(whole), "--json"])
     found = json.loads(capsys.readouterr().out)
-    assert found["verdict"][0].startswith("On digits sigma 0.6 ")
+    assert found["verdict"][0].startswith('On digits "sigma 0.6" ')
     assert [s["name"] for s in found["settings"]] == ["clean", "sigma 0.3", "sigma 0.6"]
 
 
