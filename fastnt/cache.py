@@ -12,13 +12,14 @@ from fastnt.errors import UserError
 from fastnt.files import cache_dir, sweep
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_HEX = "[0-9a-f]"
 # The patterns of everything that fastnt keeps in its cache folder. `remove` removes these and nothing
 # else, since FASTNT_CACHE may name a folder that also holds files of the user's.
 KEPT = {
-    "data": ("data/*-????????????",),
+    "data": (f"data/*-{12 * _HEX}",),
     "downloads": tuple(f"downloads/{name}" for name in SOURCES),
-    "teachers": ("teachers/*",),
-    "logits": ("logits/*",),
+    "teachers": (f"teachers/*-{16 * _HEX}.safetensors",),
+    "logits": (f"logits/*-{16 * _HEX}.safetensors",),
 }
 
 

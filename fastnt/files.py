@@ -150,18 +150,21 @@ def sweep(folder: Path, *, shared: bool = False) -> None:
     process ran on this machine and has ended, or if the file has not changed for an hour.
     """
     for path in folder.glob(".*.part"):
+        made = re.search(r"\.([0-9a-f]{8})-(\d+)\.[^.]*\.part$", path.name)
+        if made is None:  # another program's
+            continue
         with suppress(OSError):  # another process removed it, or it belongs to another user
-            if not shared or _has_ended(path) or path.lstat().st_mtime < time.time() - _STALE:
+            old = path.lstat().st_mtime < time.time() - _STALE
+            if not shared or old or _has_ended(machine=made[1], process=int(made[2])):
                 path.unlink()
 
 
-def _has_ended(path: Path) -> bool:
+def _has_ended(machine: str, process: int) -> bool:
     """Tell whether the process that made a temporary file ran on this machine and has ended."""
-    maker = re.search(r"\.([0-9a-f]{8})-(\d+)\.[^.]*\.part$", path.name)
-    if maker is None or maker[1] != _here() or os.name != "posix":
+    if machine != _here() or os.name != "posix":
         return False
     try:
-        os.kill(int(maker[2]), 0)  # signal 0 only asks whether the process exists
+        os.kill(process, 0)  # signal 0 only asks whether the process exists
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:  # the process is another user's

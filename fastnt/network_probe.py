@@ -39,8 +39,8 @@ def probe(
         shape: one image, (H, W, C).
         train: also probe training mode, under a fixed seed, so that dropout drops the same units.
     """
-    images = _images(shape)
     try:
+        images = _images(shape)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _float32():
             copied = copy.deepcopy(model).cpu().eval()
             torch.manual_seed(0)

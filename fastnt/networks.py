@@ -17,6 +17,7 @@ reading in which NIN's AP8 fits. Weights are initialised as in He et al. 2015.
 A line such as ``mymodule:make_network`` names a network of the user's own: see ``fastnt.factory``.
 """
 
+import math
 import re
 from collections.abc import Callable
 
@@ -91,6 +92,7 @@ def _global_average(token: re.Match[str], x: Tensor) -> nn.Module:
     return nn.AdaptiveAvgPool2d(1)
 
 
+MOST_VALUES = 1 << 26  # of an image, and of what a layer makes of it: 256 MB in float32
 _SIZE = r"[1-9]\d{0,5}"
 _LAYERS: dict[str, _Maker] = {
     rf"C({_SIZE})\(S({_SIZE})P(\d{{1,6}})\)@({_SIZE})": _convolution,
@@ -124,7 +126,33 @@ def build_network(notation: str, shape: Shape, classes: int) -> nn.Module:
     return _build(NETWORKS.get(notation, notation), shape, classes)
 
 
+def count_notation(notation: str, shape: Shape, classes: int) -> int:
+    """Return how many parameters a network in notation has; no memory is taken for them.
+
+    Raises:
+        UserError: as `build_network`.
+    """
+    line = NETWORKS.get(notation, notation)
+    return sum(count_parameters(layer) for layer in _layers(line, shape, classes))
+
+
 def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
+    layers = _layers(line, shape, classes)
+    try:
+        for layer in layers:
+            for name, parameter in layer.named_parameters():
+                setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device="cpu")))
+    except RuntimeError as error:
+        raise UserError(f"network {line!r} does not fit into memory; make it smaller") from error
+    network = nn.Sequential(*layers)
+    _initialise(network)
+    return network
+
+
+def _layers(line: str, shape: Shape, classes: int) -> list[nn.Module]:
+    """Return the layers of a network, their parameters on the meta device."""
+    if math.prod(shape) > MOST_VALUES:
+        raise UserError(f"an image of shape {shape} has more than {MOST_VALUES:,} values")
     sized = re.sub(r"(FC|@)K\b", rf"\g<1>{classes}", line)
     tokens = re.sub(r"[\[\]\s]", "", sized).split("-")
     layers: list[nn.Module] = []
@@ -134,6 +162,8 @@ def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
         nonlocal x
         layers.append(layer)
         x = _after(layer, x)
+        if x.numel() > MOST_VALUES:
+            raise RuntimeError(f"it gives more than {MOST_VALUES:,} values for an image")
 
     with torch.device("meta"):
         for token in tokens:
@@ -161,15 +191,7 @@ def _build(line: str, shape: Shape, classes: int) -> nn.Sequential:
             f"but {classes} logits are needed; end it with FC{classes}"
         )
     _drop_last_relu(layers)
-    try:
-        for layer in layers:
-            for name, parameter in layer.named_parameters():
-                setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device="cpu")))
-    except RuntimeError as error:
-        raise UserError(f"network {line!r} does not fit into memory; make it smaller") from error
-    network = nn.Sequential(*layers)
-    _initialise(network)
-    return network
+    return layers
 
 
 def _after(layer: nn.Module, x: Tensor) -> Tensor:
@@ -224,7 +246,7 @@ def _initialise(network: nn.Module) -> None:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of trainable weights and biases."""
+    """Return the number of weights and biases."""
     return sum(p.numel() for p in network.parameters())
 
 

@@ -72,9 +72,10 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
                     data += piece
                 if len(data) < size or file.read(1):
                     raise ValueError(f"its size does not fit its shape {shape}")
+                array = np.ndarray(shape, dtype, data, order="F" if fortran else "C")
         except Exception as error:
             raise _broken(f"{path}: {name}", error, "np.savez") from error
-    return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
+    return array
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+MOST_IMAGES = 1 << 26  # of a data set; flags that are all alike are packed a thousandfold
 Flags = npt.NDArray[np.bool_]
 
 
@@ -42,12 +43,14 @@ def read_seen(value: Any) -> Seen | None:
         return None
     try:
         images = int(value["images"])
+        if not 0 <= images <= MOST_IMAGES:
+            raise ValueError(f"it counts {images:,} images")
         size = -(-images // 8)
         inflate = zlib.decompressobj()
         packed = inflate.decompress(base64.b64decode(value["bits"], validate=True), size + 1)
         if len(packed) != size:
             raise ValueError("its bits are not as many as its images")
-        flags = np.unpackbits(np.frombuffer(packed, np.uint8), count=images).astype(bool)
+        flags = np.unpackbits(np.frombuffer(packed, np.uint8), count=images).view(bool)
         return Seen(str(value["source"]), flags)
     except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
         raise ValueError(f"it does not say soundly what it was trained on ({error})") from error

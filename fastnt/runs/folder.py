@@ -108,8 +108,8 @@ class RunFolder:
         """
         busy = f"{self.path} is being trained by another process; give another name with --run"
         with locked(self.checkpoints.folder / ".lock", busy):
-            for folder in (self.path, self.checkpoints.folder):
-                sweep(folder)
+            sweep(self.path, shared=True)  # fastnt export may be writing into it
+            sweep(self.checkpoints.folder)
             yield
         if self.finished:
             self.checkpoints.clear()

@@ -13,6 +13,7 @@ from fastnt.data.numpy_files import open_npy
 from fastnt.errors import UserError
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.networks import Which, class_names, load_student
+from fastnt.training.training_data import EVALUATION_BATCH
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ def predict_run(
     folder = RunFolder(path).require()
     model = load_student(path, which, trust_code=trust_code)
     size = folder.recipe_values().get("image_size", 0)
-    scale = size if isinstance(size, int) else 0
+    scale = model.shape[0] if size else 0
     predictions = []
     for file in files:
         images = _images(file, model.shape, scale)
         with torch.inference_mode():
-            rows = model(images).float().softmax(1).tolist()
+            batches = torch.split(images, EVALUATION_BATCH)
+            parts = [model(batch).float().softmax(1) for batch in batches]
+        rows = torch.cat(parts).tolist()
         names = [str(file)] if len(rows) == 1 else [f"{file}[{i}]" for i in range(len(rows))]
         predictions += [Prediction(name, row) for name, row in zip(names, rows, strict=True)]
     return predictions, class_names(folder, model.classes)

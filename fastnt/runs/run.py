@@ -35,6 +35,7 @@ from fastnt.training.teachers import (
     make_given,
     read_given,
     teacher_names,
+    warn_of_seen,
 )
 from fastnt.training.training_data import prepare_data
 from fastnt.trust import NOTHING, Trust
@@ -132,6 +133,7 @@ class Run:
                     check_fits(network, dataset, name)
             course = open_course(dataset, recipe, self.compute, self.progress)
             made = make_given(course, given)
+            warn_of_seen(course, made)
             ahead = look_ahead(dataset, course, self.plan.students)
             if self.plan.resume:
                 self._check_same_student(ahead.student)

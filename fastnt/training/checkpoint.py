@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fastnt.errors import UserError
-from fastnt.monitoring.progress import EpochRecord
+from fastnt.monitoring.progress import PHASES, EpochRecord
 from fastnt.tensor_files import Damaged, load_tensors, save_tensors
 
 KIND = "checkpoint"  # the file's description says this under "holds"
@@ -56,7 +56,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if description.pop("holds") != KIND:
             raise ValueError("it holds something else")
         description["records"] = tuple(EpochRecord(**r) for r in description["records"])
-        return Checkpoint(tensors=tensors, **description)
+        checkpoint = Checkpoint(tensors=tensors, **description)
+        place = checkpoint.epoch, checkpoint.batch
+        if checkpoint.phase not in PHASES or any(type(n) is not int or n < 0 for n in place):
+            raise ValueError("it names no place in a training")
+        return checkpoint
     except (Damaged, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"the checkpoint {path} is damaged ({error}); delete it, and --resume goes on from the "

@@ -21,7 +21,14 @@ from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import Model, describe_object
 from fastnt.training.pipeline import InMemory, open_course, train_student
-from fastnt.training.teachers import Given, check_fits, find_teachers, make_given, read_given
+from fastnt.training.teachers import (
+    Given,
+    check_fits,
+    find_teachers,
+    make_given,
+    read_given,
+    warn_of_seen,
+)
 from fastnt.training.training_data import prepare_data
 from fastnt.trust import Trust
 
@@ -58,8 +65,8 @@ def distill(
 ) -> Distilled:
     """Train ``student`` on the noisy logits of ``teacher``; with ``alpha=0`` on the clean ones.
 
-    Torch's global random state does not change. If the student is given as text, ``seed`` decides its
-    initial weights.
+    Torch's global random state on the CPU and on ``device`` does not change. If the student is given as
+    text, ``seed`` decides its initial weights.
 
     Args:
         student: a module from float32 images (N, C, H, W) to logits (N, classes), trained in place
@@ -116,7 +123,9 @@ def distill(
         course, keeper = open_course(dataset, chosen, compute, watcher), InMemory()
         network = student if isinstance(student, nn.Module) else None
         model = course.new_student(chosen, network)
-        models = find_teachers(course, make_given(course, given), keeper)
+        made = make_given(course, given)
+        warn_of_seen(course, made)
+        models = find_teachers(course, made, keeper)
         records = train_student(course, course.teach(models), model, chosen, keeper)
         result = evaluate(model, course.data.test, label_loss)
         teachers_result = evaluate(Ensemble(models, chosen.combine), course.data.test, label_loss)

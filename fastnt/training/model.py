@@ -22,7 +22,13 @@ from fastnt.factory import in_short, is_factory, source_code
 from fastnt.monitoring.progress import EpochRecord, read_records
 from fastnt.network_checks import check_network, logits_of
 from fastnt.network_probe import PROBES, OtherNetwork, differs, probe
-from fastnt.networks import build_network, count_multiplies, count_parameters
+from fastnt.networks import (
+    MOST_VALUES,
+    build_network,
+    count_multiplies,
+    count_notation,
+    count_parameters,
+)
 from fastnt.tensor_files import Damaged, host_copies, load_tensors, save_tensors, sha256_tensors
 from fastnt.trust import NOTHING, Trust
 
@@ -109,7 +115,7 @@ class Model(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """The number of trainable weights and biases."""
+        """The number of weights and biases."""
         return count_parameters(self.network)
 
     @property
@@ -196,9 +202,9 @@ def load_model(path: Path, network: nn.Module | None = None, trust: Trust = NOTH
             f"{path} holds no network; give a .safetensors file of a network that fastnt train wrote"
         )
     try:
-        height, width, channels = description["shape"]
-        preprocess = Preprocess(description["preprocess"], (height, width, channels))
-        model = _build(path, description, preprocess, network, trust)
+        preprocess = Preprocess(description["preprocess"], _shape(description["shape"]))
+        held = sum(tensor.numel() for tensor in state.values())
+        model = _build(path, description, preprocess, network, trust, held)
         model.load_state_dict({k: v for k, v in state.items() if k not in PROBES})
         model.seen = read_seen(description.get("seen"))
         model.epochs = read_records(description.get("epochs"))
@@ -222,13 +228,23 @@ def describe_object(network: nn.Module) -> str:
     return f"<{type(network).__module__}.{type(network).__qualname__}>"
 
 
+def _shape(value: Any) -> tuple[int, int, int]:
+    """Return the shape that a file states of an image, (H, W, C)."""
+    height, width, channels = map(int, value)
+    if min(height, width, channels) < 1 or height * width * channels > MOST_VALUES:
+        raise ValueError(f"its images are {height} x {width} x {channels}")
+    return height, width, channels
+
+
 def _build(
     path: Path,
     description: dict[str, Any],
     preprocess: Preprocess,
     network: nn.Module | None,
     trust: Trust,
+    held: int,
 ) -> Model:
+    """Build the network of a file that holds ``held`` numbers; more are never made room for."""
     notation, classes = description["network"], description["classes"]
     if network is not None:
         model = Model(network, preprocess, classes)
@@ -244,6 +260,11 @@ def _build(
     if is_factory(notation):
         trust.check(notation, path)
     try:
+        if not is_factory(notation):
+            height, width, channels = preprocess.shape
+            needed = count_notation(notation, (channels, height, width), classes)
+            if needed > held:
+                raise ValueError(f"{notation} has {needed:,} parameters, and it holds {held:,}")
         return Model(notation, preprocess, classes)
     except UserError as error:
         raise UserError(f"the network of {path} cannot be made: {error}") from error

@@ -61,8 +61,9 @@ class Stack:
         self._weights: dict[str, Tensor] = dict(zip(names, stacked, strict=True))
         self._share_counters()
         self.capturable = steps[0].capturable
+        self._lr = self._rate.amin()
         self.optimizer = new_adam(
-            stacked, self._rate[0], self._recipe.weight_decay, capturable=self.capturable
+            stacked, self._lr, self._recipe.weight_decay, capturable=self.capturable
         )
         self._share_weights_and_moments()
         sigma = torch.tensor([recipe.sigma_range for recipe in recipes])
@@ -75,6 +76,8 @@ class Stack:
 
     def __call__(self, batch: Batch, batch_size: int) -> None:
         """Take a step on S batches of ``batch_size`` each, that of the first student first."""
+        # The rate of a student that diverged decays no more; those that go on have the lowest.
+        self._lr.copy_(self._rate.amin())
         view = self._views(batch)
         with self._precision.autocast(self.device):
             pixels = self._by_student(self._preprocess(batch.images, view))

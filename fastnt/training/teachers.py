@@ -84,6 +84,18 @@ def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
     return models
 
 
+def warn_of_seen(course: Course, given: Sequence[Model]) -> None:
+    """Warn of a given teacher that was trained on images on which networks are judged."""
+    for name, teacher in zip(course.recipe.teachers, given, strict=False):
+        held_out, test = (teacher.seen and course.data.overlap(teacher.seen)) or (0, 0)
+        if held_out or test:
+            warn(
+                f"the teacher {name} was trained on {held_out:,} of the held-out and {test:,} of the "
+                "test images, so that errors and losses on them look better than they are; hold the "
+                "same images out as it did (validation, train_samples)"
+            )
+
+
 def find_teachers(course: Course, given: Sequence[Model], keeper: Keeper) -> list[Model]:
     """Return the teachers on the device: the keeper's, those that the user gave, or one trained now.
 

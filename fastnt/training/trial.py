@@ -13,6 +13,7 @@ from torch import nn
 from fastnt.errors import UserError
 from fastnt.factory import in_short
 from fastnt.network_checks import copy_network, try_batch
+from fastnt.training.adam import new_adam
 from fastnt.training.compute import FLOAT32, Compute, Precision
 from fastnt.training.model import Model
 from fastnt.training.training_data import TrainingData
@@ -97,8 +98,8 @@ def _try_once(model: Model, samples: int, *, training: bool) -> None:
 
 def _take_step(network: nn.Module, logits: torch.Tensor) -> None:
     """Take a step as ``fastnt.training.step`` does."""
-    fused = logits.device.type in ("cpu", "cuda")
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=fused)
+    rate = torch.full((), 1e-3, device=logits.device)
+    optimizer = new_adam(network.parameters(), rate, 0.0, capturable=False)
     logits.backward(torch.ones_like(logits))  # type: ignore[no-untyped-call]
     optimizer.step()
 

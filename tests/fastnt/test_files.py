@@ -118,10 +118,12 @@ def test_a_file_system_without_locks_serves(
 
 
 def test_temporary_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
-    old, new, other = (tmp_path / name for name in (".a.x.part", ".b.y.part", "c.part"))
-    for path in (old, new, other):
+    old, new = tmp_path / ".a.00000000-1.x.part", tmp_path / ".b.00000000-1.y.part"
+    others = [tmp_path / ".Unconfirmed 7.part", tmp_path / "c.part"]
+    for path in (old, new, *others):
         path.touch()
-    os.utime(old, (0, 0))
+    for path in (old, *others):
+        os.utime(path, (0, 0))
     code = (
         "import sys, os, signal; from pathlib import Path; from fastnt.files import atomic_path\n"
         f"with atomic_path(Path({str(tmp_path / 'd')!r})):\n"
@@ -137,9 +139,10 @@ def test_temporary_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.glob(".d.*.part")]
         writer.stdin.write(b".")
     write_text(tmp_path / "a", "text")  # it was killed
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.y.part", "a", "c.part"]
+    kept = {tmp_path / "a", *others}
+    assert set(tmp_path.iterdir()) == {new, *kept}
     sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c.part"]
+    assert set(tmp_path.iterdir()) == kept
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")

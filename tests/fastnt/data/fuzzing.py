@@ -4,6 +4,8 @@ It ends with 0 when each was read or refused in the package's own words. A parse
 process alone, which is why the test starts one.
 """
 
+import base64
+import dataclasses
 import gzip
 import io
 import json
@@ -28,10 +30,13 @@ from PIL import Image
 
 from fastnt.config import Recipe
 from fastnt.data import beton, formats, own, picture
+from fastnt.data.preprocess import Preprocess
+from fastnt.data.seen import Seen
 from fastnt.data.split import read_sidecar
 from fastnt.errors import UserError
 from fastnt.experiments.study_files import read_study
 from fastnt.files import read_json
+from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.metrics import Metrics
@@ -39,11 +44,11 @@ from fastnt.runs.networks import class_names
 from fastnt.runs.predictions import load_predictions
 from fastnt.runs.resume import Plan
 from fastnt.runs.summary import check_summary
-from fastnt.sealed import seal
+from fastnt.sealed import HASH, seal
 from fastnt.tensor_files import Damaged, load_tensors, save_tensors
-from fastnt.training.checkpoint import load_checkpoint
+from fastnt.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastnt.training.compute import Compute
-from fastnt.training.model import load_model
+from fastnt.training.model import Model, load_model
 
 ALLOWED = 200 << 20  # bytes of memory, beside ten times the file
 RNG = np.random.default_rng(0)
@@ -158,10 +163,8 @@ def _summary(**changes: Any) -> bytes:
     return json.dumps(summary | named | changes).encode()
 
 
-EPOCH = json.dumps(
-    {"phase": "clean", "epoch": 1, "lr": 0.1, "train_loss": 1.0, "validation_loss": 1.0}
-    | {"validation_error": 0.1, "seconds": 2.0, "images_per_second": 3.0}
-).encode()
+RECORD = EpochRecord("clean", 1, 0.1, 1.0, 1.0, 0.1, 2.0, 3.0)
+EPOCH = json.dumps(dataclasses.asdict(RECORD)).encode()
 ENVIRONMENT = json.dumps(
     {"only": "noisy", "loader": "resident", "classes": ["a", "b"]}
     | {"compute": Compute(torch.device("cpu"), threads=1).describe()}
@@ -213,6 +216,55 @@ def _read_tensors(path: Path) -> None:
     for read in (load_model, load_checkpoint, load_predictions):
         with suppress(UserError):
             read(path)
+
+
+def _described(
+    write: Callable[[Path], Any], read: Callable[[Path], Any], *changes: dict[str, Any]
+) -> tuple[str, Callable[[Path], Any], Callable[[], list[bytes]]]:
+    """A parser of a file of tensors whose description is mutated, and its SHA-256 then set right."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder, "a"))
+        description, tensors = load_tensors(Path(folder, "a"))
+
+    def parse(changed: Path) -> None:
+        try:
+            found = json.loads(changed.read_bytes())
+        except (ValueError, RecursionError):
+            return
+        if isinstance(found, dict):
+            save_tensors(changed.with_suffix(".safetensors"), found, tensors)
+            read(changed.with_suffix(".safetensors"))
+
+    seeds = [json.dumps(description | change).encode() for change in ({}, *changes)]
+    return "a.json", parse, lambda: seeds
+
+
+BOMB = base64.b64encode(zlib.compress(bytes(1 << 28))).decode()
+
+
+def _network(path: Path) -> None:
+    model = Model("C3(S1P1)@4-MP2(S2)-FC8-FC3", Preprocess("pixel_mean", (6, 6, 1)), 3)
+    model.seen = Seen("a", np.arange(40) % 3 > 0)
+    model.save(path, [RECORD])
+
+
+def _checkpoint(path: Path) -> None:
+    tensors = {"model.weight": torch.ones(3), "number": torch.tensor(7)}
+    save_checkpoint(Checkpoint("clean", 2, 7, 0.5, (RECORD,), {"a": 1.0}, tensors), path)
+
+
+def _read_metrics(path: Path) -> None:
+    """Set the hashes of the lines right, so that what they say is read."""
+    lines, before = [], ""
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(line)
+            if isinstance(value, dict):
+                value = seal({k: v for k, v in value.items() if k != HASH}, before)
+                line, before = json.dumps(value).encode(), value[HASH]
+        lines.append(line)
+    path.write_bytes(b"\n".join(lines))
+    Metrics(path).read()
 
 
 def _read_environment(path: Path) -> None:
@@ -298,6 +350,16 @@ PARSERS: dict[str, tuple[str, Callable[[Path], Any], Callable[[], list[bytes]]]]
         _read_tensors,
         lambda: [_tensors(), safetensors.torch.save({"a": torch.ones(2)}, {"fastnt": "[1]"})],
     ),
+    "network's description": _described(
+        _network,
+        load_model,
+        {"shape": [700, 700, 3], "network": "GAP-FC10"},
+        {"shape": [999_999, 999_999, 2], "network": "C1(S999999P0)@2-FC10"},
+        {"network": "FC90000-FC90000-FC3"},
+        {"network": "C1(S1P9999)@1-FC3"},
+        {"seen": {"source": "a", "images": -8, "bits": BOMB}},
+    ),
+    "checkpoint's description": _described(_checkpoint, load_checkpoint),
     "summary": (
         "summary.json",
         lambda path: check_summary(read_json(path), path),
@@ -329,7 +391,7 @@ PARSERS: dict[str, tuple[str, Callable[[Path], Any], Callable[[], list[bytes]]]]
     ),
     "metrics": (
         "metrics.jsonl",
-        lambda path: Metrics(path).read(),
+        _read_metrics,
         lambda: [EPOCH + b"\n" + EPOCH, DEEP, EPOCH.replace(b"2.0", DIGITS) + b"\n"],
     ),
 }

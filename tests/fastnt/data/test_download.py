@@ -191,7 +191,7 @@ def test_what_a_killed_download_left_is_swept_and_a_damaged_file_is_fetched_agai
     publish("mnist", mnist_folder, f"{server}/mnist/")
     folder = cache / "downloads" / "mnist"
     folder.mkdir(parents=True)
-    (folder / ".t10k-labels-idx1-ubyte.gz.x.part").write_bytes(b"half")
+    (folder / ".t10k-labels-idx1-ubyte.gz.00000000-1.x.part").write_bytes(b"half")
     path = mnist_folder / "t10k-labels-idx1-ubyte.gz"
     (folder / path.name).write_bytes(bytes(path.stat().st_size))
     assert prepare("mnist", progress=False).official

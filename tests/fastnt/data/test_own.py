@@ -1,5 +1,7 @@
 """The user's own data: .npy files and FFCV's .beton files become prepared data sets."""
 
+import io
+import math
 import os
 import shutil
 import zipfile
@@ -330,6 +332,20 @@ def test_bad_npz_files_are_named(tmp_path, cache, changes, words):
     with pytest.raises(UserError, match=words):
         made(tmp_path / "m.npz")
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("shape", [(0, 10**30), (1,) * 100])
+def test_a_shape_that_is_no_arrays_is_refused(tmp_path, shape):
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"shape": shape, "fortran_order": False, "descr": "|u1"}
+    )
+    arrays = {name: array for name, array in npz_arrays().items() if name != "train_images"}
+    np.savez(tmp_path / "m.npz", **arrays)
+    with zipfile.ZipFile(tmp_path / "m.npz", "a") as archive:
+        archive.writestr("train_images.npy", head.getvalue() + bytes(math.prod(shape)))
+    with pytest.raises(UserError, match=r"train_images is not a whole \.npz file"):
+        made(tmp_path / "m.npz")
 
 
 def test_a_head_that_promises_more_than_the_file_can_hold_is_refused(tmp_path):

@@ -180,7 +180,8 @@ def test_a_beton_that_was_cut_short_is_refused_and_made_anew_after_the_remedy(mn
 
 def test_clean_removes_what_fastnt_made_and_nothing_else(mnist_folder, cache, tmp_path):
     prepare("mnist", mnist_folder, progress=False)
-    keep = [cache / "mine.txt", cache / "data" / "mine" / "a.txt", cache / "downloads" / "b.iso"]
+    mine = ("data/mine/a.txt", "data/set-experiment12/b.txt", "downloads/b.iso", "teachers/my.bin")
+    keep = [cache / "mine.txt", *(cache / name for name in mine), cache / "logits" / "n-1.bin"]
     for path in keep:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("kept")
@@ -188,7 +189,7 @@ def test_clean_removes_what_fastnt_made_and_nothing_else(mnist_folder, cache, tm
     size = sum(path.stat().st_size for path in cache.glob("data/mnist-*/*"))
     link = (cache / "downloads" / "svhn").lstat().st_size
     assert remove(kept()) == size + link
-    assert contents(cache) == ["a.txt", "b.iso", "mine.txt"]
+    assert contents(cache) == sorted(path.name for path in keep)
     assert len(contents(mnist_folder)) == 4
     assert (list_prepared(), kept()) == ([], [])
 
@@ -266,7 +267,7 @@ def test_a_run_that_was_stopped_leaves_nothing_that_passes_for_whole(
 
 def test_temporary_files_of_a_killed_run_are_swept(mnist_folder):
     made = prepare("mnist", mnist_folder, progress=False)
-    left = made.folder / ".train.beton.abc.part"
+    left = made.folder / ".train.beton.00000000-1.abc.part"
     left.touch()
     (made.folder / "test.beton.json").unlink()
     prepare("mnist", mnist_folder, progress=False)

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastnt.errors import UserError
 from fastnt.monitoring.progress import EpochRecord
 from fastnt.runs.metrics import Metrics
+from fastnt.sealed import HASH, seal
 
 
 def _epoch(phase: str, epoch: int) -> EpochRecord:
@@ -53,17 +55,36 @@ def test_a_last_line_counts_only_when_it_is_whole(three: Metrics, cut: int) -> N
     assert [record.epoch for record in three.read()] == ([1, 2] if cut else [1, 2, 3])
 
 
-HUGE = json.dumps(dataclasses.asdict(_epoch("clean", 1)) | {"lr": 10**400, "sha256": "0"})
+@pytest.mark.parametrize("line", ["{", "[]", "{}", "[" * 100_000])
+def test_a_damaged_line_within_is_named(three: Metrics, line: str) -> None:
+    _replace_second(three, line)
+    with pytest.raises(UserError, match=r"line 2 of .*metrics.jsonl is not an epoch's record"):
+        three.read()
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", "{}", '{"phase": "clean", "epoch": "one"}', "[" * 100_000, HUGE]
+    "changes", [{"epoch": "one"}, {"phase": 1}, {"lr": 10**400}, {"lr": [1]}, {"lr": "much"}]
 )
-def test_a_damaged_line_within_is_named(three: Metrics, line: str) -> None:
-    first, _, last = three.path.read_text().splitlines()
-    three.path.write_text(f"{first}\n{line}\n{last}\n")
+def test_a_sealed_line_that_is_no_record_is_named(three: Metrics, changes: dict[str, Any]) -> None:
+    before = json.loads(three.path.read_text().splitlines()[0])[HASH]
+    record = dataclasses.asdict(_epoch("clean", 2)) | changes
+    _replace_second(three, json.dumps(seal(record, before)))
     with pytest.raises(UserError, match=r"line 2 of .*metrics.jsonl is not an epoch's record"):
         three.read()
+
+
+def test_a_sealed_line_without_its_rate_is_named(three: Metrics) -> None:
+    before = json.loads(three.path.read_text().splitlines()[0])[HASH]
+    record = dataclasses.asdict(_epoch("clean", 2))
+    del record["lr"]
+    _replace_second(three, json.dumps(seal(record, before)))
+    with pytest.raises(UserError, match=r"line 2 of .*metrics.jsonl is not an epoch's record"):
+        three.read()
+
+
+def _replace_second(metrics: Metrics, line: str) -> None:
+    first, _, last = metrics.path.read_text().splitlines()
+    metrics.path.write_text(f"{first}\n{line}\n{last}\n")
 
 
 def test_a_flipped_bit_is_found_or_says_nothing_else(three: Metrics) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,17 @@ def _sorted(checkpoint: Checkpoint) -> Checkpoint:
 def test_what_is_saved_is_loaded(tmp_path: Path, checkpoint: Checkpoint) -> None:
     save_checkpoint(checkpoint, tmp_path / "a")
     assert _same(_sorted(load_checkpoint(tmp_path / "a")), _sorted(checkpoint))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"phase": "x"}, {"epoch": -1}, {"batch": 1.5}, {"epoch": "one"}, {"phase": [1]}]
+)
+def test_a_checkpoint_of_no_place_is_refused(
+    tmp_path: Path, checkpoint: Checkpoint, changes: dict[str, Any]
+) -> None:
+    save_checkpoint(replace(checkpoint, **changes), tmp_path / "a")
+    with pytest.raises(UserError, match="names no place in a training"):
+        load_checkpoint(tmp_path / "a")
 
 
 def test_a_flipped_byte_anywhere_is_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:

@@ -215,3 +215,16 @@ def test_a_model_of_other_images_is_refused(tmp_path: Path) -> None:
         fastnt.distill("FC8-FCK", model, "digits", **SMALL)
     with pytest.raises(UserError, match="the student is a Model"):
         fastnt.distill(model, model, _arrays(), **SMALL)
+
+
+@pytest.mark.parametrize("validation", [100, 150])
+def test_a_teacher_that_saw_held_out_images_is_told_of(
+    validation: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = load_recipe("digits", None, {"teacher_epochs": 1, "validation": 100})
+    plan = new_run(recipe, tmp_path, "a", only="teacher")
+    Run(plan, choose_compute(torch.device("cpu")), Silent()).execute()
+    teacher = tmp_path / "a" / "teacher.safetensors"
+    fastnt.distill("FC8-FCK", teacher, "digits", validation=validation, **SMALL)
+    told = "was trained on 50 of the held-out and 0 of the test images" in caplog.text
+    assert told == (validation == 150)

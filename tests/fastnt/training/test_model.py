@@ -1,6 +1,8 @@
 """Models: saved as safetensors, loaded bit for bit, refused when damaged."""
 
+import base64
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import torch
 
 from fastnt.data.preprocess import Preprocess
 from fastnt.errors import UserError
-from fastnt.tensor_files import sha256_tensors
+from fastnt.tensor_files import host_copies, save_tensors, sha256_tensors
 from fastnt.training.model import Model, load_model
 
 SHAPE = (8, 6, 3)
+BOMB = base64.b64encode(zlib.compress(bytes(1 << 20))).decode()
 
 
 def _model(seed: int = 0) -> Model:
@@ -123,6 +126,26 @@ def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -
         safetensors.torch.save_file(weights, path, {"fastnt": json.dumps(kept)})
         with pytest.raises(UserError, match="do not fit its own description"):
             load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"shape": (999_999, 999_999, 2)}, "its images are 999999 x 999999 x 2"),
+        ({"shape": (0, 6, 3)}, "its images are 0 x 6 x 3"),
+        ({"network": "FC90000-FC90000-FC7"}, "has 8,113,770,007 parameters, and it holds 599"),
+        ({"network": "C1(S1P9999)@1-FC7"}, "gives more than 67,108,864 values for an image"),
+        ({"seen": {"source": "a", "images": -8, "bits": BOMB}}, "it counts -8 images"),
+        ({"seen": {"source": "a", "images": 2**40, "bits": BOMB}}, "it counts 1,099,511,627,776"),
+    ],
+)
+def test_a_small_file_that_asks_for_much_memory_is_refused(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    model = _model()
+    save_tensors(tmp_path / "a", model.describe() | changes, host_copies(model.state_dict()))
+    with pytest.raises(UserError, match=words):
+        load_model(tmp_path / "a")
 
 
 def test_the_same_model_gives_the_same_file(tmp_path: Path) -> None:
