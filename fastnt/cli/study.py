@@ -26,7 +26,9 @@ def study(
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="So many students of each setting.", show_default="5", rich_help_panel=WHAT
+            help="So many students of each setting.",
+            show_default="5; 3 without arguments",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     over: Annotated[
@@ -46,7 +48,8 @@ def study(
     tune: Annotated[
         int,
         typer.Option(
-            help="Choose the setting of the verdict by so many pilot seeds of their own.",
+            help="Pilot seeds: train every setting with so many more seeds, whose held-out error "
+            "chooses the setting of the verdict; they count for nothing else.",
             rich_help_panel=WHAT,
         ),
     ] = 0,
@@ -107,7 +110,9 @@ def study(
         ),
     ] = None,
     trust_code: options.TrustCode = False,
-    list_: Annotated[bool, typer.Option("--list", help="Show the studies of the paper.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Show the named studies: the paper's and others.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be trained, and train nothing.")
     ] = False,

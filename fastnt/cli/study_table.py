@@ -85,6 +85,8 @@ def show_plan(folder: Path, study: "Study") -> None:
         say(f"  {setting.name}")
     left = "left" if plan.trained else "in all"
     seeds, settings = counted(study.seeds, "seed"), counted(len(study.settings), "setting")
+    if study.tune:
+        seeds += f" and {counted(study.tune, 'pilot seed')}"
     say(f"{seeds} of {settings}, {counted(plan.epochs, 'epoch')} {left}")
     if plan.seconds is not None and plan.epochs:
         say(f"about {duration(plan.seconds)} of one process, at the speed of earlier students here")

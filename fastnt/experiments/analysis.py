@@ -1,11 +1,12 @@
 """Analyse a study: each setting against its baseline, and all settings as one family of tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fastnt.experiments.results import StudyResults, When
+from fastnt.experiments.study import Study
 from fastnt.statistics import BestOfK, Comparison, best_of_k, compare, holm, smallest_effect
 
 LEVEL = 0.05  # a difference stands out if its p, adjusted by Holm, is below
@@ -22,8 +23,8 @@ class SettingResult:
     test_error: float  # mean
     deviation: float | None  # of the test error over seeds; None for one seed
     comparison: Comparison | None  # with the baseline; None for a baseline
-    p_holm: float | None = None  # over all settings of the study
-    p_holm_primary: float | None = None  # over the primary settings alone
+    p_holm: float | None = None  # over all comparisons of the study
+    p_holm_primary: float | None = None  # over those of the verdict alone
     paper: float | None = None  # the error that the paper prints, a fraction
     paper_gain: float | None = None  # relative to the paper's baseline
     primary: bool = False
@@ -72,14 +73,14 @@ def analyse(results: StudyResults, when: When = "best") -> Analysis:
         result = _setting_result(results, setting.name, when)
         if result is not None:
             settings.append(replace(result, primary=setting.name in primary))
-    settings = _with_holm(settings)
+    settings = _with_holm(study, settings, primary)
     best, best_name = _best(results, when)
     return Analysis(when, tuple(settings), best, best_name, chosen)
 
 
 def sees(result: SettingResult) -> float | None:
-    """Return the smallest difference that this comparison would have found with 80 % power."""
-    if result.comparison is None or result.comparison.paired is None:
+    """Return the difference that this paired t test finds with 80 % power; None below 3 seeds."""
+    if result.comparison is None or result.comparison.paired is None or len(result.seeds) < 3:
         return None
     return smallest_effect(result.comparison.paired.deviation, result.comparison.seeds)
 
@@ -109,19 +110,28 @@ def _setting_result(results: StudyResults, name: str, when: When) -> SettingResu
     )
 
 
-def _with_holm(settings: Sequence[SettingResult]) -> list[SettingResult]:
-    """Add Holm's p values, over all comparisons and over the primary ones."""
+def comparisons(study: Study, names: Iterable[str]) -> list[str]:
+    """Return those of the settings that are compared with another one."""
+    return [name for name in names if study.baseline_of(name) != name]
+
+
+def _with_holm(
+    study: Study, settings: Sequence[SettingResult], primary: Sequence[str]
+) -> list[SettingResult]:
+    """Add Holm's p values, over all comparisons of the study and over the primary ones.
+
+    A comparison that has no p yet counts as 1, so that the family is the whole from the beginning.
+    """
+    found = {
+        s.name: s.comparison.paired.p for s in settings if s.comparison and s.comparison.paired
+    }
 
     def adjusted(names: list[str]) -> dict[str, float]:
-        p = {
-            s.name: s.comparison.paired.p
-            for s in settings
-            if s.name in names and s.comparison is not None and s.comparison.paired is not None
-        }
-        return dict(zip(p, map(float, holm(list(p.values()))), strict=True))
+        p = holm([found.get(name, 1.0) for name in names])
+        return {name: float(p[i]) for i, name in enumerate(names) if name in found}
 
-    every = adjusted([s.name for s in settings])
-    first = adjusted([s.name for s in settings if s.primary])
+    every = adjusted(comparisons(study, (setting.name for setting in study.settings)))
+    first = adjusted(comparisons(study, primary))
     return [
         replace(s, p_holm=every.get(s.name), p_holm_primary=first.get(s.name)) for s in settings
     ]

@@ -1,6 +1,6 @@
 """A study's verdict in sentences that a referee would accept."""
 
-from fastnt.experiments.analysis import Analysis, SettingResult, sees
+from fastnt.experiments.analysis import Analysis, SettingResult, comparisons, sees
 from fastnt.experiments.results import StudyResults
 from fastnt.wording import counted, quoted
 
@@ -9,7 +9,8 @@ def verdicts(results: StudyResults, analysis: Analysis) -> list[str]:
     """Return a sentence for each primary comparison."""
     if results.study.tune and not analysis.chosen_by_pilots:
         return ["No verdict yet: the pilot seeds that choose the setting are not all trained."]
-    family = sum(setting.p_holm_primary is not None for setting in analysis.primary)
+    study = results.study
+    family = len(comparisons(study, analysis.chosen_by_pilots or study.primary))
     sentences = [_verdict(results, setting, family) for setting in analysis.primary]
     return sentences or ["No verdict yet: the settings of the verdict have no seeds in common."]
 
@@ -38,7 +39,8 @@ def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
     seen = (
         ""
         if smallest is None
-        else f"; differences from {100 * smallest:.2f} points on would be seen"
+        else "; a paired t test over so many seeds finds a true difference of "
+        f"{100 * smallest:.2f} points with 80 % probability"
     )
     holm = ""
     if result.p_holm_primary is not None and family > 1:

@@ -20,12 +20,6 @@ MOST_IMAGES = 24
 _MOST_CLASSES = 20  # a confusion matrix of more classes shows no numbers
 
 
-def best_setting(analysis: Analysis) -> SettingResult | None:
-    """Return the compared setting with the lowest mean held-out error."""
-    compared = [setting for setting in analysis.settings if setting.comparison is not None]
-    return min(compared, key=lambda setting: setting.held_out_error, default=None)
-
-
 def confusion(results: StudyResults, analysis: Analysis, setting: SettingResult) -> Any:
     """Return the confusion matrix: images of class (row) predicted as class (column), mean over seeds."""
     labels, classes = results.data["test_labels"], len(results.data["classes"])

@@ -15,6 +15,9 @@ from fastnt.wording import counted
 
 # What sections 4 and 5 of the paper state; the paper says nothing about the other keys.
 _ALL: dict[str, Any] = {"batch_size": 64, "objective": "noisy_l2"}
+_CIFAR10_STUDENTS = frozenset(
+    ("cifar10-student", "cifar10-student1", "cifar10-student2", "cifar10-student3")
+)
 STATED: Mapping[str, Mapping[str, Any]] = {
     "mnist": _ALL
     | {
@@ -40,14 +43,17 @@ STATED: Mapping[str, Mapping[str, Any]] = {
     | {
         "dataset": "cifar10",
         "teacher_network": "nin",
-        "student_network": "cifar10-student",
+        "student_network": _CIFAR10_STUDENTS,
         "preprocess": "pixel_mean",
         "mirror": True,
         "alpha": 0.5,
     },
 }
-# What the paper's tables sweep; each study says for itself which values it takes.
-TABLES = {"sigma": "0.1 to 1 (Tables 1 to 3)"}
+# What the paper says of keys for which it has no one value.
+REMARKS = {
+    "sigma": "0.1 to 1 (Tables 1 to 3)",
+    "frozen": "redrawn each time (Algorithm 1); section 5.2 can be read otherwise",
+}
 # Every training needs a value for these, but the paper gives none.
 SILENT = (
     *("epochs", "lr", "lr_decay", "seed", "validation", "noise", "frozen"),
@@ -60,8 +66,14 @@ def recipe_table(results: StudyResults) -> Table:
     study = results.study
     stated, recipe = _stated(results), study.recipe.resolved()
     swept = _swept(study)
-    rows = []
+    rows: list[dict[str, str | None]] = []
+    given = any(row["recipe"]["teacher"] for row in results.teachers.values())
+    if given:
+        told = "a file; how it was trained is not recorded"
+        rows.append({"key": "teacher", "value": told, "paper": "trained on the same data"})
     for key in FIELDS:
+        if key == "teacher" or (given and key.startswith("teacher_") and key != "teacher_alphas"):
+            continue
         value, default = getattr(recipe, key), getattr(Recipe(), key)
         if key in stated:
             if _equal(value, stated[key]) and key not in swept:
@@ -72,7 +84,7 @@ def recipe_table(results: StudyResults) -> Table:
             {
                 "key": key,
                 "value": _text(value),
-                "paper": _text(stated[key]) if key in stated else TABLES.get(key, "not stated"),
+                "paper": _text(stated[key]) if key in stated else REMARKS.get(key, "not stated"),
                 "swept": "changes with the setting" if key in swept else None,
             }
         )
@@ -186,11 +198,13 @@ def _machines(results: StudyResults) -> list[tuple[str, str]]:
     ]
 
 
-def _equal(value: Any, other: Any) -> bool:
-    return bool(value == other)
+def _equal(value: Any, stated: Any) -> bool:
+    return value in stated if isinstance(stated, frozenset) else bool(value == stated)
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, frozenset):
+        return " or ".join(sorted(value))
     if isinstance(value, tuple):
         return ", ".join(map(_text, value)) or "none"
     if isinstance(value, float):

@@ -9,11 +9,12 @@ from fastnt.experiments.analysis import Analysis, analyse
 from fastnt.experiments.results import StudyResults, load_study
 from fastnt.experiments.verdict import verdicts
 from fastnt.files import write_text
-from fastnt.report.mistakes import best_setting, confusion_figures, disagreements, images_of
+from fastnt.report.mistakes import confusion_figures, disagreements, images_of
 from fastnt.report.provenance import departures, provenance, recipe_table
 from fastnt.report.study_curves import curve_figures, size_figure, teacher_figures
 from fastnt.report.study_figures import main_figure
 from fastnt.report.study_marks import seeds_text
+from fastnt.report.study_readme import study_readme
 from fastnt.report.study_rows import forest_figure
 from fastnt.report.study_tables import (
     networks_table,
@@ -33,7 +34,7 @@ TERMS = (
 
 
 def write_study_page(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write ``index.html``, each table as .csv, .md and .tex, ``main.svg`` and ``differences.svg``.
+    """Write ``index.html``, ``README.md``, the tables as .csv, .md and .tex, and the main figures.
 
     Returns:
         The page's path.
@@ -65,6 +66,7 @@ def write_page(results: StudyResults, best: Analysis, output: str | Path | None 
     for picture in (page["main"], page["forest"]):
         if picture is not None:
             write_text(output / f"{picture.name}.svg", picture.file)
+    write_text(output / "README.md", study_readme(page))
     path = output / "index.html"
     write_text(path, _render(page))
     return path
@@ -123,20 +125,21 @@ def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, An
 
 
 def _mistakes(results: StudyResults, analysis: Analysis) -> dict[str, Any]:
-    best = best_setting(analysis)
-    baseline = analysis.setting(best.baseline) if best else None
-    if best is None or baseline is None:
+    """Compare the first setting of the verdict with its baseline, image by image."""
+    compared = [setting for setting in analysis.primary if setting.comparison is not None]
+    baseline = analysis.setting(compared[0].baseline) if compared else None
+    if baseline is None:
         return {"mistakes": None}
-    table = disagreements(results, analysis, baseline, best)
-    seeds = len(results.seeds(baseline.name, best.name))
+    setting = compared[0]
+    table = disagreements(results, analysis, baseline, setting)
+    seeds = len(results.seeds(baseline.name, setting.name))
     return {
         "mistakes": table,
-        "mistakes_text": f"{quoted(best.name)} has the lowest mean held-out error of the settings that "
-        f"have a baseline; it is compared with {quoted(baseline.name)}, {counted(seeds, 'seed')} "
-        "of each.",
+        "mistakes_text": f"{quoted(setting.name)}, a setting of the verdict, beside "
+        f"{quoted(baseline.name)}; {counted(seeds, 'seed')} of each.",
         "mistakes_seeds": seeds,
-        "mistakes_names": f"{baseline.name} → {best.name}",
-        "confusions": confusion_figures(results, analysis, [baseline, best]),
+        "mistakes_names": f"{baseline.name} → {setting.name}",
+        "confusions": confusion_figures(results, analysis, [baseline, setting]),
         "images": images_of(results, table),
     }
 
@@ -160,9 +163,11 @@ def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
             f"{chosen}."
         )
     else:
-        notes.append("The settings of the verdict were fixed before anything was trained.")
+        notes.append("The settings of the verdict were fixed before this study's first training.")
     best = analysis.best
-    if best is not None:
+    if best is not None and best.gain <= 0:
+        notes.append("No setting has a lower mean test error than its baseline.")
+    elif best is not None:
         several = len({study.baseline_of(setting.name) for setting in study.settings}) > 1
         own = ", each setting against its own baseline" if several else ""
         notes.append(
@@ -180,10 +185,11 @@ def _reading(analysis: Analysis) -> list[str]:
         "n: seeds that the setting and its baseline have. Difference: setting minus baseline, paired "
         "by seed, so that below 0 is better, in percentage points like all deviations and intervals, "
         "and as a number of test images. 95 % interval: for other seeds and other test images (two-way, "
-        "from 3 seeds on). Beside it the t interval over seeds "
-        "for these test images alone. Would see: the smallest true difference that would be found with "
-        "80 % probability. The intervals are not adjusted for their number; Holm's p (paired t test "
-        "over seeds, these test images) is, over all settings of the table: bold below .05.",
+        "from 3 seeds on). Beside it the t interval over seeds for these test images alone. Would see "
+        "(from 3 seeds on): the true difference that a paired t test over so many seeds finds with 80 % "
+        "probability if differences deviate as in this row. The intervals are not adjusted for their "
+        "number; Holm's p (paired t test over seeds, these test images) is, over all settings of the "
+        "study: bold below .05.",
     ]
     if analysis.settings and all(len(s.seeds) == 1 for s in analysis.settings):
         lines.append("One seed gives no interval, no p value and no verdict.")

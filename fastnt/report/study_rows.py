@@ -20,9 +20,10 @@ def forest_figure(analysis: Analysis) -> Picture | None:
         "Paired differences in test error to the baseline, points",
         lambda axes: _forest(axes, compared),
         size=(WIDTH, 0.9 + 0.24 * len(compared)),
-        caption="Left of 0 the setting is better. Thick: 95 % interval over seeds, for these test "
-        "images; thin: for other test images too (from 3 seeds on). Intervals are not adjusted for "
-        "their number. Bold names: the settings of the verdict; filled: Holm's p below .05. "
+        caption="Left of 0, blue: the setting is better; right, orange: worse. Thick: 95 % interval "
+        "over seeds, for these test images; thin: for other test images too (from 3 seeds on). "
+        "Intervals are not adjusted for their number. Bold names: the settings of the "
+        "verdict; filled: Holm's p below .05. "
         f"{seeds_text(analysis.settings)}",
     )
 

@@ -103,7 +103,12 @@ class _Study:
                 if baseline != name:
                     clean = paper[baseline]
                     rows[name]["paper_gain"] = 100 * (clean - paper[name]) / clean
-        _holm(rows)
+        compared = [
+            s["name"]
+            for s in self.study["settings"]
+            if s.get("baseline", self.study["baseline"]) != s["name"]
+        ]
+        _holm(rows, len(compared))
         return rows
 
 
@@ -127,11 +132,11 @@ def _errors(wrong: Any, base: Any) -> dict[str, Any]:
     low, high = stats.t.interval(0.95, n - 1, d.mean(), error)
     row |= {"interval_these_low": 100 * low, "interval_these_high": 100 * high}
     row["p"] = 2 * stats.t.sf(abs(d.mean()) / error, n - 1)
+    if n < 3:
+        return row
     critical = stats.t.ppf(0.975, n - 1)
     shift = optimize.brentq(lambda s: stats.nct.sf(critical, n - 1, s) - 0.8, 0, 200)
     row["sees"] = 100 * shift * error
-    if n < 3:
-        return row
     # Two-way analysis of variance by sums of squares.
     total = (each**2).sum() - n * m * d.mean() ** 2
     of_seeds = m * (d**2).sum() - n * m * d.mean() ** 2
@@ -148,11 +153,11 @@ def _errors(wrong: Any, base: Any) -> dict[str, Any]:
     return row
 
 
-def _holm(rows: dict[str, dict[str, Any]]) -> None:
+def _holm(rows: dict[str, dict[str, Any]], comparisons: int) -> None:
     ordered = sorted((row["p"], name) for name, row in rows.items() if "p" in row)
     largest = 0.0
     for i, (p, name) in enumerate(ordered):
-        largest = max(largest, min(1.0, (len(ordered) - i) * p))
+        largest = max(largest, min(1.0, (comparisons - i) * p))
         rows[name]["p_holm"] = largest
 
 

@@ -25,7 +25,7 @@ from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.experiments.study_files import read_study, write_study
 from fastnt.experiments.verdict import verdicts
 from fastnt.recipe_files import load_recipe
-from fastnt.report.provenance import departures
+from fastnt.report.provenance import departures, recipe_table
 from fastnt.report.study_marks import plot_teacher
 from fastnt.report.study_page import write_study_page
 from fastnt.report.study_tables import noise_table
@@ -258,6 +258,41 @@ def test_the_noise_of_teachers_that_vary_is_that_of_all_of_them(conduct: Callabl
     (row,) = [r for r in noise_table(results, analyse(results)).rows if r["setting"] == "noisy"]
     square = sum(size**2 for size in sizes) / 2
     assert row["noise_selected"] == pytest.approx(RECIPE.sigma * square**0.5)
+
+
+def test_what_is_not_trained_yet_counts_in_holms_family(whole: Path):
+    results = fastnt.load_study(whole)
+    (every,) = [s for s in analyse(results).settings if s.name == "sigma 0.3"]
+    fewer = [record for record in results.records if record["setting"] != "sigma 0.6"]
+    (alone,) = [
+        s
+        for s in analyse(dataclasses.replace(results, records=fewer)).settings
+        if s.name == "sigma 0.3"
+    ]
+    assert every.comparison is not None
+    assert every.comparison.paired is not None
+    assert alone.p_holm == min(1.0, 2 * every.comparison.paired.p)
+
+
+def test_of_a_given_teacher_no_recipe_is_told(whole: Path):
+    results = fastnt.load_study(whole)
+    keys = {row["key"] for row in recipe_table(results).rows}
+    assert {"teacher_epochs", "teacher_lr"} <= keys
+    teachers = {
+        name: row | {"recipe": row["recipe"] | {"teacher": ["mine.safetensors"]}}
+        for name, row in results.teachers.items()
+    }
+    given = {r["key"] for r in recipe_table(dataclasses.replace(results, teachers=teachers)).rows}
+    assert "teacher" in given
+    assert not any(key.startswith("teacher_") for key in given)
+
+
+def test_the_readme_has_the_verdict_the_figure_and_the_table(whole: Path):
+    folder = write_study_page(whole).parent
+    text = (folder / "README.md").read_text()
+    assert '> On digits "sigma 0.6" ' in text
+    assert "](main.svg)" in text
+    assert (folder / "settings.md").read_text().rstrip() in text
 
 
 def test_an_unfinished_study_says_so(conduct: Callable[..., Path], whole: Path, tmp_path: Path):
