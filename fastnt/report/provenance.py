@@ -56,7 +56,7 @@ REMARKS = {
 }
 # Every training needs a value for these, but the paper gives none.
 SILENT = (
-    *("epochs", "lr", "lr_decay", "seed", "validation", "noise", "frozen"),
+    *("epochs", "lr", "lr_decay", "seed", "validation", "sigma", "noise", "frozen"),
     *("teacher_epochs", "teacher_lr", "teacher_lr_decay", "teacher_seed", "teacher_batch_size"),
 )
 
@@ -83,8 +83,8 @@ def recipe_table(results: StudyResults) -> Table:
         rows.append(
             {
                 "key": key,
-                "value": _text(value),
-                "paper": _text(stated[key]) if key in stated else REMARKS.get(key, "not stated"),
+                "value": as_text(value),
+                "paper": as_text(stated[key]) if key in stated else REMARKS.get(key, "not stated"),
                 "swept": "changes with the setting" if key in swept else None,
             }
         )
@@ -120,7 +120,7 @@ def departures(results: StudyResults) -> str:
     stated, recipe = _stated(results), results.study.recipe
     swept = _swept(results.study)
     found = [
-        f"{key} is {_text(getattr(recipe, key))} (paper: {_text(value)})"
+        f"{key} is {as_text(getattr(recipe, key))} (paper: {as_text(value)})"
         for key, value in stated.items()
         if not _equal(getattr(recipe, key), value) and key not in swept
     ]
@@ -202,11 +202,12 @@ def _equal(value: Any, stated: Any) -> bool:
     return value in stated if isinstance(stated, frozenset) else bool(value == stated)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a recipe's value as the pages write it."""
     if isinstance(value, frozenset):
         return " or ".join(sorted(value))
     if isinstance(value, tuple):
-        return ", ".join(map(_text, value)) or "none"
+        return ", ".join(map(as_text, value)) or "none"
     if isinstance(value, float):
         return f"{value:g}"
     return str(value) if value not in ("", None) else "none"

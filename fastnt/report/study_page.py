@@ -10,7 +10,7 @@ from fastnt.experiments.results import StudyResults, load_study
 from fastnt.experiments.verdict import verdicts
 from fastnt.files import write_text
 from fastnt.report.mistakes import confusion_figures, disagreements, images_of
-from fastnt.report.provenance import departures, provenance, recipe_table
+from fastnt.report.provenance import as_text, departures, provenance, recipe_table
 from fastnt.report.study_curves import curve_figures, size_figure, teacher_figures
 from fastnt.report.study_figures import main_figure
 from fastnt.report.study_marks import seeds_text
@@ -115,7 +115,8 @@ def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, An
         "teacher_curves": teacher_figures(results),
         "noise": noise_table(results, best),
         "noise_when": "at its epoch of lowest held-out error",
-        "terms": TERMS,
+        "terms": f"{TERMS} Where a setting does not say otherwise, alpha is {study.recipe.alpha:g} and "
+        f"sigma {as_text(study.recipe.sigma)}.",
         "beside_paper": any(setting.paper is not None for setting in study.settings),
         "provenance": provenance(results),
         "recipe": recipe_table(results),
