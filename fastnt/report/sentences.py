@@ -47,7 +47,7 @@ def counts_text(
     """
     meaning = "these two networks are not distinguishable"
     if p < LEVEL:
-        meaning = f"on these images {names[wrong[0] > wrong[1]]} is better"
+        meaning = f"of these two networks {names[wrong[0] > wrong[1]]} is better"
     p_text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
     holm = f", by Holm over {tests}" if tests > 1 else ""
     return (

@@ -130,7 +130,7 @@ class Journal:
                     "a new run without --resume"
                 ) from error
         if self._ranks.world_size > 1:
-            self._train_together(trainer)
+            self._train_with_ranks(trainer)
         else:
             self._train_alone(trainer)
         return [r for r in self.records if r.phase == trainer.schedule.phase]
@@ -154,7 +154,7 @@ class Journal:
                 save_when_due()
             self._save(trainer)
 
-    def _train_together(self, trainer: Trainer) -> None:
+    def _train_with_ranks(self, trainer: Trainer) -> None:
         """Train with other ranks; rank 0 saves between epochs, when all ranks have the same state.
 
         Within an epoch each rank has its own counters. A signal ends all ranks at once. After a resume,

@@ -359,7 +359,7 @@ def test_other_recipes_are_compared_with_the_first_by_holm(make_run: MakeRun) ->
         "are not distinguishable (McNemar p = 1, by Holm over 2)",
     ]
     assert findings(read_runs(runs[:2]))[-1] == (
-        "a against b, students of noisy teachers: 30 against 24 of 360 wrong: on these images b is "
+        "a against b, students of noisy teachers: 30 against 24 of 360 wrong: of these two networks b is "
         "better (McNemar p = 0.031)"
     )
 
