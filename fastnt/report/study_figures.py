@@ -65,7 +65,7 @@ def _lines(
         if one.baseline is not None and one.baseline.name not in {
             s.baseline.name for s in series[:number] if s.baseline
         }:
-            ends += _band(axes, one.baseline, BLUE if len(series) == 1 else colour, series)
+            ends += _band(axes, one.baseline, colour, series)
         x = np.array([value for value, _ in one.points]) + shift
         found = [setting for _, setting in one.points]
         for at, setting in zip(x, found, strict=True):
@@ -102,7 +102,7 @@ def _band(axes: Any, baseline: SettingResult, colour: str, series: Sequence[Seri
     mean = 100 * baseline.test_error
     half = 100 * half_width(baseline.deviation, len(baseline.seeds))
     shared = len({s.baseline.name for s in series if s.baseline}) == 1
-    label = baseline.name if shared or len(series) == 1 else None
+    label = baseline.name if shared else None
     colour = BLUE if shared else colour
     axes.axhspan(mean - half, mean + half, color=colour, alpha=0.13, lw=0)
     axes.axhline(mean, color=colour, lw=1.2, ls=(0, (5, 2)), label=label)

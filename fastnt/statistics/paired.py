@@ -70,7 +70,7 @@ def two_way(
 
     Args:
         wrong_setting, wrong_baseline: (seeds, images) bool, whether each student gets each test
-            image wrong; or any loss of each image.
+            image wrong; or losses of each image on the scale of 0 to 1, for which the floor is made.
         confidence: of the interval.
 
     Raises:
