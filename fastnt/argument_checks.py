@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastnt.kernels.native.dispatch import is_readable
 from fastnt.kernels.noisy_l2.signature import Options
 
 Number = float | Tensor
@@ -186,12 +187,3 @@ def check_values(name: str, value: Number, rule: Rule) -> list[float]:
 
 def _kind(integer: bool) -> str:
     return f"{'an integer' if integer else 'a real number'} or a tensor of such"
-
-
-def is_readable(tensor: Tensor) -> bool:
-    """Tell whether a tensor's values can be read without waiting for a device or breaking a graph."""
-    return (
-        tensor.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )

@@ -26,9 +26,9 @@ from fastnt.argument_checks import (
     check_index,
     check_logits,
     check_values,
-    is_readable,
     sigma_pair,
 )
+from fastnt.kernels.native.dispatch import is_readable
 from fastnt.kernels.noisy_l2.op import accepts_numbers
 from fastnt.kernels.noisy_l2.signature import Tensors, ValueAndGrad
 from fastnt.kernels.philox.eager import as_int64

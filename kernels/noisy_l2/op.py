@@ -198,8 +198,13 @@ _keeps_graph: Callable[[], bool] = getattr(
 
 
 def _is_one(grad_output: Tensor) -> bool:
-    """Tell whether grad_output is 1. Only values on the CPU are read, so that no device waits."""
+    """Tell whether grad_output is 1. Only values on the CPU are read, so that no device waits.
+
+    Reading raises where there is no value: under is_grads_batched, which has several, and in make_fx.
+    """
     try:
-        return grad_output.is_cpu and grad_output.numel() == 1 and grad_output.item() == 1
-    except RuntimeError:  # under is_grads_batched it has several values, and item() raises
-        return False
+        if grad_output.is_cpu and grad_output.numel() == 1 and grad_output.item() == 1:
+            return True
+    except RuntimeError:
+        pass
+    return False
