@@ -78,14 +78,14 @@ def _why_not(impl: str, student: Tensor) -> str | None:
     if impl not in ("native", "triton"):
         return None
     if student.dtype == torch.float64:
-        return "it computes in float32, and student is float64"
+        return "it computes in float32, and the logits are float64"
     if impl == "native" and student.device.type != "cpu":
-        return f"it is for the CPU, and student is on {student.device}"
+        return f"it is for the CPU, and the logits are on {student.device}"
     # The device type of ROCm is "cuda" too.
     interpreted = student.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if impl == "triton" and student.device.type != "cuda" and not interpreted:
         return (
-            f"it is for CUDA and ROCm, and student is on {student.device}"
+            f"it is for CUDA and ROCm, and the logits are on {student.device}"
             " (with TRITON_INTERPRET=1 in the environment it takes CPU tensors, slowly)"
         )
     return None

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch._dynamo.testing
@@ -545,6 +546,10 @@ BAD = [
     ({"sigma": 1e39}, ValueError, "sigma must be finite and not negative"),
     ({"sigma": (0.1, math.nan)}, ValueError, "sigma must be finite and not negative, got nan"),
     ({"sigma": (0.5, 0.1)}, ValueError, "sigma must be a pair .* low <= high"),
+    ({"sigma": (np.float64(0.5), torch.tensor(0.1))}, ValueError, "sigma must .* low <= high"),
+    ({"sigma": (0.1, "0.5")}, TypeError, "sigma must be a real number .* got '0.5'"),
+    ({"sigma": (0.1, torch.tensor(1j))}, TypeError, "sigma must be a real .* torch.complex64"),
+    ({"sigma": (torch.ones(2), torch.ones(3))}, ValueError, r"sigma must .* got \(2,\)"),
     ({"sigma": (1, 2, 3)}, ValueError, r"sigma must be a number or a pair \(low, high\)"),
     ({"seed": 1.5}, TypeError, "seed must be an integer or a tensor of such, got 1.5"),
     ({"seed": torch.tensor(1.0)}, TypeError, "seed must be an integer .* got torch.float32"),
@@ -607,6 +612,7 @@ def test_bad_grad_scale(scale, error):
         {"alpha": 2},
         {"sigma": -1},
         {"sigma": (0.5, 0.1)},
+        {"sigma": (torch.zeros(2), torch.ones(3))},
         {"noise": "x"},
         {"perturb": "x"},
         {"reduction": "x"},
