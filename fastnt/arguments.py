@@ -3,8 +3,9 @@
 The native and the Triton kernel take numbers with their launch. Where another version runs, or
 torch.compile or torch.func looks on, numbers become small tensors that are filled on the student's
 device: the host never waits for the device, and a compiled step is not compiled again for a new value.
-What is a tensor stays one. A replayed CUDA graph repeats its numbers: what changes from step to step,
-such as the step itself, must be a tensor.
+What is a tensor stays one. Tensors (S,) belong on the student's device: from the CPU they are copied,
+for which the host waits, and which a CUDA graph cannot capture. A replayed CUDA graph repeats its
+numbers: what changes from step to step, such as the step itself, must be a tensor.
 """
 
 import math
@@ -165,7 +166,7 @@ def _make_tensor(
         if value.device != device and value.device.type != "cpu":
             raise ValueError(f"{name} must be on the logits' {device}, got {value.device}")
         if value.device == device or value.numel() != 1 or not is_readable(value):
-            return value.detach().to(device, dtype).expand(count)
+            return value.detach().to(device, dtype).resolve_neg().expand(count)
         value = value.item()  # torch.full fills on the device; a copy from the host would wait
     if dtype == torch.int64 and not -(1 << 63) <= value < 1 << 63:
         value = as_int64(int(value))

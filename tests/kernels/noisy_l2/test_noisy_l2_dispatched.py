@@ -49,6 +49,26 @@ def test_lazy_negation_and_lazy_zeros(impl):
         torch.testing.assert_close(pair(teacher, lazy, impl), pair(teacher, plain, impl))
 
 
+def test_lazy_negation_of_a_students_alpha(impl):
+    student, teacher = torch.randn(2, 6, 10)
+    lazy = torch.tensor([0.5 - 0.5j]).conj().imag
+    assert lazy.is_neg()
+    given = {"sigma": 0.6, "seed": 3, "impl": impl}
+    found, wanted = (
+        noisy_l2_loss(student, teacher, alpha=x, **given) for x in (lazy, lazy.resolve_neg())
+    )
+    assert found == wanted != noisy_l2_loss(student, teacher, alpha=0, **given)
+
+
+def test_an_index_without_memory_is_never_ignored(impl):
+    if impl == "eager":
+        pytest.skip("it reads no addresses")
+    student, teacher = torch.randn(2, 6, 10)
+    rows = torch.arange(6) + 40
+    with pytest.raises(ValueError, match="must be tensors with memory of their own"):
+        noisy_l2_loss(student, teacher, **GIVEN, index=TwoTensor(rows, rows), impl=impl)
+
+
 def test_fake_tensors_give_fake_results(impl):
     with FakeTensorMode():
         loss, grad = pair(*torch.randn(2, 6, 10), impl)
