@@ -52,7 +52,8 @@ def noisy_l2_loss(
     Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors. torch.func.vmap over
     students, teachers, alpha, sigma, seed or step takes one launch, as with ``students``; over ``index``
     it takes one launch for each place. Without ``seed``, vmap needs its argument ``randomness``. There is
-    no second derivative: asking for one, or for create_graph=True, is a RuntimeError.
+    no second derivative: asking for one, or for create_graph=True, is a RuntimeError outside
+    torch.compile. Compiled code may leave it out without a word.
 
     Args:
         student: logits (..., C), whose leading dimensions are samples; (S, ..., C) with ``students``.
