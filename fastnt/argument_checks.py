@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastnt.kernels.native.dispatch import is_readable
 from fastnt.kernels.noisy_l2.signature import Options
 
 Number = float | Tensor
@@ -70,26 +71,30 @@ def check_noise(alpha: Number, sigma: Sigma, seed: int | Tensor | None) -> None:
             requires a gradient.
     """
     check_values("alpha", alpha, PROBABILITY)
-    for bound in sigma_pair(sigma):
-        if bound is not None:
-            check_values("sigma", bound, SPREAD)
+    low, high = sigma_pair(sigma)
+    check_values("sigma", low, SPREAD)
+    if high is not None:
+        check_values("sigma", high, SPREAD)
+        check_order(low, high)
     if seed is not None:
         check_values("seed", seed, ANY)
 
 
-def check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
+def check_logits(student: Tensor, teacher: Tensor, students: bool, name: str = "student") -> None:
     """Check the logits of the student, (..., C), or of ``students``, (S, ..., C), and of the teacher.
+
+    ``name`` is what the caller calls the student's.
 
     Raises:
         TypeError: one is no dense tensor of a floating-point dtype, or is a DTensor.
         ValueError: their shapes or devices do not go together.
     """
-    for name, logits in (("student", student), ("teacher", teacher)):
+    for given, logits in ((name, student), ("teacher", teacher)):
         if type(logits) is not Tensor:
-            _check_type(name, logits)
+            _check_type(given, logits)
         if logits.dtype not in _LOGIT_DTYPES or logits.layout is not torch.strided:
             raise TypeError(
-                f"{name} must be a dense float16, bfloat16, float32 or float64 tensor, "
+                f"{given} must be a dense float16, bfloat16, float32 or float64 tensor, "
                 f"got {logits.dtype} ({logits.layout})"
             )
     on_cpu = student.is_cpu and teacher.is_cpu  # comparing devices would take a microsecond
@@ -98,7 +103,7 @@ def check_logits(student: Tensor, teacher: Tensor, students: bool) -> None:
     first = 1 if students else 0  # the dimension at which one student's logits begin
     if student.dim() <= first:
         wanted = "(S, ..., C) with students=True" if students else "(..., C)"
-        raise ValueError(f"student must have the shape {wanted}, got {tuple(student.shape)}")
+        raise ValueError(f"{name} must have the shape {wanted}, got {tuple(student.shape)}")
     if teacher.shape != student.shape and teacher.shape != student.shape[first:]:
         allowed = " or ".join(str(tuple(student.shape[i:])) for i in range(first + 1))
         raise ValueError(f"teacher must have the shape {allowed}, got {tuple(teacher.shape)}")
@@ -131,30 +136,68 @@ def check_index(
         wanted = f"({samples},)" if students is None else f"({samples},) or ({students}, {samples})"
         raise ValueError(f"index must have the shape {wanted}, got {tuple(index.shape)}")
     if index.device != device:
-        raise ValueError(f"index must be on the student's {device}, got {index.device}")
+        raise ValueError(f"index must be on the logits' {device}, got {index.device}")
     if is_readable(index) and index.numel():
         for row in index.aminmax():
             if not 0 <= row.item() < 1 << 32:
                 raise ValueError(f"index must hold rows {COUNTER[0]}, got {row.item()}")
 
 
+def check_teacher_id(teacher_id: int) -> int:
+    """Return a teacher's number, which is a part of the number of its noise stream.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is outside [0, 2^24).
+    """
+    if type(teacher_id) is not int:
+        if not isinstance(teacher_id, Integral) or isinstance(teacher_id, bool):
+            raise TypeError(f"teacher_id must be an integer, got {teacher_id!r}")
+        teacher_id = int(teacher_id)
+    if not 0 <= teacher_id < 1 << 24:
+        raise ValueError(f"teacher_id must be at least 0 and below 2**24, got {teacher_id}")
+    return teacher_id
+
+
 def sigma_pair(sigma: Sigma) -> tuple[Number, Number | None]:
     """Return the lowest and the highest sigma; the second is None where sigma is not random.
 
     Raises:
-        ValueError: sigma is a sequence of other than two, or its bounds are in the wrong order.
+        ValueError: sigma is a sequence of other than two.
     """
     if not isinstance(sigma, (tuple, list)):
         return sigma, None
     if len(sigma) != 2:
         raise ValueError(f"sigma must be a number or a pair (low, high), got {sigma!r}")
-    low, high = sigma
-    if all(not isinstance(x, Tensor) or is_readable(x) for x in (low, high)):
-        # Numbers are compared as they are: torch.compile makes no tensors of symbolic numbers.
-        above = low > high
-        if above.any() if isinstance(above, Tensor) else above:
-            raise ValueError(f"sigma must be a pair (low, high) with low <= high, got {sigma!r}")
-    return low, high
+    return sigma[0], sigma[1]
+
+
+def check_order(low: Number, high: Number) -> None:
+    """Check that the bounds of a random sigma, which are checked one by one before, are in order.
+
+    Raises:
+        ValueError: they are not, or they are tensors for different numbers of students.
+    """
+    for bound in (low, high):
+        if isinstance(bound, Tensor) and not is_readable(bound):
+            return
+    if isinstance(low, Tensor) and isinstance(high, Tensor):
+        shapes = low.shape, high.shape
+        if shapes[0] != shapes[1] and () not in shapes:
+            raise ValueError(
+                f"sigma must be a pair (low, high) of one shape, got {low!r}, {high!r}"
+            )
+    # Numbers are compared as they are: torch.compile makes no tensors of symbolic numbers.
+    above = _comparable(low) > _comparable(high)
+    if above.any() if isinstance(above, Tensor) else above:
+        raise ValueError(
+            f"sigma must be a pair (low, high) with low <= high, got ({low!r}, {high!r})"
+        )
+
+
+def _comparable(bound: Number) -> Number:
+    """Return a bound that can be compared with any other: numpy's numbers, with tensors, cannot."""
+    return bound if type(bound) in (int, float) or isinstance(bound, Tensor) else float(bound)
 
 
 def check_values(name: str, value: Number, rule: Rule) -> list[float]:
@@ -186,12 +229,3 @@ def check_values(name: str, value: Number, rule: Rule) -> list[float]:
 
 def _kind(integer: bool) -> str:
     return f"{'an integer' if integer else 'a real number'} or a tensor of such"
-
-
-def is_readable(tensor: Tensor) -> bool:
-    """Tell whether a tensor's values can be read without waiting for a device or breaking a graph."""
-    return (
-        tensor.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )

@@ -3,8 +3,9 @@
 The native and the Triton kernel take numbers with their launch. Where another version runs, or
 torch.compile or torch.func looks on, numbers become small tensors that are filled on the student's
 device: the host never waits for the device, and a compiled step is not compiled again for a new value.
-What is a tensor stays one. A replayed CUDA graph repeats its numbers: what changes from step to step,
-such as the step itself, must be a tensor.
+What is a tensor stays one. Tensors (S,) belong on the student's device: from the CPU they are copied,
+for which the host waits, and which a CUDA graph cannot capture. A replayed CUDA graph repeats its
+numbers: what changes from step to step, such as the step itself, must be a tensor.
 """
 
 import math
@@ -24,11 +25,11 @@ from fastnt.argument_checks import (
     Rule,
     Sigma,
     check_index,
-    check_logits,
+    check_order,
     check_values,
-    is_readable,
     sigma_pair,
 )
+from fastnt.kernels.native.dispatch import is_readable
 from fastnt.kernels.noisy_l2.op import accepts_numbers
 from fastnt.kernels.noisy_l2.signature import Tensors, ValueAndGrad
 from fastnt.kernels.philox.eager import as_int64
@@ -49,7 +50,7 @@ def make_tensors(
     *,
     version: ValueAndGrad,
 ) -> Tensors:
-    """Return the op's tensors, the logits detached.
+    """Return the op's tensors, the logits detached; `check_logits` has checked these.
 
     If ``version`` accepts them, Python numbers stay numbers, and the logits (N, C) of one student stay
     as they are: making tensors and views would take longer than the loss of a small batch.
@@ -58,7 +59,6 @@ def make_tensors(
         TypeError: an argument has the wrong type or dtype.
         ValueError: an argument has a value, shape or device that is not allowed.
     """
-    check_logits(student, teacher, students)
     numbers = accepts_numbers(version, student, teacher)
     count = student.shape[0] if students else 1
     if not numbers or students or student.dim() != 2:
@@ -71,7 +71,7 @@ def make_tensors(
         if numbers and count == 1 and student.is_cpu:
             seed = int(seed)
     like = numbers, count, student
-    return Tensors(
+    tensors = Tensors(
         student,
         teacher,
         _convert("alpha", alpha, PROBABILITY, like),
@@ -84,6 +84,9 @@ def make_tensors(
         if grad_scale is None
         else _convert("grad_scale", grad_scale, FINITE, (False, 1, student))[0],
     )
+    if high is not None:
+        check_order(low, high)
+    return tensors
 
 
 def classes_last(
@@ -92,18 +95,17 @@ def classes_last(
     """Return views of the logits whose last dimension is the student's dimension ``dim``.
 
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: the student has no such dimension for classes, or the shapes do not go together.
+        TypeError: ``dim`` is no integer.
+        ValueError: the student has no such dimension for classes.
     """
     if not isinstance(dim, int) or isinstance(dim, bool):
         raise TypeError(f"dim must be an integer, got {dim!r}")
-    check_logits(student, teacher, students)
     first, dims = int(students), student.dim()
     if not -dims <= dim < dims or dim % dims < first:
         reason = "; dimension 0 counts the students" if students else ""
         raise ValueError(
-            f"dim must be a dimension of the student's logits {tuple(student.shape)} that holds "
-            f"classes, got {dim}{reason}"
+            f"dim must be a dimension of the logits {tuple(student.shape)} that holds classes, "
+            f"got {dim}{reason}"
         )
     from_the_end = dim % dims - dims  # a teacher for all students has one dimension less
     return student.movedim(from_the_end, -1), teacher.movedim(from_the_end, -1)
@@ -162,9 +164,9 @@ def _make_tensor(
             got = tuple(value.shape)
             raise ValueError(f"{name} must have the shape () or ({count},), got {got}")
         if value.device != device and value.device.type != "cpu":
-            raise ValueError(f"{name} must be on the student's {device}, got {value.device}")
+            raise ValueError(f"{name} must be on the logits' {device}, got {value.device}")
         if value.device == device or value.numel() != 1 or not is_readable(value):
-            return value.detach().to(device, dtype).expand(count)
+            return value.detach().to(device, dtype).resolve_neg().expand(count)
         value = value.item()  # torch.full fills on the device; a copy from the host would wait
     if dtype == torch.int64 and not -(1 << 63) <= value < 1 << 63:
         value = as_int64(int(value))

@@ -20,7 +20,8 @@ class NoisyL2Loss(nn.Module):
     dict. Each call then has noise of its own, and a resumed run goes on with the next step. Pass
     ``index`` too: without it, the noise of a sample depends on its place in the batch alone and is the
     same on every rank. Without ``seed``, each call draws a seed from torch's generator. Threads that
-    share the loss get different steps, unless torch.compile compiled it. Each process counts for itself.
+    share the loss get different steps, unless torch.compile compiled it; on CUDA only where they launch
+    on one stream. Each process counts for itself.
 
     A call with a ``step`` uses that one and counts nothing. Pass the number of optimizer steps where
     calls are not steps: under gradient accumulation, in torch.utils.checkpoint and torch.func, and where

@@ -5,7 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastnt.argument_checks import Number, Sigma, check_options
+from fastnt.argument_checks import (
+    Number,
+    Sigma,
+    check_logits,
+    check_options,
+    check_teacher_id,
+)
 from fastnt.arguments import classes_last, loss_shape, make_tensors
 from fastnt.kernels.noisy_l2.op import choose, for_index, noisy_l2, view_as
 
@@ -46,7 +52,8 @@ def noisy_l2_loss(
     Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors. torch.func.vmap over
     students, teachers, alpha, sigma, seed or step takes one launch, as with ``students``; over ``index``
     it takes one launch for each place. Without ``seed``, vmap needs its argument ``randomness``. There is
-    no second derivative: asking for one, or for create_graph=True, is a RuntimeError.
+    no second derivative: asking for one, or for create_graph=True, is a RuntimeError outside
+    torch.compile. Compiled code may leave it out without a word.
 
     Args:
         student: logits (..., C), whose leading dimensions are samples; (S, ..., C) with ``students``.
@@ -84,6 +91,7 @@ def noisy_l2_loss(
             gradient though it is not ``student`` or ``teacher``, or ``impl`` cannot run here.
     """
     options = check_options(noise, perturb, reduction)
+    check_logits(student, teacher, students)
     if dim != -1:
         student, teacher = classes_last(student, teacher, dim, students)
     version = choose(impl, student)
@@ -130,6 +138,7 @@ def noisy_l2_value_and_grad(
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, perturb, reduction)
+    check_logits(student, teacher, students)
     if dim != -1:
         student, teacher = classes_last(student, teacher, dim, students)
     version = choose(impl, student)
@@ -174,6 +183,8 @@ def noisy_logits(
         ValueError: as `noisy_l2_loss`.
     """
     options = check_options(noise, "teacher", "sum")
+    check_logits(logits, logits, False, "logits")
+    teacher_id = check_teacher_id(teacher_id)
     if dim != -1:
         logits, _ = classes_last(logits, logits, dim, False)
     version = choose(impl, logits)

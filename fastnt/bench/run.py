@@ -20,8 +20,9 @@ def run_cases(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of one case after the other: seconds and bytes.
 
-    If a rival runs out of memory or fails in another way, its row has the error, and the others go on.
-    A failure of fastnt is raised.
+    If a rival runs out of memory or fails in another way, its row has the error, and the others go on;
+    so it is if fastnt runs out of memory. Any other failure of fastnt is raised, and so is an error in
+    the timing, which comes after each rival was called once.
     """
     for case in cases:
         yield _run_case(case, device, skip)

@@ -45,10 +45,16 @@ void set_isa(const std::string &wanted) {
 }
 
 // Returns the address of a tensor's first element; null for the number 0, which Python passes for None.
+// A tensor that wraps others has no memory: it must not be taken for None.
 template <class T>
 const T *address(nb::handle tensor) {
     if (PyLong_Check(tensor.ptr())) return nullptr;
-    return reinterpret_cast<const T *>(nb::cast<std::uintptr_t>(tensor.attr("data_ptr")()));
+    const auto at = nb::cast<std::uintptr_t>(tensor.attr("data_ptr")());
+    if (at == 0 && nb::cast<std::int64_t>(tensor.attr("numel")()) > 0)
+        throw std::invalid_argument(
+            "alpha, sigma, seed, step, index and grad_scale must be tensors with memory of their own; "
+            "impl='eager' takes others");
+    return reinterpret_cast<const T *>(at);
 }
 
 // One value for each student. Python passes a number, which holds for all students, or a tensor (S,) of T.

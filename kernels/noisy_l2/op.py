@@ -78,14 +78,14 @@ def _why_not(impl: str, student: Tensor) -> str | None:
     if impl not in ("native", "triton"):
         return None
     if student.dtype == torch.float64:
-        return "it computes in float32, and student is float64"
+        return "it computes in float32, and the logits are float64"
     if impl == "native" and student.device.type != "cpu":
-        return f"it is for the CPU, and student is on {student.device}"
+        return f"it is for the CPU, and the logits are on {student.device}"
     # The device type of ROCm is "cuda" too.
     interpreted = student.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if impl == "triton" and student.device.type != "cuda" and not interpreted:
         return (
-            f"it is for CUDA and ROCm, and student is on {student.device}"
+            f"it is for CUDA and ROCm, and the logits are on {student.device}"
             " (with TRITON_INTERPRET=1 in the environment it takes CPU tensors, slowly)"
         )
     return None
@@ -198,8 +198,13 @@ _keeps_graph: Callable[[], bool] = getattr(
 
 
 def _is_one(grad_output: Tensor) -> bool:
-    """Tell whether grad_output is 1. Only values on the CPU are read, so that no device waits."""
+    """Tell whether grad_output is 1. Only values on the CPU are read, so that no device waits.
+
+    Reading raises where there is no value: under is_grads_batched, which has several, and in make_fx.
+    """
     try:
-        return grad_output.is_cpu and grad_output.numel() == 1 and grad_output.item() == 1
-    except RuntimeError:  # under is_grads_batched it has several values, and item() raises
-        return False
+        if grad_output.is_cpu and grad_output.numel() == 1 and grad_output.item() == 1:
+            return True
+    except RuntimeError:
+        pass
+    return False

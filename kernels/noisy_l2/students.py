@@ -19,6 +19,8 @@ def one_by_one(version: ValueAndGrad) -> ValueAndGrad:
 
 
 def _one_by_one(version: ValueAndGrad, tensors: Tensors, options: Options) -> Result:
+    if tensors.student.shape[0] == 0:  # there is no row, and nothing to copy together
+        return version(tensors._replace(index=None), options)
     results = [version(_student(tensors, s), options) for s in range(tensors.student.shape[0])]
     losses, grads = zip(*results, strict=True)
     return torch.cat(losses), None if options.grad_dtype is None else torch.cat(grads)

@@ -4,8 +4,11 @@ A cell is 0 before a launch and after it. Launches that may run at once must not
 set of cells for each stream, whose launches run one after the other, and each launch that a CUDA
 graph captures gets cells of its own, since the graph may be replayed on any stream. A captured fill
 with 0 would be a launch more: cells for graphs are made beforehand, by the first launch on a device.
-Where there are none left, a second kernel adds the sums, in the same order.
+Where there are none left, a second kernel adds the sums, in the same order. Threads that launch at once
+take cells in turn.
 """
+
+import threading
 
 import torch
 from torch import Tensor
@@ -22,6 +25,7 @@ class Tickets:
         self._of_stream: dict[int, Tensor] = {}
         self._for_graphs = self._make(GRAPH_CELLS)
         self._given = 0
+        self._giving = threading.Lock()
         if device.type == "cuda":  # a graph's stream need not wait for this one
             torch.cuda.synchronize(device)
 
@@ -30,12 +34,17 @@ class Tickets:
         if count > CELLS:
             return None
         if capturing:
-            self._given += count
-            cells = self._for_graphs[self._given - count : self._given]
+            with self._giving:
+                start = self._given
+                self._given += count
+            cells = self._for_graphs[start : start + count]
             return cells if len(cells) == count else None
         found = self._of_stream.get(stream)
         if found is None:
-            found = self._of_stream[stream] = self._make(CELLS)
+            with self._giving:  # another thread may have made them since
+                found = self._of_stream.get(stream)
+                if found is None:
+                    found = self._of_stream[stream] = self._make(CELLS)
         return found
 
     def _make(self, count: int) -> Tensor:
@@ -43,6 +52,7 @@ class Tickets:
 
 
 _of_device: dict[torch.device, Tickets] = {}
+_making = threading.Lock()
 
 
 def take(count: int, device: torch.device) -> Tensor | None:
@@ -55,5 +65,8 @@ def take(count: int, device: torch.device) -> Tensor | None:
     if tickets is None:
         if capturing:
             return None
-        tickets = _of_device[device] = Tickets(device)
+        with _making:
+            tickets = _of_device.get(device)
+            if tickets is None:
+                tickets = _of_device[device] = Tickets(device)
     return tickets.take(count, stream, capturing)

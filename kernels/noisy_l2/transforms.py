@@ -42,7 +42,7 @@ def refuse_second_derivative() -> None:
     """Raise RuntimeError in a backward pass that is itself recorded (create_graph=True).
 
     It must be raised here. Where the second derivative is used later, its missing part would look like
-    a part that is 0.
+    a part that is 0. Compiled code is left alone, and may leave the part out.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(_NO_SECOND_DERIVATIVE)

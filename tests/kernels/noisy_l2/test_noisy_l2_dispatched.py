@@ -1,13 +1,18 @@
 """Tensors that are not what their memory holds, and whoever watches torch's dispatcher."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.two_tensor import TwoTensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import fastnt
+from fastnt import NoisyL2Loss, noisy_l2_loss
 from fastnt.kernels.augment.op import augment
 from fastnt.kernels.native import MISSING, PRESENT
 
@@ -44,10 +49,88 @@ def test_lazy_negation_and_lazy_zeros(impl):
         torch.testing.assert_close(pair(teacher, lazy, impl), pair(teacher, plain, impl))
 
 
+def test_lazy_negation_of_a_students_alpha(impl):
+    student, teacher = torch.randn(2, 6, 10)
+    lazy = torch.tensor([0.5 - 0.5j]).conj().imag
+    assert lazy.is_neg()
+    given = {"sigma": 0.6, "seed": 3, "impl": impl}
+    found, wanted = (
+        noisy_l2_loss(student, teacher, alpha=x, **given) for x in (lazy, lazy.resolve_neg())
+    )
+    assert found == wanted != noisy_l2_loss(student, teacher, alpha=0, **given)
+
+
+def test_an_index_without_memory_is_never_ignored(impl):
+    if impl == "eager":
+        pytest.skip("it reads no addresses")
+    student, teacher = torch.randn(2, 6, 10)
+    rows = torch.arange(6) + 40
+    with pytest.raises(ValueError, match="must be tensors with memory of their own"):
+        noisy_l2_loss(student, teacher, **GIVEN, index=TwoTensor(rows, rows), impl=impl)
+
+
 def test_fake_tensors_give_fake_results(impl):
     with FakeTensorMode():
         loss, grad = pair(*torch.randn(2, 6, 10), impl)
         assert (loss.shape, grad.shape) == ((), (6, 10))
+
+
+def test_a_process_may_begin_with_fake_tensors(impl):
+    script = f"""
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+import fastnt
+
+def loss(*pair):
+    return fastnt.noisy_l2_loss(*pair, alpha=0.5, sigma=0.6, seed=3, impl={impl!r})
+
+with FakeTensorMode():
+    loss(*torch.randn(2, 6, 10))
+print(loss(torch.ones(6, 10), torch.zeros(6, 10)).item())
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout == "5.0\n", run.stderr
+
+
+CALLS = {
+    "drawn seed": lambda s, t, impl: noisy_l2_loss(s, t, alpha=0.5, sigma=0.6, impl=impl),
+    "index": lambda s, t, impl: noisy_l2_loss(s, t, **GIVEN, index=torch.arange(6), impl=impl),
+    "module": lambda s, t, impl: NoisyL2Loss(0.5, 0.6, impl=impl)(s, t),
+    "seeded module": lambda s, t, impl: NoisyL2Loss(0.5, 0.6, seed=1, impl=impl)(s, t),
+    "backward": lambda s, t, impl: gradient(s, t, torch.arange(6), torch.tensor(2.0), impl),
+}
+
+
+def gradient(student, teacher, index, scale, impl):
+    student = student.detach().requires_grad_()
+    loss = noisy_l2_loss(student, teacher, **GIVEN, index=index, impl=impl)
+    return torch.autograd.grad(loss * scale, student)[0]
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_nothing_is_read_from_fake_tensors(impl, call):
+    with FakeTensorMode():
+        result = call(*torch.randn(2, 6, 10), impl)
+        assert result.shape in ((), (6, 10))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_a_traced_graph_takes_any_index_and_scale(impl, mode):
+    def traced(*arguments):
+        return gradient(*arguments, impl)
+
+    student, teacher = torch.randn(2, 6, 10)
+    graph = make_fx(traced, tracing_mode=mode)(student, teacher, torch.arange(6), torch.tensor(1.0))
+    others = student, teacher, torch.arange(6) + 40, torch.tensor(3.0)
+    torch.testing.assert_close(graph(*others), traced(*others))
+
+
+def test_values_are_checked_under_modes_that_compute(impl):
+    student, teacher = torch.randn(2, 6, 10)
+    with FlopCounterMode(display=False), pytest.raises(ValueError, match="alpha must be in"):
+        noisy_l2_loss(student, teacher, alpha=torch.tensor(2.0), sigma=0.6, impl=impl)
 
 
 @pytest.mark.parametrize("mode", ["real", "fake"])

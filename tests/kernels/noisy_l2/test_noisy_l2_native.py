@@ -396,7 +396,7 @@ def test_auto_is_native_on_the_cpu_and_eager_for_float64():
     assert op.choose("auto", double) is eager.value_and_grad
     with pytest.raises(ValueError, match=r"'native' cannot run here: .*float64; use impl='auto'"):
         op.choose("native", double)
-    with pytest.raises(ValueError, match="is for the CPU, and student is on meta"):
+    with pytest.raises(ValueError, match="is for the CPU, and the logits are on meta"):
         op.choose("native", torch.zeros(1, device="meta"))
 
 
