@@ -17,8 +17,14 @@ class FusedAdam:
     """What ``torch.optim.Adam(fused=True)`` computes, for float32 parameters on a CPU."""
 
     def __init__(self, parameters: Iterable[Parameter], rate: Tensor, weight_decay: float) -> None:
-        """Take the learning rate as a 0-D tensor; weights decay as in AdamW."""
+        """Take the learning rate as a 0-D tensor; weights decay as in AdamW.
+
+        Raises:
+            ValueError: a parameter is computed from others, so that it gets no gradient of its own.
+        """
         self._parameters = list(parameters)
+        if not all(parameter.is_leaf for parameter in self._parameters):
+            raise ValueError("a parameter is no leaf: it was computed from others")
         self._rate, self._weight_decay = rate, weight_decay
         self._update = torch._fused_adamw_ if weight_decay > 0 else torch._fused_adam_
         self.state: defaultdict[Parameter, dict[str, Tensor]] = defaultdict(dict)

@@ -127,12 +127,12 @@ def test_prepare_makes_lists_and_cleans(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _run("prepare", "--dataset", "mnist", "--data-dir", str(mnist_folder), "--quiet")
-    for kind in ("teachers", "logits"):
+    for kind, key in (("teachers", "0123456789abcdef"), ("logits", "fedcba9876543210")):
         (cache / kind).mkdir()
-        (cache / kind / f"mnist-{kind}.safetensors").write_bytes(bytes(2_500_000))
+        (cache / kind / f"mnist-{key}.safetensors").write_bytes(bytes(2_500_000))
     _run("prepare", "--list")
     listed = capsys.readouterr().out
-    for words in ("mnist", "mnist-teachers", "mnist-logits", "2.5"):
+    for words in ("mnist", "mnist-0123456789abcdef", "mnist-fedcba9876543210", "2.5"):
         assert words in listed
     with pytest.raises(SystemExit, match="2"):
         main(["prepare", "--clean"])
@@ -144,7 +144,7 @@ def test_prepare_makes_lists_and_cleans(
         with pytest.raises(SystemExit):
             main(["prepare", "--clean"])
         output = capsys.readouterr().out
-        for words in ("mnist-teachers", str(cache), "Delete all of it?"):
+        for words in ("mnist-0123456789abcdef", str(cache), "Delete all of it?"):
             assert words in output
         assert bool(list(cache.rglob("*.beton"))) == left
         assert ("freed" in output) != left

@@ -123,21 +123,22 @@ def test_other_users_files_are_left_and_named(
     cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root may remove everything, so the system's answer is given by hand."""
-    for name in ("logits/theirs", "teachers/mine"):
+    mine, theirs = (f"mnist-{digit * 16}.safetensors" for digit in "ab")
+    for name in (f"logits/{theirs}", f"teachers/{mine}"):
         (cache / name).parent.mkdir(parents=True, exist_ok=True)
         (cache / name).write_text("x" * 1000)
     unlink = Path.unlink
 
     def refuse(path: Path, *arguments: Any, **options: Any) -> None:
-        if path.name == "theirs":
+        if path.name == theirs:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         unlink(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "unlink", refuse)
     sentence = _refused(capsys, "prepare", "--clean", "--yes")
     assert "cannot remove" in sentence
-    assert "theirs: Permission denied; let the user who made it" in sentence
-    assert not (cache / "teachers/mine").exists()
+    assert f"{theirs}: Permission denied; let the user who made it" in sentence
+    assert not (cache / "teachers" / mine).exists()
 
 
 def test_a_run_that_may_only_be_read_is_reported(

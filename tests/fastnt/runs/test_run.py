@@ -1,6 +1,7 @@
 """A run end to end on the embedded digits: its folder, its repeatability, its reuse."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -314,9 +315,10 @@ def test_a_teacher_of_other_images_is_refused_before_anything_is_written(tmp_pat
 
 
 def test_a_name_serves_again_after_a_kill_before_the_run_was_begun(tmp_path: Path) -> None:
-    left = tmp_path / "a" / ".config.json.x.part"
+    left = tmp_path / "a" / ".config.json.00000000-1.x.part"
     left.parent.mkdir()
     left.touch()
+    os.utime(left, (0, 0))  # or another process might be writing it
     left.with_name("environment.json").write_text("{}")
     folder = RunFolder(tmp_path / "a")
     folder.refuse_used()

@@ -77,3 +77,9 @@ def test_a_network_is_made_without_torchs_compiler() -> None:
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_parameters_that_are_computed_are_refused() -> None:
+    """They would get no gradient, and be left as they are without a word."""
+    with pytest.raises(ValueError, match="no leaf"):
+        FusedAdam([Parameter(torch.ones(3)) * 2], torch.tensor(0.1), 0.0)  # type: ignore[list-item]
