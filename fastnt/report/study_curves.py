@@ -1,6 +1,6 @@
 """Small figures of a study: the training curves of each setting, and error against multiplies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from fastnt.experiments.results import StudyResults
 from fastnt.report.study_marks import colour_of, half_width, seeds_text
 from fastnt.report.study_tables import teacher_network
 from fastnt.report.svg import BLUE, GREY, ORANGE, Picture, render
+from fastnt.wording import short_count
 
 _PANEL = (2.3, 2.5)  # inches
 
@@ -129,8 +130,6 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         return None
 
     def paint(axes: Any) -> None:
-        from matplotlib.ticker import FuncFormatter
-
         axes.plot(*zip(*teachers, strict=True), "s", color=GREY, ms=5.5, label="teacher")
         for number, (label, colour, marker) in enumerate(
             (("baseline", BLUE, "o"), ("lowest held-out error", ORANGE, "D"))
@@ -144,7 +143,8 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         axes.set_xscale("log")
         axes.margins(x=0.15, y=0.12)
         axes.minorticks_off()
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        sizes = _apart({multiplies for multiplies, *_ in [*teachers, *students]})
+        axes.set_xticks(sizes, [short_count(size) for size in sizes])
         axes.grid(axis="y")
         axes.set_xlabel("multiplies of a forward pass")
         axes.set_ylabel("test error, %")
@@ -161,12 +161,13 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
     )
 
 
-def _short(value: float) -> str:
-    """Return a short number without exponents: ``10 k``, ``1 M``."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
+def _apart(values: Iterable[int]) -> list[int]:
+    """Return those values, from the smallest, that are a quarter larger than the one before."""
+    kept: list[int] = []
+    for value in sorted(values):
+        if not kept or value >= 1.25 * kept[-1]:
+            kept.append(value)
+    return kept
 
 
 def _students(
