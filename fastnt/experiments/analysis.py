@@ -58,6 +58,11 @@ class Analysis:
         return next((setting for setting in self.settings if setting.name == name), None)
 
     @property
+    def baselines(self) -> list[str]:
+        """The settings that others are compared with, by name."""
+        return sorted({setting.baseline for setting in self.settings})
+
+    @property
     def primary(self) -> list[SettingResult]:
         """The settings of the verdict that have points."""
         return [setting for setting in self.settings if setting.primary]
@@ -161,17 +166,16 @@ def _chosen_by_pilots(results: StudyResults, when: When) -> tuple[str, ...]:
     study = results.study
     if not study.tune:
         return ()
-    pilots = study.all_seeds[study.seeds :]
     ended = {(row["setting"], row["seed"]) for row in (*results.records, *results.failed)}
     found: dict[str, tuple[float, str]] = {}
     for setting in study.settings:
         baseline = study.baseline_of(setting.name)
         if setting.name == baseline:
             continue
-        if any((setting.name, seed) not in ended for seed in pilots):
+        if any((setting.name, seed) not in ended for seed in study.pilot_seeds):
             return ()
         seeds = results.seeds(setting.name, pilots=True)
-        if len(seeds) < len(pilots):
+        if len(seeds) < study.tune:
             continue
         records = results.of(setting.name, seeds)
         error = float(np.mean([record[f"{when}_held_out_error"] for record in records]))

@@ -52,8 +52,8 @@ class StudyResults:
 
     def seeds(self, *settings: str, pilots: bool = False) -> list[int]:
         """Return the seeds, or the pilot's seeds, for which all these settings are trained."""
-        count = self.study.seeds
-        every = self.study.all_seeds[count:] if pilots else self.study.all_seeds[:count]
+        study = self.study
+        every = study.pilot_seeds if pilots else study.all_seeds[: study.seeds]
         return [seed for seed in every if all((name, seed) in self._by_point for name in settings)]
 
     def wrong(self, setting: str, seeds: Sequence[int], when: When) -> npt.NDArray[np.bool_]:

@@ -127,8 +127,13 @@ class Study:
     def all_seeds(self) -> list[int]:
         """The seeds that the verdict is about, then the pilot's."""
         first = self.recipe.seed
-        pilots = range(first + FIRST_PILOT_SEED, first + FIRST_PILOT_SEED + self.tune)
-        return [*range(first, first + self.seeds), *pilots]
+        return [*range(first, first + self.seeds), *self.pilot_seeds]
+
+    @property
+    def pilot_seeds(self) -> list[int]:
+        """The seeds that choose the setting of the verdict; none unless ``tune`` is given."""
+        first = self.recipe.seed + FIRST_PILOT_SEED
+        return list(range(first, first + self.tune))
 
     def point(self, setting: Setting, seed: int) -> Point:
         """Return the training of a setting with a seed.

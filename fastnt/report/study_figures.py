@@ -28,7 +28,8 @@ def main_figure(results: StudyResults, analysis: Analysis) -> Picture:
             lambda axes: _heat(axes, heat),
             size=(WIDTH, 1.2 + 0.36 * rows),
             caption="Mean test error over seeds, %; colour: the paired difference to the baseline "
-            f"{_baseline_text(analysis)}, orange above it (worse) and blue below. n as in the table.",
+            f"{', '.join(analysis.baselines)}, orange above it (worse) and blue below. "
+            "n as in the table.",
         )
     caption = "Faint dots: single students. Marks: means, with 95 % t intervals over seeds"
     if axis is not None:
@@ -142,10 +143,6 @@ def _heat(axes: Any, heat: Heat) -> None:
     axes.set_ylabel(heat.y_key)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-
-
-def _baseline_text(analysis: Analysis) -> str:
-    return ", ".join(sorted({setting.baseline for setting in analysis.settings}))
 
 
 def _band_text(series: Sequence[Series]) -> str:

@@ -169,8 +169,7 @@ def _verdict_notes(results: StudyResults, analysis: Analysis) -> list[str]:
     if best is not None and best.gain <= 0:
         notes.append("No setting has a lower mean test error than its baseline.")
     elif best is not None:
-        several = len({study.baseline_of(setting.name) for setting in study.settings}) > 1
-        own = ", each setting against its own baseline" if several else ""
+        own = ", each setting against its own baseline" if len(analysis.baselines) > 1 else ""
         notes.append(
             f"Choosing after the fact, by test error: {quoted(analysis.best_name)} gains most, "
             f"{100 * best.gain:.2f} points (n = {best.seeds}){own}. If each seed's differences had "

@@ -42,7 +42,7 @@ def plot_rows(axes: Any, results: StudyResults, analysis: Analysis) -> None:
         if setting.paper is not None and is_papers_data(results):
             values.append(100 * setting.paper)
             axes.plot(100 * setting.paper, row, "D", mfc="none", color=GREY, ms=4.5)
-    shared = {setting.baseline for setting in settings}
+    shared = analysis.baselines
     if len(shared) == 1 and (baseline := analysis.setting(*shared)) is not None:
         mean = 100 * baseline.test_error
         half = 100 * half_width(baseline.deviation, len(baseline.seeds))

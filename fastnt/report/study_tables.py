@@ -22,10 +22,9 @@ _WHEN = {"best": "the epoch of lowest held-out error", "last": "the last epoch"}
 def settings_table(results: StudyResults, analysis: Analysis) -> Table:
     """Return the table of settings: each against its baseline, and what the paper prints."""
     images = len(results.data["test_labels"])
-    several = len({setting.baseline for setting in analysis.settings}) > 1
     columns = (
         Column("setting", "setting", text=True, strong=True),
-        *([Column("baseline", "against", text=True)] if several else []),
+        *([Column("baseline", "against", text=True)] if len(analysis.baselines) > 1 else []),
         Column("held_out_error", "held out, %", ".2f", 100),
         Column("test_error", "test, %", ".2f", 100),
         Column("deviation", "deviation", ".2f", 100),

@@ -262,13 +262,11 @@ def test_the_noise_of_teachers_that_vary_is_that_of_all_of_them(conduct: Callabl
 
 def test_what_is_not_trained_yet_counts_in_holms_family(whole: Path):
     results = fastnt.load_study(whole)
-    (every,) = [s for s in analyse(results).settings if s.name == "sigma 0.3"]
+    every = analyse(results).setting("sigma 0.3")
     fewer = [record for record in results.records if record["setting"] != "sigma 0.6"]
-    (alone,) = [
-        s
-        for s in analyse(dataclasses.replace(results, records=fewer)).settings
-        if s.name == "sigma 0.3"
-    ]
+    alone = analyse(dataclasses.replace(results, records=fewer)).setting("sigma 0.3")
+    assert every is not None
+    assert alone is not None
     assert every.comparison is not None
     assert every.comparison.paired is not None
     assert alone.p_holm == min(1.0, 2 * every.comparison.paired.p)
