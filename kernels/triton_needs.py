@@ -1,4 +1,4 @@
-"""What Triton needs at run time besides itself: it compiles small C files that launch its kernels."""
+"""What Triton needs to run: a device that it has code for, and what builds its small C launchers."""
 
 import functools
 import os
@@ -9,6 +9,21 @@ import warnings
 from pathlib import Path
 
 import torch
+
+
+def why_not_on(device: torch.device) -> str | None:
+    """Return why Triton's kernels cannot take tensors on this device; None if they can."""
+    if device.type == "cuda":  # that of ROCm too
+        return None
+    if device.type == "cpu":
+        from fastnt.kernels.triton_launch import INTERPRETED  # imports Triton
+
+        if INTERPRETED:
+            return None
+    return (
+        f"it is for CUDA and ROCm, and the tensors are on {device}"
+        " (a program started with TRITON_INTERPRET=1 takes CPU tensors, slowly)"
+    )
 
 
 def missing() -> str | None:

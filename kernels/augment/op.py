@@ -1,14 +1,13 @@
 """Augmentation: choose the version that runs. All versions give the same bits."""
 
 import importlib.util
-import os
 
 import torch
 from torch import Tensor
 
 from fastnt.kernels.augment import eager, native
 from fastnt.kernels.native import MISSING, PRESENT
-from fastnt.kernels.triton_needs import warn_of_missing
+from fastnt.kernels.triton_needs import warn_of_missing, why_not_on
 
 
 def augment(
@@ -100,12 +99,8 @@ def _why_not(impl: str, images: Tensor) -> str | None:
     if impl == "triton":
         if not _TRITON:
             return "Triton is not installed"
-        interpreted = images.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-        if images.device.type != "cuda" and not interpreted:
-            return (
-                f"it is for CUDA and ROCm, and images are on {images.device}"
-                " (with TRITON_INTERPRET=1 in the environment it takes CPU tensors, slowly)"
-            )
+        if (why := why_not_on(images.device)) is not None:
+            return why
         if images.shape[1:].numel() >= 2**30:
             return "it takes images of less than 2^30 values"
     return None

@@ -5,7 +5,6 @@ gradient come out of one pass, so the forward keeps the gradient and the backwar
 """
 
 import importlib.util
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from fastnt.kernels.native.dispatch import functorch_is_active, needs_registered
 from fastnt.kernels.noisy_l2 import eager, native, transforms
 from fastnt.kernels.noisy_l2.signature import Options, Result, Tensors, ValueAndGrad
 from fastnt.kernels.noisy_l2.students import one_by_one
-from fastnt.kernels.triton_needs import warn_of_missing
+from fastnt.kernels.triton_needs import warn_of_missing, why_not_on
 
 
 # Triton and torch's compiler are imported when they are first used.
@@ -81,14 +80,7 @@ def _why_not(impl: str, student: Tensor) -> str | None:
         return "it computes in float32, and the logits are float64"
     if impl == "native" and student.device.type != "cpu":
         return f"it is for the CPU, and the logits are on {student.device}"
-    # The device type of ROCm is "cuda" too.
-    interpreted = student.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    if impl == "triton" and student.device.type != "cuda" and not interpreted:
-        return (
-            f"it is for CUDA and ROCm, and the logits are on {student.device}"
-            " (with TRITON_INTERPRET=1 in the environment it takes CPU tensors, slowly)"
-        )
-    return None
+    return why_not_on(student.device) if impl == "triton" else None
 
 
 def accepts_numbers(version: ValueAndGrad, student: Tensor, teacher: Tensor) -> bool:
