@@ -5,18 +5,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
 from fastnt.report.svg import BLUE, GREY, ORANGE
+from fastnt.statistics import t_quantile
 
 
 def half_width(deviation: float | None, n: int) -> float:
     """Return half the width of the 95 % t interval of a mean over n seeds; 0 for one seed."""
     if deviation is None:
         return 0.0
-    return float(special.stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    return t_quantile(n - 1, 0.95) * deviation / math.sqrt(n)
 
 
 def errors_of(results: StudyResults, setting: SettingResult, analysis: Analysis) -> list[float]:

@@ -37,6 +37,8 @@ class Column:
 
     def _number(self, value: float) -> str:
         text = format(self.scale * value, self.form)
+        if "e+" in text:  # 1.52e+03 reads better as 1,520
+            text = format(float(text), ",.0f")
         return text if text.strip("+-0.,") else text.strip("+-")  # zero has no sign
 
     def plain(self, value: Any) -> list[str]:

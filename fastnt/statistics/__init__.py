@@ -5,7 +5,7 @@ Errors are fractions. A difference is setting minus baseline: below 0 the settin
 
 from fastnt.statistics.counts import Interval, mcnemar, mcnemar_counts, wilson
 from fastnt.statistics.families import BestOfK, best_of_k, holm
-from fastnt.statistics.paired import Paired, paired_t, smallest_effect, two_way
+from fastnt.statistics.paired import Paired, paired_t, smallest_effect, t_quantile, two_way
 from fastnt.statistics.verdict import Comparison, Verdict, compare, verdict
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "mcnemar_counts",
     "paired_t",
     "smallest_effect",
+    "t_quantile",
     "two_way",
     "verdict",
     "wilson",

@@ -49,7 +49,7 @@ def paired_t(differences: ArrayLike, images: int, confidence: float = 0.95) -> P
     n, mean = len(values), float(values.mean())
     deviation = max(float(values.std(ddof=1)), 1 / (images * math.sqrt(12)))
     standard_error = deviation / math.sqrt(n)
-    half = _t_quantile(n - 1, confidence) * standard_error
+    half = t_quantile(n - 1, confidence) * standard_error
     p = 2 * float(special.stdtr(n - 1, -abs(mean) / standard_error))
     return Paired(mean, deviation, n, Interval(mean - half, mean + half), p)
 
@@ -101,8 +101,8 @@ def two_way(
     spread = ms_seed**2 / df_seed + ms_image**2 / df_image + ms_rest**2 / df_rest
     df = max(combined**2 / spread, df_seed)
     half = max(
-        _t_quantile(df, confidence) * math.sqrt(max(combined, ms_seed) / (n * m)),
-        _t_quantile(df_seed, confidence) * math.sqrt(ms_seed / (n * m)),
+        t_quantile(df, confidence) * math.sqrt(max(combined, ms_seed) / (n * m)),
+        t_quantile(df_seed, confidence) * math.sqrt(ms_seed / (n * m)),
     )
     return Interval(float(mean - half), float(mean + half))
 
@@ -127,13 +127,17 @@ def smallest_effect(deviation: float, seeds: int, power: float = 0.8, level: flo
             "smallest_effect needs at least 2 seeds, 0 < level < power < 1 and a finite deviation, "
             f"got {seeds} seeds, level {level}, power {power}, deviation {deviation}"
         )
-    critical = _t_quantile(seeds - 1, 1 - level)
+    critical = t_quantile(seeds - 1, 1 - level)
     noncentrality = special.nctdtrinc(seeds - 1, 1 - power, critical)
     return float(noncentrality * deviation / math.sqrt(seeds))
 
 
-def _t_quantile(df: float, confidence: float) -> float:
-    """Return half the width, in standard errors, of the two-sided interval of Student's t."""
+def t_quantile(df: float, confidence: float) -> float:
+    """Return half the width, in standard errors, of the two-sided interval of Student's t.
+
+    Raises:
+        ValueError: confidence is not between 0 and 1.
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
     return float(special.stdtrit(df, (1 + confidence) / 2))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import stats
 
-from fastnt.statistics import paired_t, smallest_effect, two_way
+from fastnt.statistics import paired_t, smallest_effect, t_quantile, two_way
 
 Wrong = np.ndarray[Any, Any]
 
@@ -155,3 +155,10 @@ def test_more_seeds_or_less_deviation_show_smaller_effects() -> None:
 def test_smallest_effect_refuses_what_has_no_answer(arguments: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="smallest_effect"):
         smallest_effect(*arguments)  # type: ignore[arg-type]
+
+
+def test_t_quantile_is_that_of_printed_tables() -> None:
+    assert t_quantile(4, 0.95) == pytest.approx(2.776, abs=5e-4)
+    assert t_quantile(9, 0.99) == pytest.approx(3.250, abs=5e-4)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        t_quantile(4, 1.0)

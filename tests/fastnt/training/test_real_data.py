@@ -38,7 +38,7 @@ def test_mnist_through_ffcv(real: Path, tmp_path: Path, monkeypatch: pytest.Monk
     arguments = ("--dataset", "mnist", "--data-dir", str(real))
     summary, _ = _train(*arguments, "--teacher-epochs", "2", "--epochs", "3")
     assert summary["official"]
-    # After 2 of 8 and 3 of 12 epochs; the whole recipe reaches 0.73, 1.05 and 1.21 %.
+    # After 2 of 8 and 3 of 48 epochs; the whole recipe reaches 0.73 and, for the students, about 1.0 %.
     assert summary["teacher"]["test_error"] < 0.02
     assert summary["clean"]["test_error"] < 0.03
     assert summary["noisy"]["test_error"] < 0.03
