@@ -14,6 +14,13 @@ def at_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises there
 
 
+def settled(path: Path) -> Path:
+    """Return a path that ends in the real name, in the real folder: ``.`` and links become real paths."""
+    real = real_path(path)
+    is_settled = path.name == real.name and real_path(path.parent) == real.parent
+    return path if is_settled else real
+
+
 def real_path(path: Path) -> Path:
     """Return the absolute path without symbolic links; one that leads round in a circle stays."""
     return Path(os.path.realpath(path))  # Path.resolve raises there

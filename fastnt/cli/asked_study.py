@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastnt.cli.options import absolute_teacher, parse_assignments
 from fastnt.errors import UserError, warn
+from fastnt.paths import settled
 
 if TYPE_CHECKING:
     from fastnt.config import Recipe
@@ -42,7 +43,7 @@ def choose_study(
                 f"{', '.join(given)} out, or begin another study"
             )
         stored = read_study(Path(what) / STUDY_FILE)
-        return Path(what), dataclasses.replace(stored, seeds=max(seeds or 0, stored.seeds))
+        return settled(Path(what)), dataclasses.replace(stored, seeds=max(seeds or 0, stored.seeds))
     if what is not None and what.endswith(".toml"):
         if given and given != ["--name"]:
             raise UserError(f"{what} says what is trained; leave {', '.join(given)} out")
@@ -84,7 +85,7 @@ def choose_study(
     if seeds is not None:
         chosen = dataclasses.replace(chosen, seeds=seeds)
     name = asked["name"] or f"{chosen.name}-{chosen.recipe.dataset_name}"
-    return studies_dir / name, chosen
+    return settled(studies_dir / name), chosen
 
 
 def _refuse_unused(study: "Study", recipe: "Recipe", typed: Iterable[str]) -> None:

@@ -161,16 +161,17 @@ def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
 def _chosen_by_pilots(results: StudyResults, when: When) -> tuple[str, ...]:
     """Return for each family the setting whose pilots have the lowest mean held-out error.
 
-    None is chosen before all pilots ended. A setting with a pilot that failed is not chosen.
+    A setting that is itself the baseline of others is not chosen. None is chosen before all pilots ended. A setting with a pilot that failed is not chosen.
     """
     study = results.study
     if not study.tune:
         return ()
     ended = {(row["setting"], row["seed"]) for row in (*results.records, *results.failed)}
     found: dict[str, tuple[float, str]] = {}
+    baselines = {study.baseline_of(setting.name) for setting in study.settings}
     for setting in study.settings:
         baseline = study.baseline_of(setting.name)
-        if setting.name == baseline:
+        if setting.name in baselines:
             continue
         if any((setting.name, seed) not in ended for seed in study.pilot_seeds):
             return ()

@@ -11,7 +11,7 @@ from typing import Any
 from fastnt.config import Recipe
 from fastnt.errors import UserError
 from fastnt.experiments.grid import Grid, Make, grid_study, noise_name, refuse_grid
-from fastnt.experiments.study import CLEAN, Setting, Study
+from fastnt.experiments.study import CLEAN, FIRST_PILOT_SEED, Setting, Study
 from fastnt.networks import NETWORKS
 
 SIGMAS = tuple(round(0.1 * i, 1) for i in range(1, 11))
@@ -151,7 +151,9 @@ def teachers(recipe: Recipe, grid: Grid) -> Study:
     """Compare one teacher, another, both together (section 5.4), and both with noise."""
     refuse_grid("teachers", grid)
     one, two, both = ("teacher",), ("second",), ("teacher", "second")
-    second: dict[str, Any] = {"teacher_seed": (recipe.resolved().teacher_seed or 0) + 1}
+    # No seed of the study comes to the second teacher's, so that with --vary-teacher none is taken twice.
+    second_seed = (recipe.resolved().teacher_seed or 0) + 2 * FIRST_PILOT_SEED
+    second: dict[str, Any] = {"teacher_seed": second_seed}
     if recipe.dataset == "cifar10":
         second = {"teacher_network": "cifar10-teacher2"}
     noise = recipe.alpha

@@ -9,7 +9,6 @@ import numpy as np
 from fastnt.experiments.results import DATABASE
 from fastnt.experiments.store import Row, Store
 from fastnt.experiments.study import Study
-from fastnt.paths import real_path
 from fastnt.statistics import smallest_effect
 
 
@@ -31,7 +30,7 @@ def plan_study(folder: Path, study: Study) -> Plan:
     if path.exists():
         store = Store(path)
         rows = store.rows("SELECT * FROM points WHERE error IS NULL")
-        trained = _trained(store, real_path(folder).name)
+        trained = _trained(store, folder.name)
     points = study.points()
     missing = [point for point in points if (point.setting, point.seed) not in trained]
     epochs = sum(point.recipe.epochs for point in missing)

@@ -15,7 +15,7 @@ from fastnt.errors import UserError
 from fastnt.experiments.store import Row, Store, unpack
 from fastnt.experiments.study import Point, Study
 from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
-from fastnt.paths import real_path
+from fastnt.paths import settled
 from fastnt.recipe_files import convert
 from fastnt.recipe_keys import same_values
 
@@ -70,7 +70,7 @@ def load_study(folder: str | Path) -> StudyResults:
         UserError: the folder holds no study, the database beside it is missing or damaged, a point
             was trained with another recipe than the study has, or no point is trained yet.
     """
-    folder = Path(folder)
+    folder = settled(Path(folder))
     if not is_study_folder(folder):
         raise UserError(
             f"{folder} is no study's folder: it has no {STUDY_FILE}; give one that fastnt study made"
@@ -79,7 +79,7 @@ def load_study(folder: str | Path) -> StudyResults:
     if not path.is_file():
         raise UserError(f"{folder} has no {DATABASE} beside it, where its points stand; restore it")
     study, store = read_study(folder / STUDY_FILE), Store(path)
-    name = real_path(folder).name
+    name = folder.name
     points = store.rows("SELECT * FROM study_points JOIN points USING (key) WHERE study = ?", name)
     known = {(row["setting"], row["seed"]): row for row in points}
     wanted = []

@@ -145,6 +145,21 @@ def _check_probes(lab: Lab, store: Store) -> None:
             store.put("probes", row)
 
 
+def _what_changed(lab: Lab, arithmetic: str | None) -> str:
+    """Return why a point is another than before, and how to mend it."""
+    now = lab.course.compute.describe()["device"]
+    before = now if arithmetic is None else json.loads(arithmetic)["device"]
+    if before != now:
+        return (
+            f"it was trained on {before}, and would go on on {now}; give --device {before}, or begin the "
+            "study under another --name"
+        )
+    return (
+        "its study.toml, its data, a teacher's file or the network's code has changed; restore what "
+        "changed, or begin the study under another --name"
+    )
+
+
 def _write_what_is_shared(lab: Lab, store: Store, points: list[tuple[Point, str]]) -> None:
     """Write the row of the data, and the rows that say which point belongs to which setting and seed.
 
@@ -153,16 +168,19 @@ def _write_what_is_shared(lab: Lab, store: Store, points: list[tuple[Point, str]
     """
     study, data, dataset = lab.setup.folder.name, lab.course.data, lab.dataset
     known = {
-        (row["setting"], row["seed"]): row["key"]
-        for row in store.rows("SELECT * FROM study_points WHERE study = ?", study)
+        (row["setting"], row["seed"]): row
+        for row in store.rows(
+            "SELECT study_points.*, arithmetic FROM study_points LEFT JOIN points USING (key) "
+            "WHERE study = ?",
+            study,
+        )
     }
     for point, key in points:
-        if known.get((point.setting, point.seed), key) != key:
+        before = known.get((point.setting, point.seed))
+        if before is not None and before["key"] != key:
             raise UserError(
                 f"setting {point.setting!r}, seed {point.seed}, of {lab.setup.folder} is not what it was "
-                "when the study went on the last time: its study.toml, its data, a teacher's file or the "
-                "network's code has changed; restore what changed, or begin the study under another "
-                "--name"
+                f"when the study went on the last time: {_what_changed(lab, before['arithmetic'])}"
             )
     store.put_all(
         "study_points",

@@ -53,6 +53,19 @@ def test_a_study_ends_with_its_table_its_verdict_and_its_page(
     assert "of one process, at the speed of earlier students here" in out
 
 
+def test_a_study_is_found_by_a_dot_and_by_a_link(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert call("--over", "sigma=0.6", "--seeds", "1", *SMALL) == 0
+    os.symlink("studies/sigma-digits", "link")
+    capsys.readouterr()
+    assert call("link", "--dry-run") == 0
+    monkeypatch.chdir("studies/sigma-digits")
+    assert call(".", "--dry-run") == 0
+    assert capsys.readouterr().out.count("2 of them trained") == 2
+    assert len(load_study(".").records) == 2
+
+
 def test_a_plan_without_earlier_points_promises_nothing(capsys: pytest.CaptureFixture[str]):
     assert call("table3", "--dry-run") == 0
     assert "not known before 3 seeds" in capsys.readouterr().out

@@ -30,6 +30,7 @@ from fastnt.files import locked
 from fastnt.monitoring.display import Silent
 from fastnt.recipe_keys import recipe_key
 from fastnt.training.checkpoint import Checkpoints
+from fastnt.training.compute import Compute
 from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import load_model
 from fastnt.training.pipeline import InMemory, train_student
@@ -292,6 +293,16 @@ def test_a_study_file_that_was_edited_is_refused_by_the_point(conduct: Conduct, 
         conduct(read_study(path))
     with pytest.raises(UserError, match=r"setting 'sigma 0\.3', seed 0, .* another recipe than"):
         load_study(studies / "small")
+
+
+def test_a_study_that_would_go_on_on_another_device_is_refused(
+    conduct: Conduct, monkeypatch: pytest.MonkeyPatch
+):
+    conduct()
+    describe = Compute.describe
+    monkeypatch.setattr(Compute, "describe", lambda self: describe(self) | {"device": "cuda"})
+    with pytest.raises(UserError, match=r"trained on cpu, and would go on on cuda; give --device cpu"):
+        conduct()
 
 
 def _found(folder: Path) -> Any:

@@ -250,6 +250,17 @@ def test_pilots_choose_once_all_of_them_ended(conduct: Callable[..., Path], fail
     assert ("No verdict yet" in " ".join(verdicts(results, found))) == (not failed)
 
 
+def test_pilots_choose_no_setting_that_others_are_compared_with(conduct: Callable[..., Path]):
+    other = (
+        Setting("other clean", {**CLEAN, "lr": 0.02}),
+        Setting("other noisy", {"lr": 1e-6}, baseline="other clean"),
+    )
+    study = dataclasses.replace(ODD["pilots"], settings=(*ODD["pilots"].settings, *other))
+    chosen = analyse(fastnt.load_study(conduct(study, "families"))).chosen_by_pilots
+    assert "other clean" not in chosen
+    assert "other noisy" in chosen
+
+
 def test_the_noise_of_teachers_that_vary_is_that_of_all_of_them(conduct: Callable[..., Path]):
     study = dataclasses.replace(ODD["two seeds"], vary_teacher=True)
     results = fastnt.load_study(conduct(study, "varied"))
