@@ -8,7 +8,8 @@
 #
 # Python (or what PYTHON names), torch, Triton and NumPy must be there. WHEELS is a folder with wheels of what
 # else that Python lacks, made elsewhere with `pip download --no-deps --only-binary :all: --python-version`:
-#   needed         filelock typer annotated-doc shellingham rich markdown-it-py mdurl pygments
+#   needed         filelock typer annotated-doc shellingham rich markdown-it-py mdurl pygments tomli-w
+#   the pictures   matplotlib contourpy cycler fonttools kiwisolver packaging pillow pyparsing python-dateutil six
 #   the tests      pytest iniconfig packaging pluggy; several at once: pytest-xdist execnet
 #   the training   safetensors scikit-learn joblib threadpoolctl scipy, and narwhals for a new scikit-learn
 #   some tests     requests charset-normalizer idna urllib3 certifi platformdirs
@@ -35,7 +36,7 @@ fi
 export PYTHONPATH="$PWD:$scratch/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 FASTNT_CACHE="$scratch/cache"
 # The first import of torch with CUDA can take most of a minute.
 timeout -k 10 150 "$python" -c '
-import filelock, numpy, rich.console, torch, triton, typer.exceptions
+import filelock, matplotlib, numpy, rich.console, tomli_w, torch, triton, typer.exceptions
 assert torch.cuda.is_available(), "torch sees no GPU"' || exit 1
 name=$(tr -cs '[:alnum:]' - <<<"$gpu" | tr '[:upper:]' '[:lower:]')$(date +%F)
 result=$output/$name.json

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastnt.bench.run import describe_machine
+from fastnt.bench.run import measure_machine
 from fastnt.environment import keep_freed_memory
 from fastnt.networks import build_network
 from fastnt.training.compute import Precision
@@ -131,7 +131,7 @@ def main(
             part.seconds.append(clock() - begin)
     console = Console(highlight=False)
     whole = sum(p.least for p in parts)
-    machine = describe_machine(CPU)
+    machine = measure_machine(CPU)
     table = Table(
         title=f"{student}, batch {batch}, {precision.name}, {threads} threads: {machine['processor']}",
         title_justify="left",

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fastnt.bench.run import describe_machine
+from fastnt.bench.run import measure_machine
 from fastnt.data.loaders import Loader, make_loader
 from fastnt.data.order import epoch_order
 from fastnt.data.split import write_split
@@ -95,7 +95,7 @@ def main(
 ) -> None:
     """Time both loaders."""
     place, console = choose_device(device), Console(highlight=False)  # type: ignore[arg-type]
-    machine, found = describe_machine(place), []
+    machine, found = measure_machine(place), []
     table = Table("data", "loader", "first start, s", "start, s", "order, s", "images/s", box=None)
     for name in data or ROWS:
         with tempfile.TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import fastnt
-from fastnt.bench.run import describe_machine
+from fastnt.bench.run import measure_machine
 from fastnt.networks import build_network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -259,7 +259,7 @@ def main() -> None:
         times = ", ".join(f"{loss} {ms:.2f} ms" for loss, ms in row["milliseconds"].items())
         print(f"{row['loop']}: {times}", flush=True)
     setting = {"student": "mnist-student", "batch": BATCH, "classes": CLASSES, "threads": THREADS}
-    machine = describe_machine(torch.device("cpu"))
+    machine = measure_machine(torch.device("cpu"))
     result = {"machine": machine, "setting": setting, "rows": rows}
     path = Path("noise-cost.json")
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

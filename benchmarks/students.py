@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fastnt.bench.run import describe_machine
+from fastnt.bench.run import measure_machine
 from fastnt.data.prepare import prepare
 from fastnt.environment import choose_device
 from fastnt.errors import Diverged
@@ -87,7 +87,7 @@ def main(
         table.add_row(str(count), *(f"{speed:,.0f}" for speed in speeds.values()))
     Console().print(table)
     if result is not None:
-        machine = describe_machine(torch.device(compute.device))
+        machine = measure_machine(torch.device(compute.device))
         write_json(result, {"machine": machine, "precision": compute.precision.name, "rows": rows})
 
 

@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from ways import Epoch, Work
 
-from fastnt.bench.run import describe_machine
+from fastnt.bench.run import measure_machine
 from fastnt.environment import keep_freed_memory
 from fastnt.files import write_json
 from fastnt.training.adam import FusedAdam
@@ -157,7 +157,7 @@ def main(
         raise typer.BadParameter(f"{', '.join(way)}; a way is one of {', '.join(MAKE)}")
     torch.set_num_threads(threads)
     keep_freed_memory()  # as `fastnt train` does; here it serves all ways
-    console, machine = Console(highlight=False), describe_machine(torch.device("cpu"))
+    console, machine = Console(highlight=False), measure_machine(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         count = BATCH * max(BATCHES[name] for name in names)
         work = ways.make_work(Path(folder), count, BATCH, STUDENT, TEACHER)

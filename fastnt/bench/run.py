@@ -1,14 +1,10 @@
 """Run the cases, and describe the machine on which they were measured."""
 
-import datetime
-import subprocess
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-import fastnt
 from fastnt.bench.cases import Case, make_inputs
 from fastnt.bench.measure import peak_extra_bytes, time_side_by_side
 from fastnt.bench.rivals import rivals
@@ -73,23 +69,6 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / timing.median
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
+def measure_machine(device: torch.device) -> dict[str, Any]:
     """Return environment, date, commit and copy bandwidth, which every result begins with."""
-    return describe_environment(device) | {
-        "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
-        "copy_bytes_per_second": copy_bandwidth(device),
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit of the clone that fastnt runs from, or None where it was installed."""
-    root = Path(fastnt.__file__).resolve().parents[1]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:  # no git here
-        return None
-    return done.stdout.strip() or None
+    return describe_environment(device) | {"copy_bytes_per_second": copy_bandwidth(device)}

@@ -39,7 +39,7 @@ def bench(
 
     from fastnt.bench.cases import MODES, cases
     from fastnt.bench.picture import COLOURS, plot_pictures
-    from fastnt.bench.run import describe_machine, run_cases
+    from fastnt.bench.run import measure_machine, run_cases
     from fastnt.environment import choose_device
     from fastnt.files import write_json
 
@@ -52,7 +52,7 @@ def bench(
     console, rows = make_console(), []
     if output.exists() and not output.is_dir():
         raise UserError(f"--output is {output}, a file; give the name of a folder")
-    machine = describe_machine(place)
+    machine = measure_machine(place)
     for measured in run_cases(
         cases(place, shapes=shapes or None, modes=modes), place, skip=skip or ()
     ):

@@ -161,7 +161,8 @@ def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
 def _chosen_by_pilots(results: StudyResults, when: When) -> tuple[str, ...]:
     """Return for each family the setting whose pilots have the lowest mean held-out error.
 
-    A setting that is itself the baseline of others is not chosen. None is chosen before all pilots ended. A setting with a pilot that failed is not chosen.
+    None is chosen before all pilots ended. A setting with a pilot that failed, or that is itself the
+    baseline of others, is not chosen.
     """
     study = results.study
     if not study.tune:

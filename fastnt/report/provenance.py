@@ -163,7 +163,7 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
         *machines,
         (
             "Arithmetic",
-            f"{study.precision}, {counted(study.threads, 'thread')} a training",
+            f"{_devices(results)}, {study.precision}, {counted(study.threads, 'thread')} a training",
         ),
         ("Seeds", ", ".join(map(str, study.all_seeds))),
         (
@@ -175,6 +175,10 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
     ]
     lines += [(f"Weights of {name}", row["digest"]) for name, row in results.teachers.items()]
     return lines
+
+
+def _devices(results: StudyResults) -> str:
+    return " and ".join(sorted({record["arithmetic"]["device"] for record in results.records}))
 
 
 def _machines(results: StudyResults) -> list[tuple[str, str]]:

@@ -2,9 +2,11 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,3 +197,11 @@ def test_a_small_batch_is_one_launch(script: Any, name: str) -> None:
         "same_step_repeats": True,
         "next_step_differs": True,
     }
+
+
+def test_the_wheels_that_a_gpu_machine_needs_are_all_named() -> None:
+    """Whatever fastnt depends on, but for what must be there and what studies alone need."""
+    project = tomllib.loads((BENCHMARKS.parent / "pyproject.toml").read_text())["project"]
+    needed = {re.split("[<>=]", name)[0] for name in project["dependencies"]}
+    header, _, _ = (BENCHMARKS / "gpu.sh").read_text().partition("set -uo")
+    assert needed - {"torch", "numpy", "jinja2"} <= set(re.findall(r"[\w-]+", header))

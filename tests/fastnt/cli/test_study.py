@@ -57,7 +57,7 @@ def test_a_study_is_found_by_a_dot_and_by_a_link(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     assert call("--over", "sigma=0.6", "--seeds", "1", *SMALL) == 0
-    os.symlink("studies/sigma-digits", "link")
+    Path("link").symlink_to("studies/sigma-digits")
     capsys.readouterr()
     assert call("link", "--dry-run") == 0
     monkeypatch.chdir("studies/sigma-digits")

@@ -301,7 +301,9 @@ def test_a_study_that_would_go_on_on_another_device_is_refused(
     conduct()
     describe = Compute.describe
     monkeypatch.setattr(Compute, "describe", lambda self: describe(self) | {"device": "cuda"})
-    with pytest.raises(UserError, match=r"trained on cpu, and would go on on cuda; give --device cpu"):
+    with pytest.raises(
+        UserError, match=r"trained on cpu, and would go on on cuda; give --device cpu"
+    ):
         conduct()
 
 
