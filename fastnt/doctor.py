@@ -11,10 +11,18 @@ import torch
 from fastnt.data.install_ffcv import import_error
 from fastnt.data.loaders import free_memory
 from fastnt.data.prepare import list_prepared
-from fastnt.data.sources import SOURCES
+from fastnt.data.sources import full_name
 from fastnt.environment import device_name, package_version, processor_name
 from fastnt.files import cache_dir
 from fastnt.kernels import triton_needs
+
+# What each extra of pyproject.toml is for, and the packages that it brings.
+_EXTRAS = {
+    "export": ("fastnt export --format onnx", ("onnx", "onnxruntime", "onnxscript")),
+    "tensorboard": ("fastnt train --log tensorboard", ("tensorboard",)),
+    "wandb": ("fastnt train --log wandb", ("wandb",)),
+    "ray": ("fastnt study --engine ray", ("ray",)),
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Return findings on torch, the device, Triton, FFCV, memory, disk and data; change nothing."""
+    """Return findings on torch, device, Triton, FFCV, memory, disk, data and extras; change nothing."""
     return [
         Finding("Python", True, sys.version.split()[0]),
         Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads"),
@@ -37,6 +45,7 @@ def diagnose() -> list[Finding]:
         _ffcv(),
         *_memory(),
         _data(),
+        *_extras(),
     ]
 
 
@@ -85,14 +94,26 @@ def _ffcv() -> Finding:
     return Finding("FFCV", False, remedy)
 
 
+def _extras() -> list[Finding]:
+    """Return a finding for each optional extra: what it is for, and what is missing of it."""
+    found = []
+    for extra, (use, packages) in _EXTRAS.items():
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        remedy = f"`{sys.executable} -m pip install {' '.join(missing)}`, for {use}"
+        found.append(Finding(extra, not missing, remedy if missing else use))
+    return found
+
+
 def _memory() -> list[Finding]:
     cache = cache_dir()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free_disk = shutil.disk_usage(existing).free
+    usable = existing.is_dir() and os.access(existing, os.W_OK)
+    free_disk = f"{shutil.disk_usage(existing).free / 2**30:.1f} GiB free for the cache in {cache}"
+    cannot = f"the cache in {cache} cannot be written; let FASTNT_CACHE name another folder"
     free = free_memory(torch.device("cpu"))
     return [
         Finding("memory", True, f"{free / 2**30:.1f} GiB free, {os.cpu_count()} cores"),
-        Finding("disk", True, f"{free_disk / 2**30:.1f} GiB free for the cache in {cache}"),
+        Finding("disk", usable, free_disk if usable else cannot),
     ]
 
 
@@ -100,8 +121,5 @@ def _data() -> Finding:
     prepared = list_prepared()
     if not prepared:
         return Finding("data", False, "`fastnt prepare --dataset mnist` fetches MNIST")
-    names = [
-        d.name if d.official or d.name not in SOURCES else f"{d.name} (not the official files)"
-        for d in prepared
-    ]
+    names = [full_name(found.name, official=found.official) for found in prepared]
     return Finding("data", True, ", ".join(names))

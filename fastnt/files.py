@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 
 from fastnt.errors import UserError
-from fastnt.paths import at_home, is_text
+from fastnt.paths import at_home, is_text, real_path
 
 DEFLATE = 1032  # DEFLATE expands a byte to at most so many
 
@@ -222,10 +222,15 @@ def write_error(target: Path, error: OSError) -> UserError:
         errno.EACCES: "choose a folder you may write to",
         errno.EROFS: "choose a folder you may write to",
     }.get(error.errno or 0, "check the folder")
-    return UserError(
-        f"cannot write {target}: {error.strerror or error}; {remedy} "
-        "(FASTNT_CACHE moves the cache, --runs-dir the runs)"
-    )
+    where = " (FASTNT_CACHE moves the cache)" if _is_in_cache(target) else ""
+    return UserError(f"cannot write {target}: {error.strerror or error}; {remedy}{where}")
+
+
+def _is_in_cache(path: Path) -> bool:
+    try:
+        return real_path(path).is_relative_to(real_path(cache_dir()))
+    except UserError:  # there is no cache
+        return False
 
 
 def write_text(target: Path, text: str) -> None:

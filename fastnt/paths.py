@@ -3,10 +3,23 @@
 import os
 from pathlib import Path
 
+from fastnt.errors import UserError
+
 
 def is_text(name: str) -> bool:
     """Tell whether a name is UTF-8; safetensors opens no file of another name."""
     return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def check_folder_name(name: str, option: str, where: str) -> str:
+    """Return a name that is one of a folder; ``option`` gave it, for a folder in ``where``.
+
+    Raises:
+        UserError: it is empty, or leads elsewhere.
+    """
+    if name in ("", "..") or Path(name).name != name:
+        raise UserError(f"{option} is {name!r}; it must be the name of a folder in {where}")
+    return name
 
 
 def at_home(path: str | Path) -> Path:

@@ -71,12 +71,23 @@ def load_recipe(
         (given_by, given),
     ):
         values |= {key: convert(key, value, source) for key, value in layer.items()}
+    if "teacher" in chosen and "teacher" not in given:
+        names = values["teacher"]
+        several = isinstance(names, tuple)
+        values["teacher"] = (
+            tuple(map(absolute_teacher, names)) if several else absolute_teacher(names)
+        )
     recipe = Recipe(**values)
     if trust is not None:
         for key, name in named_code(recipe):
             if key in chosen and key not in given:
                 trust.check(name, origin)
     return recipe
+
+
+def absolute_teacher(name: str) -> str:
+    """Return a teacher's name that means the same in every folder; ``module:factory`` is one already."""
+    return name if not name or is_own_teacher(name) else str(at_home(name).absolute())
 
 
 def recipe_toml(recipe: Recipe) -> str:

@@ -72,26 +72,39 @@ def sigma_range(sigma: float | tuple[float, float]) -> tuple[float, float]:
     return sigma if isinstance(sigma, tuple) else (sigma, sigma)
 
 
-def idle_noise(recipe: "Recipe", typed: Collection[str], only: str | None = None) -> str:
-    """Say which keys of the noise were typed and change nothing; empty if there is none.
+NOISE = ("alpha", "sigma", "noise", "perturb", "frozen", "teacher_alphas")
+_STUDENT = ("student_network", "epochs", "lr", "lr_decay", "weight_decay", "objective", "penalty")
+_KD = ("temperature", "label_weight")
+_TEACHER = tuple(f"teacher_{key}" for key in ("epochs", "lr", "lr_decay", "seed", "batch_size"))
+
+
+def idle_values(recipe: "Recipe", typed: Collection[str], only: str | None = None) -> str:
+    """Say which values of the recipe were typed and change nothing; empty if there is none.
 
     Args:
         recipe: the recipe with the typed values.
         typed: the keys that the user typed in this call.
         only: the one network that is trained, if not all are.
     """
-    options = ("alpha", "sigma", "noise", "perturb", "frozen", "teacher_alphas")
-    noise = [name for name in options if name in typed]
-    if only in ("teacher", "clean"):
-        idle, why = noise, f"only the {only} {'student ' * (only == 'clean')}is trained"
-    elif recipe.objective == "labels":
-        idle, why = noise, "students that learn from labels (objective=labels) see no noise"
-    elif recipe.teacher_alphas:
-        idle, why = [name for name in noise if name == "alpha"], "teacher_alphas stands for it"
-    else:
-        return ""
-    changes = "changes" if len(idle) == 1 else "change"
-    return f"{' and '.join(idle)} {changes} nothing here: {why}" if idle else ""
+    labels, given = recipe.objective == "labels", len(recipe.teachers)
+    reasons = (
+        (only == "teacher", (*NOISE, *_STUDENT, *_KD), "only the teacher is trained"),
+        (only == "clean", NOISE, "only the clean student is trained"),
+        (labels, NOISE, "students that learn from labels (objective=labels) see no noise"),
+        (len(recipe.teacher_alphas) > 0, ("alpha",), "teacher_alphas stands for it"),
+        (recipe.objective != "kd", _KD, f"objective is {recipe.objective}, not kd"),
+        (given > 0, _TEACHER, "no teacher is trained"),
+        (given < 2, ("combine",), "there is one teacher"),
+    )
+    sentences: list[str] = []
+    said: set[str] = set()
+    for holds, keys, why in reasons:
+        idle = [key for key in keys if holds and key in typed and key not in said]
+        said.update(idle)
+        if idle:
+            changes = "changes" if len(idle) == 1 else "change"
+            sentences.append(f"{' and '.join(idle)} {changes} nothing here: {why}")
+    return "; ".join(sentences)
 
 
 def check_together(recipe: "Recipe") -> None:

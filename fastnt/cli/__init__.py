@@ -87,10 +87,13 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(_usage_sentence(error))
     except UserError as error:
         _fail(str(error))
-    except (MemoryError, ImportError, OSError) as error:
+    except (MemoryError, ImportError, OSError, RuntimeError) as error:
         if _is_short_of_memory(error):
-            what = str(error) or type(error).__name__
-            _fail(f"there is too little memory ({what}); raise the limit (ulimit -v)")
+            what = str(error).partition("\n")[0] or type(error).__name__
+            _fail(
+                f"there is too little memory ({what}); take a smaller network or batch, or raise the "
+                "limit, if there is one (ulimit -v)"
+            )
         if not isinstance(error, OSError) or error.filename is None:  # no file of the user's: a bug
             raise
         _fail(f"{error.filename}: {error.strerror}; check the path and who may read or write it")
@@ -141,9 +144,10 @@ def _at_home(text: str) -> str:
 
 
 def _is_short_of_memory(error: BaseException) -> bool:
-    """Tell whether memory was refused, to Python or to the loader of a library."""
-    if isinstance(error, ImportError):
-        return any(words in str(error) for words in ("map segment", "allocate memory"))
+    """Tell whether memory was refused: to Python, to the loader of a library, or to torch."""
+    if isinstance(error, (ImportError, RuntimeError)):
+        words = ("map segment", "allocate memory", "out of memory")
+        return any(text in str(error) for text in words)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 

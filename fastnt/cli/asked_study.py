@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastnt.cli.options import absolute_teacher, parse_assignments
+from fastnt.cli.options import parse_assignments
 from fastnt.errors import UserError, warn
-from fastnt.paths import settled
+from fastnt.paths import check_folder_name, settled
 
 if TYPE_CHECKING:
     from fastnt.config import Recipe
@@ -32,8 +32,8 @@ def choose_study(
     from fastnt.experiments.grid import parse_over
     from fastnt.experiments.named import STUDIES
     from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
-    from fastnt.recipe_files import load_recipe
-    from fastnt.recipe_rules import idle_noise
+    from fastnt.recipe_files import absolute_teacher, load_recipe
+    from fastnt.recipe_rules import NOISE, idle_values
 
     given = [f"--{name}" for name, value in asked.items() if value is not None]
     if what is not None and is_study_folder(what):
@@ -57,7 +57,10 @@ def choose_study(
         # The code that the config names is checked later, with all code that the study names.
         recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
         grid = parse_over(asked["over"] or [])
-        if idle := idle_noise(recipe, [*overrides, *grid]):
+        noise = [
+            key for key in (*overrides, *grid) if key in NOISE
+        ]  # settings may change the others
+        if idle := idle_values(recipe, noise):
             warn(idle)
         if what is None:
             make = own_grid if grid else STUDIES["table3"]
@@ -84,8 +87,10 @@ def choose_study(
         )
     if seeds is not None:
         chosen = dataclasses.replace(chosen, seeds=seeds)
-    name = asked["name"] or f"{chosen.name}-{chosen.recipe.dataset_name}"
-    return settled(studies_dir / name), chosen
+    name = asked["name"]
+    if name is None:
+        name = f"{chosen.name}-{chosen.recipe.dataset_name}"
+    return settled(studies_dir / check_folder_name(name, "--name", "--studies-dir")), chosen
 
 
 def _refuse_unused(study: "Study", recipe: "Recipe", typed: Iterable[str]) -> None:

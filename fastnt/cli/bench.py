@@ -56,6 +56,8 @@ def bench(
     for measured in run_cases(
         cases(place, shapes=shapes or None, modes=modes), place, skip=skip or ()
     ):
+        if not measured:
+            raise UserError("--skip leaves nothing to time; leave one of its values out")
         rows += measured
         _print(console, measured)
         write_json(output / "bench.json", {"machine": machine, "rows": rows})

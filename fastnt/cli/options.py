@@ -130,11 +130,8 @@ def parse_assignments(texts: Iterable[str], taken: Collection[str] = ()) -> dict
         if key in taken or key in values:
             raise UserError(f"{key} is given twice, once by --set {text}; leave one out")
         values[key] = value.strip()
+    if "teacher" in values:
+        from fastnt.recipe_files import absolute_teacher
+
+        values["teacher"] = absolute_teacher(values["teacher"])
     return values
-
-
-def absolute_teacher(text: str) -> str:
-    """Return a value of ``--teacher`` that means the same in every folder."""
-    from fastnt.factory import is_own_teacher
-
-    return text if is_own_teacher(text) else str(Path(text).absolute())

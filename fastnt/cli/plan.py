@@ -15,21 +15,30 @@ from fastnt.runs.resume import Plan
 from fastnt.training.compute import Compute
 from fastnt.training.model import Model
 from fastnt.training.pipeline import open_course
+from fastnt.training.teachers import check_fits, read_given
 from fastnt.training.training_data import prepare_data
+from fastnt.trust import Trust
 from fastnt.wording import counted
 
 
-def look(plan: Plan, compute: Compute, data_dir: Path | None) -> Ahead | None:
+def look(plan: Plan, compute: Compute, data_dir: Path | None, trust: Trust) -> Ahead | None:
     """Return what a run would do; None if its data had to be downloaded first.
 
+    Other data are prepared.
+
     Raises:
-        UserError: the data are damaged, or a network does not fit them.
+        UserError: the data or a teacher's file are damaged or missing, or a network does not fit them.
     """
+    # A run that was begun may have its own copies of its teachers.
+    given = [] if plan.resume else read_given(plan.recipe.teachers, trust)
     name = plan.recipe.dataset
     official = name in SOURCES and SOURCES[name].files
     if official and data_dir is None and not any(d.name == name for d in list_prepared()):
         return None
     dataset = prepare_data(plan.recipe, data_dir)
+    for name, teacher in zip(plan.recipe.teachers, given, strict=False):
+        if isinstance(teacher, Model):
+            check_fits(teacher, dataset, name)
     return look_ahead(dataset, open_course(dataset, plan.recipe, compute, Silent()), plan.students)
 
 

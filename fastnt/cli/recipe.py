@@ -41,6 +41,8 @@ def recipe(
     from fastnt.files import write_text
     from fastnt.recipe_files import load_recipe, recipe_toml
 
+    if output is not None and json_:
+        raise UserError("--output writes a .toml file, and --json prints; leave one out")
     found = load_recipe(dataset, config, trust=None)
     if output is not None:
         if output.exists():

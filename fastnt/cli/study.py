@@ -1,5 +1,6 @@
 """``fastnt study``: many students of one teacher, and what their differences mean."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -135,6 +136,8 @@ def study(
     asked |= {"epochs": epochs, "set": set_, "dataset": dataset, "name": name, "tune": tune or None}
     asked |= {"vary-teacher": vary_teacher or None}
     asked |= {"precision": precision, "threads": threads}
+    if dry_run and json_:
+        raise UserError("--json prints what was found, and --dry-run trains nothing; leave one out")
     folder, chosen = choose_study(what, asked, studies_dir, seeds)
     if dry_run:
         show_plan(folder, chosen)
@@ -148,6 +151,8 @@ def study(
         trust=Trust.of(trust_code, typed_words(asked)),
     )
     keep_freed_memory()
+    if budget is not None and not 0 < budget < math.inf:
+        raise UserError(f"--budget is {budget:g}; it must be a number of seconds above 0")
     engine_options = EngineOptions(
         jobs=_jobs(jobs), engine=engine, address=address, budget=budget, quiet=quiet or json_
     )
@@ -162,6 +167,6 @@ def study(
 def _jobs(text: str) -> int:
     if text == "auto":
         return 0
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise UserError(f"--jobs is {text!r}; it must be auto or at least 1")
     return int(text)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastnt.cli.tables import print_table
 from fastnt.console import make_console
-from fastnt.data.sources import SOURCES
+from fastnt.data.sources import full_name
 from fastnt.monitoring.display import name_phase
 from fastnt.monitoring.profile import Section
 from fastnt.monitoring.progress import PHASES
@@ -17,8 +17,6 @@ from fastnt.wording import duration, short_count
 def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Path) -> None:
     """Print the networks, what their difference means, how the time was spent, and the run's folder."""
     console = make_console()
-    own = summary["dataset"] not in SOURCES
-    official = "" if summary["official"] or own else " (not the official files)"
     numbers = ("test error", "95 %", "parameters", "multiplies", "images/s", "time")
     rows = []
     several = {f"teacher-{i}": row for i, row in enumerate(summary.get("teachers", []), start=1)}
@@ -35,7 +33,8 @@ def print_summary(summary: dict[str, Any], timings: dict[str, float], folder: Pa
             "" if seconds is None else duration(seconds),
         ]
         rows.append(row_cells)
-    title = f"{summary['dataset']}{official}, seed {summary['seed']}"
+    name = full_name(summary["dataset"], official=summary["official"])
+    title = f"{name}, seed {summary['seed']}"
     print_table(console, ("network", *numbers), rows, numbers=numbers, title=title)
     if (difference := difference_text(summary)) is not None:
         console.print(difference)

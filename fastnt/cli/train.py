@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fastnt.cli import options
-from fastnt.cli.options import WHAT, WHERE, absolute_teacher, parse_assignments, teacher_option
+from fastnt.cli.options import WHAT, WHERE, parse_assignments, teacher_option
 
 
 def train(
@@ -125,7 +125,8 @@ def train(
     ] = False,
     only: options.Only = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool,
+        typer.Option("--dry-run", help="Prepare the data, say what would be done; train nothing."),
     ] = False,
     trust_code: options.TrustCode = False,
     json_: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
@@ -140,11 +141,11 @@ def train(
     from fastnt.console import make_console
     from fastnt.distributed.ranks import Device, join_ranks
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
-    from fastnt.errors import warn
+    from fastnt.errors import UserError, warn
     from fastnt.monitoring.display import Several, choose_progress
     from fastnt.output import results_alone
-    from fastnt.recipe_files import load_recipe
-    from fastnt.recipe_rules import idle_noise
+    from fastnt.recipe_files import absolute_teacher, load_recipe
+    from fastnt.recipe_rules import idle_values
     from fastnt.report.curves import plot_curves
     from fastnt.report.loggers import open_logger
     from fastnt.runs.resume import Plan, new_run, resumed_run
@@ -154,6 +155,8 @@ def train(
 
     if teacher is not None:
         teacher = [absolute_teacher(text) for text in teacher]
+    if dry_run and json_:
+        raise UserError("--json prints what was found, and --dry-run trains nothing; leave one out")
     flags: dict[str, Any] = {
         "alpha": alpha,
         "sigma": sigma,
@@ -204,7 +207,7 @@ def train(
 
     with join_ranks(plan_run) as (ranks, chosen_device):
         plan = plans[0].agreed(ranks)
-        if ranks.is_rank_0 and (idle := idle_noise(plan.recipe, overrides, plan.only)):
+        if ranks.is_rank_0 and (idle := idle_values(plan.recipe, overrides, plan.only)):
             warn(idle)
         asked = choose_compute(
             chosen_device,
@@ -215,13 +218,15 @@ def train(
             ranks=ranks,
         )
         silent = quiet or json_ or not ranks.is_rank_0
+        finished = plan.resume and plan.folder.finished
+        if finished and ranks.is_rank_0:
+            what = "nothing would be trained" if dry_run else "this is what it found"
+            typer.echo(f"{plan.folder.path} is finished; {what}", err=True)
         if dry_run:
-            if ranks.is_rank_0:
+            if ranks.is_rank_0 and not finished:
                 compute = plan.compute(asked, amp=amp, compile=compile_)
-                print_plan(plan, compute, look(plan, compute, data_dir), make_console())
+                print_plan(plan, compute, look(plan, compute, data_dir, trust), make_console())
             return
-        if plan.resume and plan.folder.finished and ranks.is_rank_0:
-            typer.echo(f"{plan.folder.path} is finished; this is what it found", err=True)
         with ExitStack() as stack:
             progress = stack.enter_context(choose_progress(quiet=silent))
             if log is not None and ranks.is_rank_0:
@@ -253,4 +258,5 @@ def train(
     if current.profile:
         print_profile(current.profile, "a step of the noisy student")
     elif profile:
-        typer.echo("--profile: the noisy student took too few steps here to time", err=True)
+        why = "took too few steps here to time" if "noisy" in plan.students else "is not trained"
+        typer.echo(f"--profile: the noisy student {why}", err=True)

@@ -98,6 +98,11 @@ class ArrayFiles:
                 raise UserError(f"{self.classes} is not UTF-8 text; save it as such") from error
             while names and not names[-1].strip():
                 names.pop()
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise UserError(
+                    f"{self.classes} names {twice!r} twice; give each class its own name"
+                )
             if len(names) < count:
                 raise UserError(
                     f"{self.classes} names {len(names)} classes, but there are labels up to "

@@ -119,6 +119,11 @@ def get_source(name: str) -> Source:
     return SOURCES[name]
 
 
+def full_name(name: str, *, official: bool) -> str:
+    """Return a data set's name; where other files bear a known name, it says so."""
+    return name if official or name not in SOURCES else f"{name} (not the official files)"
+
+
 def locate(source: Source, data_dir: Path, *, extra: bool | None = None) -> dict[str, Path]:
     """Find a data set's files in ``data_dir`` or in the folder of its name there.
 

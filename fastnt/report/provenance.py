@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastnt.config import FIELDS, Recipe
-from fastnt.data.sources import SOURCES
+from fastnt.data.sources import SOURCES, full_name
 from fastnt.experiments.named import PAPER_DATA
 from fastnt.experiments.results import StudyResults
-from fastnt.experiments.store import Row
 from fastnt.experiments.study import CLEAN, Study
 from fastnt.paths import real_path
 from fastnt.report.table_files import Column, Table
@@ -110,11 +109,6 @@ def _stated(results: StudyResults) -> Mapping[str, Any]:
     return STATED.get(name, STATED["cifar10"])
 
 
-def _is_split_otherwise(data: Row) -> bool:
-    """Tell whether the data bear the name of a known set and are not its official files."""
-    return data["name"] in SOURCES and not data["official"]
-
-
 def departures(results: StudyResults) -> str:
     """Return a sentence on the values of the recipe that are not the paper's."""
     stated, recipe = _stated(results), results.study.recipe
@@ -124,7 +118,7 @@ def departures(results: StudyResults) -> str:
         for key, value in stated.items()
         if not _equal(getattr(recipe, key), value) and key not in swept
     ]
-    if _is_split_otherwise(results.data):
+    if results.data["name"] in SOURCES and not results.data["official"]:
         found.append(
             f"the files are not those of the official {results.data['name']}, and no error here is one "
             "on its official test set"
@@ -168,7 +162,7 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
         ("Seeds", ", ".join(map(str, study.all_seeds))),
         (
             "Data",
-            f"{data['name']}{' (not the official files)' if _is_split_otherwise(data) else ''}: "
+            f"{full_name(data['name'], official=data['official'])}: "
             f"{data['train_images']:,} training, {len(data['held_out_labels']):,} held-out, "
             f"{len(data['test_labels']):,} test images; SHA-256 of the source {data['source']}",
         ),

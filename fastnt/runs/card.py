@@ -9,9 +9,11 @@ import tomli_w
 
 import fastnt
 from fastnt.config import Recipe
-from fastnt.data.sources import SOURCES
+from fastnt.data.sources import full_name
+from fastnt.factory import is_factory
 from fastnt.monitoring.progress import PHASES
 from fastnt.statistics import wilson
+from fastnt.training.teachers import teacher_names
 
 _NAMES = {
     "teacher": "the teacher",
@@ -45,7 +47,7 @@ def model_card(
     trained = [phase for phase in PHASES if phase in summary]
     rows = "\n".join(_row(phase, summary[phase]) for phase in trained)
     data, shown = summary["dataset"], ", ".join(map(str, shape))
-    official = "" if summary["official"] or data not in SOURCES else " (not the official files)"
+    data_name = full_name(data, official=summary["official"])
     classes = ", ".join(map(str, environment.get("classes", [])))
     commit = environment.get("commit") or "unknown"
     return f"""---
@@ -69,13 +71,13 @@ A network takes raw uint8 images (N, {shown}) and gives logits (N, {len(environm
 ```python
 import fastnt
 
-network = fastnt.load_student("{trained[-1]}.safetensors")
+network = fastnt.load_student({_arguments(trained[-1], recipe)})
 logits = network(images)
 ```
 
 ## Data
 
-{data}{official}; the SHA-256 of its files is `{environment.get("source_sha256")}`.
+{data_name}; the SHA-256 of its files is `{environment.get("source_sha256")}`.
 Classes, in the order of the logits: {classes}.
 
 ## Recipe
@@ -93,6 +95,17 @@ Trained on {environment.get("date")} with fastnt {fastnt.__version__}, commit {c
 Whoever publishes these weights chooses their licence, within what the data allow, and writes it into the
 head of this card. fastnt is under Apache-2.0.
 """
+
+
+def _arguments(phase: str, recipe: Recipe) -> str:
+    """Return load_student's arguments for a network of the run: its file, and trust for its code."""
+    if phase == "teacher":
+        notation = "" if recipe.teachers else recipe.teacher_network
+    else:
+        notation = recipe.student_network
+    name = teacher_names(recipe)[0] if phase == "teacher" else phase
+    trust = ", trust_code=True" if is_factory(notation) else ""
+    return f'"{name}.safetensors"{trust}'
 
 
 def _head(summary: dict[str, Any], network: str) -> dict[str, Any]:

@@ -25,12 +25,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from fastnt.config import Recipe
+from fastnt.config import FIELDS, Recipe
 from fastnt.data.loaders import LoaderKind
 from fastnt.errors import UserError
 from fastnt.files import locked, read_json, sweep, write_json, write_text
 from fastnt.monitoring.progress import PHASES
-from fastnt.recipe_files import load_recipe
+from fastnt.recipe_files import convert, load_recipe
 from fastnt.runs.metrics import Metrics
 from fastnt.runs.predictions import Predictions, load_predictions
 from fastnt.runs.summary import check_summary, check_timings
@@ -90,13 +90,15 @@ class RunFolder:
         """Read the recipe as it was written, even if its data are not there any more.
 
         Raises:
-            UserError: config.json is missing or damaged.
+            UserError: config.json is missing or damaged, or a known key's value has another type.
         """
         values = read_json(self.config)
         if not isinstance(values, dict):
             raise UserError(
                 f"{self.config} is damaged (no keys and values); restore it from a copy"
             )
+        for key in values.keys() & FIELDS:
+            convert(key, values[key], str(self.config))
         return values
 
     @contextmanager
@@ -151,7 +153,7 @@ class RunFolder:
             UserError: the file is damaged.
         """
         found = read_json(self._environment) if self._environment.exists() else {}
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not isinstance(found.get("compute", {}), dict):
             raise UserError(
                 f"{self._environment} is damaged (no keys and values); restore it from a copy"
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fastnt.config import FIELDS
 from fastnt.distributed.ranks import ALONE, Ranks
 from fastnt.errors import UserError
 from fastnt.factory import in_short
@@ -77,7 +78,10 @@ class Journal:
         if checkpoint is None:
             return
         before = checkpoint.made_by
-        now, then = _flat({name: facts[name] for name in facts if name in before}), _flat(before)
+        now = _flat({name: facts[name] for name in facts if name in before})
+        # A key that fastnt did not have yet had its default.
+        then = json.loads(json.dumps({k: field.default for k, field in FIELDS.items()}))
+        then |= _flat(before)
         changed = [
             f"{key} is {now[key]!r}, not {then.get(key)!r}"
             for key in now

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from fastnt.data.prepare import list_prepared, open_dataset
 from fastnt.errors import UserError
 from fastnt.monitoring.progress import STUDENTS
-from fastnt.paths import real_path
 from fastnt.runs.command import resume_command
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.same_data import open_same_data
@@ -52,18 +51,39 @@ def load_student(
     """
     if which not in WHICH:
         raise UserError(f"which is {which!r}; it must be one of {', '.join(WHICH)}")
+    if network is not None and not isinstance(network, nn.Module):
+        raise UserError(
+            f"network is {network!r}; it must be an nn.Module, an object and not a class"
+        )
     path = Path(run)
     if not path.is_file():
-        folder = RunFolder(path).require()
-        path = folder.network(which)
-        if not path.exists() and which not in folder.phases():
-            raise UserError(f"{run} holds no {which} network: it trained {folder.only()} only")
-        if not path.exists() and not folder.finished:
-            raise UserError(
-                f"{run} is not finished and holds no {which} network yet; go on with it: "
-                f"{resume_command(folder.path, None)}"
-            )
+        path = _saved(RunFolder(path).require(), which)
     return load_model(path, network, Trust(trust_code))
+
+
+def _saved(folder: RunFolder, name: str) -> Path:
+    """Return the file of a run's network: teacher, clean, noisy, or teacher-1 and so on of several.
+
+    Raises:
+        UserError: it is not there; the message says why.
+    """
+    path = folder.network(name)
+    if path.exists():
+        return path
+    teachers = teacher_names(folder.recipe())
+    if name not in (*teachers, *folder.phases()):
+        raise UserError(f"{folder.path} holds no {name} network: it trained {folder.only()} only")
+    if name == "teacher" and len(teachers) > 1:
+        files = ", ".join(folder.network(each).name for each in teachers)
+        raise UserError(
+            f"{folder.path} has several teachers; give one of their files there: {files}"
+        )
+    if not folder.finished:
+        raise UserError(
+            f"{folder.path} is not finished and holds no {name} network yet; go on with it: "
+            f"{resume_command(folder.path, None)}"
+        )
+    raise UserError(f"{path} is gone; restore it from a copy, or train the run again")
 
 
 def evaluate_run(
@@ -79,7 +99,7 @@ def evaluate_run(
     recipe = folder.recipe()
     teachers = teacher_names(recipe)
     students = [phase for phase in folder.phases() if phase in STUDENTS]
-    files = {name: folder.network(name) for name in (*teachers, *students)}
+    files = {name: _saved(folder, name) for name in (*teachers, *students)}
     trust = Trust(trust_code)
     saved = {name: load_model(file, trust=trust).to(device) for name, file in files.items()}
     dataset = open_same_data(folder, data_dir)
@@ -118,7 +138,7 @@ def export_run(
     stem = f"{which}-export" if format == "safetensors" else which
     target = output or path / f"{stem}.{format}"
     folder = RunFolder(path)
-    if target.is_dir() or real_path(target) == real_path(folder.network(which)):
+    if target.is_dir() or (output is not None and output.exists()):
         raise UserError(f"--output is {target}, which is taken; give the name of a new file")
     model = load_student(path, which, trust_code=trust_code)
     images = _test_images(folder, model.shape)

@@ -18,6 +18,7 @@ from fastnt.config import Recipe
 from fastnt.distributed.ranks import Device, Ranks
 from fastnt.errors import UserError
 from fastnt.monitoring.progress import STUDENTS
+from fastnt.paths import check_folder_name
 from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import Only, RunFolder
 from fastnt.training.compute import PRECISIONS, Compute, Precision
@@ -207,9 +208,7 @@ def find_run(runs_dir: Path, name: str | None) -> RunFolder:
 
 
 def _named(runs_dir: Path, name: str) -> Path:
-    if name in ("", "..") or Path(name).name != name:
-        raise UserError(f"--run is {name!r}; it must be the name of a folder in --runs-dir")
-    return runs_dir / name
+    return runs_dir / check_folder_name(name, "--run", "--runs-dir")
 
 
 def _arithmetic(folder: RunFolder) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fastnt.errors import UserError, warn
 from fastnt.monitoring.display import choose_progress
 from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
-from fastnt.recipe_rules import idle_noise
+from fastnt.recipe_rules import idle_values
 from fastnt.training.compute import choose_compute
 from fastnt.training.ensemble import Ensemble
 from fastnt.training.evaluation import evaluate, label_loss
@@ -107,7 +107,7 @@ def distill(
     recipe |= {"student_network": _describe(student), "teacher": [*map(_describe, teachers)]}
     with located(data, test) as name:
         chosen = load_recipe(name, None, recipe, "the arguments of distill")
-        if idle := idle_noise(chosen, recipe):
+        if idle := idle_values(chosen, recipe):
             warn(idle)
         dataset = prepare_data(chosen, progress=progress)
     with (

@@ -75,9 +75,13 @@ def export(
             a .pt2 file as the extra file "classes.json".
 
     Raises:
-        UserError: a package is missing, the network cannot be exported, or the exported network gives
-            other logits. No file is kept.
+        UserError: ``model`` is another module, a package is missing, the network cannot be exported, or
+            the exported network gives other logits. No file is kept.
     """
+    if not isinstance(model, Model):
+        raise UserError(
+            f"{type(model).__name__} is no network of fastnt's; give what load_student or distill returns"
+        )
     if format not in _WRITERS:
         raise UserError(f"format is {format!r}; it must be one of {', '.join(_WRITERS)}")
     if format == "onnx":

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import importlib.util
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 
 import fastnt
 from fastnt.cli import main
+from fastnt.doctor import diagnose
 from fastnt.errors import UserError
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.run import Run
@@ -155,8 +157,28 @@ def test_prepare_makes_lists_and_cleans(
 def test_doctor_names_each_part(capsys: pytest.CaptureFixture[str]) -> None:
     _run("doctor")
     output = capsys.readouterr().out
-    for part in ("torch", "GPU", "Triton", "FFCV", "memory", "data"):
+    for part in ("torch", "GPU", "Triton", "FFCV", "memory", "data", "export", "wandb", "ray"):
         assert part in output
+
+
+@pytest.mark.parametrize("cache", ["/etc/passwd", "/etc/passwd/none"])
+def test_doctor_sees_that_the_cache_cannot_be_written(
+    cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTNT_CACHE", cache)
+    (disk,) = (found for found in diagnose() if found.what == "disk")
+    assert not disk.present
+    assert "let FASTNT_CACHE name another folder" in disk.detail
+
+
+def test_doctor_names_what_an_extra_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name)
+    )
+    (extra,) = (finding for finding in diagnose() if finding.what == "export")
+    assert not extra.present
+    assert "pip install onnxscript`" in extra.detail
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

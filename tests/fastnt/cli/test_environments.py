@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import fastnt
-from fastnt import cache
 from fastnt.cli import main
 from fastnt.data.prepare import prepare
 from fastnt.errors import UserError
@@ -220,12 +219,3 @@ def test_temporary_files_of_killed_processes_leave_every_cache(cache: Path) -> N
 
 def _teacher() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-
-
-def test_the_cache_is_swept_by_the_same_patterns_as_it_is_cleaned() -> None:
-    assert {pattern.split("/")[0] for pattern in cache.KEPT} == {
-        "data",
-        "downloads",
-        "logits",
-        "teachers",
-    }

@@ -12,7 +12,7 @@ from fastnt.cli import main
 from fastnt.config import ENTRIES
 from fastnt.networks import NETWORKS
 from fastnt.recipe_files import load_recipe
-from fastnt.recipe_rules import idle_noise
+from fastnt.recipe_rules import idle_values
 
 HEAVY = (
     "import sys; from fastnt.cli import main\n"
@@ -137,9 +137,20 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
         (("--only", "noisy", "--sigma", "1"), ""),
         (("--set", "objective=kd", "--sigma", "1"), ""),
         (("--set", "objective=labels"), ""),
+        (
+            ("--only", "teacher", "--epochs", "3", "--lr", "4"),
+            "epochs and lr change nothing here: only the teacher is trained",
+        ),
+        (("--set", "combine=geometric"), "combine changes nothing here: there is one teacher"),
+        (
+            ("--set", "temperature=9", "--set", "label_weight=0.9"),
+            "temperature and label_weight change nothing here: objective is noisy_l2, not kd",
+        ),
+        (("--set", "objective=kd", "--set", "temperature=9"), ""),
+        (("--teacher-epochs", "9", "--epochs", "3"), ""),
     ],
 )
-def test_noise_that_changes_nothing_is_told(
+def test_values_that_change_nothing_are_told(
     options: tuple[str, ...], warning: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     _run("train", "--dry-run", *options)
@@ -155,8 +166,9 @@ def test_a_sweep_of_noise_that_changes_nothing_is_told(caplog: pytest.LogCapture
 def test_one_alpha_beside_those_of_the_teachers_changes_nothing() -> None:
     several = {"teacher": ["/a.safetensors", "/b.safetensors"], "teacher_alphas": "0,0.5"}
     recipe = load_recipe(overrides=several)
-    assert idle_noise(recipe, ["alpha", "sigma"]).startswith("alpha changes nothing here")
-    assert not idle_noise(recipe, ["sigma", "frozen"])
+    assert idle_values(recipe, ["alpha", "sigma"]).startswith("alpha changes nothing here")
+    assert not idle_values(recipe, ["sigma", "frozen", "combine"])
+    assert "teacher_lr changes nothing here: no teacher" in idle_values(recipe, ["teacher_lr"])
 
 
 def test_a_training_begins_by_saying_what_it_is_about_to_do(

@@ -80,6 +80,34 @@ def test_a_run_is_resumed_with_what_it_trains(
     assert fastnt.load_student("runs/a").classes == 10
 
 
+def test_several_teachers_are_named_and_found_from_every_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run("train", "--run", "one", "--only", "teacher", *TINY)
+    teacher = "runs/one/teacher.safetensors"
+    _run("train", "--run", "set", "--set", f"teacher={teacher}", "--only", "clean", *TINY)
+    Path("mine.toml").write_text(f'teacher = ["{teacher}", "{teacher}"]\n')
+    _run("train", "--run", "two", "--config", "mine.toml", "--only", "teacher", *TINY)
+    capsys.readouterr()
+    _run("export", "runs/two", "--format", "safetensors", "--network", "teacher", code=2)
+    words = "several teachers; give one of their files there: teacher-1.safetensors, teacher-2"
+    assert words in capsys.readouterr().err
+    assert 'load_student("teacher-1.safetensors")' in Path("runs/two/README.md").read_text()
+    assert fastnt.load_student("runs/two/teacher-1.safetensors").classes == 10
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    for run in ("set", "two"):
+        _run("train", "--config", f"../runs/{run}", "--dry-run")
+
+
+def test_a_finished_run_has_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    _run("train", "--run", "a", "--only", "teacher", *TINY)
+    capsys.readouterr()
+    _run("train", "--resume", "--run", "a", "--dry-run")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "runs/a is finished; nothing would be trained\n")
+
+
 def test_the_plan_speaks_of_what_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
     _run("train", "--dry-run", "--only", "teacher", "--device", "cpu")
     told = capsys.readouterr().out

@@ -96,6 +96,14 @@ main()
     )
 
 
+def test_too_little_memory_for_a_tensor_is_one_sentence(tmp_path: Path) -> None:
+    command = (*FASTNT, "bench", "--shape", "100000000x100000", "--mode", "loss", "--device", "cpu")
+    done = _run(*command, cwd=tmp_path)  # 40 TB
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastnt: error: there is too little memory (")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is Linux's")
 def test_too_little_memory_for_the_imports_is_one_sentence(tmp_path: Path) -> None:
     done = _run(*FASTNT, "train", "--dry-run", cwd=tmp_path, prefix="ulimit -v 300000;")

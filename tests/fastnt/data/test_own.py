@@ -431,6 +431,7 @@ IMAGES = np.zeros((60, 8, 9, 3), np.uint8)
             lambda f: (f / "classes.txt").write_text("a\nb\n"),
             "names 2 classes, but there are labels",
         ),
+        (lambda f: (f / "classes.txt").write_text("a\na\nb\nc\n"), "names 'a' twice"),
         (lambda f: (f / "classes.txt").write_bytes(b"\xff\n"), "classes.txt is not UTF-8"),
         (lambda f: [path.unlink() for path in f.iterdir()], "mine holds no data: images.npy and"),
         (shutil.rmtree, "mine is not there; give a folder, or a .beton or .npz"),

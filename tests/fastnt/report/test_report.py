@@ -409,6 +409,25 @@ def test_a_damaged_summary_is_named(make_run: MakeRun, capsys: pytest.CaptureFix
     assert "summary.json is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("config.json", {"seed": "x"}),
+        ("config.json", {"sigma": {"a": 1}}),
+        ("config.json", {"dataset": None}),
+        ("environment.json", {"compute": 5}),
+    ],
+)
+def test_a_damaged_run_is_named(
+    make_run: MakeRun, file: str, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_run("a", precision="float32") / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", "runs"])
+    assert file in capsys.readouterr().err
+
+
 def test_teachers_with_their_own_noise_are_reported_with_each_alpha(make_run: MakeRun) -> None:
     folder = make_run("own")
     config = folder / "config.json"

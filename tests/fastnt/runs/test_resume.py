@@ -30,7 +30,7 @@ from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
 from fastnt.runs.run import Run
 from fastnt.sealed import seal
 from fastnt.training import checkpoint as checkpoint_module
-from fastnt.training.checkpoint import Checkpoints
+from fastnt.training.checkpoint import Checkpoint, Checkpoints
 from fastnt.training.compute import Compute, choose_compute
 from fastnt.training.model import load_model
 from fastnt.training.step import TrainStep
@@ -512,6 +512,25 @@ def test_what_was_edited_since_the_checkpoint_is_refused_by_name(
     assert sorted((stopped / "checkpoint").iterdir()) == checkpoints
     path.write_text(whole)
     resumed().execute()
+
+
+def test_a_key_that_fastnt_did_not_have_yet_had_its_default(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def older(self: Checkpoints) -> Checkpoint | None:
+        found = newest(self)
+        assert found is not None
+        del found.made_by["recipe"]["penalty"]
+        return found
+
+    newest = Checkpoints.newest
+    monkeypatch.setattr(Checkpoints, "newest", older)
+    values = json.loads((stopped / "config.json").read_text())
+    del values["penalty"]
+    (stopped / "config.json").write_text(json.dumps(values))
+    plan = resumed_run(stopped.parent, stopped.name)
+    compute = plan.compute(choose_compute(CPU), amp=None, compile=None)
+    assert Run(plan, compute, Silent(), quiet=True).execute()["noisy"]
 
 
 @pytest.mark.parametrize(

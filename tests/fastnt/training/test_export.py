@@ -163,9 +163,12 @@ def test_missing_packages_and_files_are_named(run: Path, monkeypatch: pytest.Mon
         export_run(run / "none", "pt2", trust_code=True)
     with pytest.raises(UserError, match="holds no run"):
         export_run(run / "noisy.safetensors", "pt2", trust_code=True)
-    for taken in (run, run / "noisy.safetensors"):
+    (run / "clean.safetensors").touch()
+    for taken in (run, run / "noisy.safetensors", run / "clean.safetensors", run / "config.json"):
         with pytest.raises(UserError, match="which is taken"):
             export_run(run, "safetensors", output=taken, trust_code=True)
+    with pytest.raises(UserError, match="Linear is no network of fastnt's"):
+        fastnt.export(torch.nn.Linear(2, 2), run / "new.onnx")  # type: ignore[arg-type]
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name)

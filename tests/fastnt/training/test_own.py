@@ -72,6 +72,8 @@ def test_own_networks_train_on_own_data(
     assert (config["student_network"], config["teacher_network"]) == (network, "bn_resnet:ResNet")
     assert "official" not in capsys.readouterr().out
 
+    card = Path("runs/a/README.md").read_text("utf-8")
+    assert 'load_student("noisy.safetensors", trust_code=True)' in card
     student = fastnt.load_student("runs/a", trust_code=True)
     assert not student.training
     assert student.network.bn1.num_batches_tracked == 4  # 54 images are trained on
@@ -311,6 +313,8 @@ def test_bad_networks_and_data_are_one_sentence_each(
             fastnt.load_student(own_folder, which)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="which is 'best'; it must be one of noisy, clean, teacher"):
         fastnt.load_student(own_folder, "best")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="an object and not a class"):
+        fastnt.load_student(own_folder, network=torch.nn.Linear)  # type: ignore[arg-type]
 
 
 def _files_of_three_classes(folder: Path, count: int, size: tuple[int, int] | None = None) -> None:
