@@ -11,6 +11,7 @@
 
 The first steps warm up. The next are timed without torch's profiler, whose cost would distort them. The
 next are traced. Later steps, and steps outside ``with``, are not profiled and cost almost nothing.
+A step begins with its first section: what lies between two steps, such as an evaluation, is of neither.
 On a GPU, a section's time is the device's time between two events on the current stream. The section
 "backward" therefore includes what autograd launches from its own thread. Nothing waits for the device
 before :meth:`StepProfile.summary`. Steps replayed from a CUDA graph have no sections: profile without
@@ -61,9 +62,8 @@ class StepProfile:
         self._step = 0
         self._profiler: Any = None
         self._spans: list[tuple[str, Any, Any]] = []  # name, time before, time after
-        self._begin: Any = None  # times at the ends of the timed steps
-        self._end: Any = None
-        self._steps_timed = 0
+        self._begin: Any = None  # of the timed step that goes on
+        self._step_times: list[tuple[Any, Any]] = []  # begin and end of each timed step
 
     def __enter__(self) -> Self:
         """Begin the first step."""
@@ -93,10 +93,10 @@ class StepProfile:
         return _NOTHING
 
     def end_step(self) -> None:
-        """End the current step and begin the next one."""
-        if self._step in self._timed:
-            self._end = self._clock()
-            self._steps_timed += 1
+        """End the current step; the next begins with its first section."""
+        if self._begin is not None:
+            self._step_times.append((self._begin, self._clock()))
+            self._begin = None
         self._step += 1
         self._turn()
 
@@ -105,24 +105,22 @@ class StepProfile:
 
         The list is empty if no step was timed.
         """
-        if not self._steps_timed:
+        if not self._step_times:
             return []
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        whole = self._between(self._begin, self._end)
+        whole = sum(self._between(*step) for step in self._step_times)
         sums: dict[str, float] = {}
         for name, begin, end in self._spans:
             sums[name] = sums.get(name, 0.0) + self._between(begin, end)
         sums[OTHER] = whole - sum(sums.values())
         return [
-            Section(name, each / self._steps_timed, each / whole) for name, each in sums.items()
+            Section(name, each / len(self._step_times), each / whole) for name, each in sums.items()
         ]
 
     def _turn(self) -> None:
         """Start or stop tracing, as the step that begins needs."""
-        if self._step == self._timed.start:
-            self._begin = self._clock()
-        elif self._step in self._traced and self._profiler is None:
+        if self._step in self._traced and self._profiler is None:
             activities = [torch.profiler.ProfilerActivity.CPU]
             if self._device.type == "cuda":
                 activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -142,6 +140,7 @@ class StepProfile:
     @contextmanager
     def _time(self, section: str) -> Iterator[None]:
         begin = self._clock()
+        self._begin = begin if self._begin is None else self._begin
         yield
         self._spans.append((section, begin, self._clock()))
 

@@ -54,6 +54,16 @@ def test_sections_are_means_over_the_timed_steps_and_shares_of_the_whole(clock: 
     assert other == Section("other", pytest.approx(2.0), pytest.approx(0.2))
 
 
+def test_what_lies_between_two_steps_is_of_neither(clock: Clock) -> None:
+    with StepProfile(CPU, steps=2, warm_up=0) as profile:
+        for _ in range(2):
+            clock.now += 1.0  # an evaluation
+            _steps(profile, clock, [{"data": 3.0, "": 1.0}])
+    data, other = profile.summary()
+    assert data == Section("data", pytest.approx(3.0), pytest.approx(0.75))
+    assert other == Section("other", pytest.approx(1.0), pytest.approx(0.25))
+
+
 def test_a_section_entered_twice_in_a_step_counts_twice(clock: Clock) -> None:
     with StepProfile(CPU, steps=1, warm_up=0) as profile:
         for _ in range(2):
