@@ -171,6 +171,18 @@ def test_errors_on_another_split_are_not_called_official(
     assert ("no error here is one on its official test set" in text) == told
 
 
+def test_each_study_departs_from_the_papers_own_student(whole: Path):
+    results = fastnt.load_study(whole)
+    assert "student_network is digits-student (paper: cifar10-student)" in departures(results)
+    recipe = dataclasses.replace(
+        results.study.recipe, dataset="cifar10", student_network="cifar10-student3"
+    )
+    for name, told in (("table3", True), ("lengths", False)):  # Table 6 is of student 3 too
+        study = dataclasses.replace(results.study, name=name, recipe=recipe)
+        text = departures(dataclasses.replace(results, study=study))
+        assert ("student_network is cifar10-student3" in text) == told
+
+
 def _settings(**changes: dict[str, Any]) -> tuple[Setting, ...]:
     return tuple(Setting(name.replace("_", " "), values) for name, values in changes.items())
 
