@@ -22,7 +22,8 @@ from fastnt.tensor_files import load_tensors, save_tensors
 from fastnt.training.model import Model
 
 SHAPE = (8, 8, 1)
-TINY = ("--train-samples", "100", "--epochs", "1", "--teacher-epochs", "1", "--quiet")
+GIVEN = ("--train-samples", "100", "--epochs", "1", "--quiet")  # with a teacher that is given
+TINY = (*GIVEN, "--teacher-epochs", "1")
 NETS = """
 import torch
 from torch import nn
@@ -105,7 +106,7 @@ def _change(name: str) -> None:
 def _train(run: str, *arguments: str) -> list[str]:
     """Train; return the phases that were."""
     with pytest.raises(SystemExit) as exit_:
-        main(["train", "--run", run, *TINY, *arguments])
+        main(["train", "--run", run, *(GIVEN if "--teacher" in arguments else TINY), *arguments])
     assert exit_.value.code == 0
     lines = Path("runs", run, "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["phase"] for line in lines]

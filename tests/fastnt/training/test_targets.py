@@ -289,7 +289,7 @@ def test_one_teacher_is_a_text_however_it_was_given(tmp_path: Path) -> None:
     config = tmp_path / "a.toml"
     config.write_text('teacher = ["a", "b,c"]\nteacher_alphas = [0, 0.5]\n')
     recipe = load_recipe("digits", config)
-    assert recipe.teachers == ("a", "b,c")
+    assert recipe.teachers == (str(Path("a").absolute()), str(Path("b,c").absolute()))
     assert recipe.teacher_alphas == (0.0, 0.5)
 
 
