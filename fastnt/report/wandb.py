@@ -70,3 +70,4 @@ class WandB(Silent):
         """Wait until all is written."""
         if self._run is not None:
             self._run.finish()
+            self._wandb.teardown()  # its own process may still be writing

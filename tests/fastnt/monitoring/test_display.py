@@ -321,6 +321,9 @@ class StandIn:
     def finish(self) -> None:
         self.calls.append("finished")
 
+    def teardown(self) -> None:
+        self.calls.append("all is written")
+
 
 def test_wandb_is_told_of_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = StandIn()
@@ -330,7 +333,7 @@ def test_wandb_is_told_of_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyP
         watcher = open_logger("wandb", tmp_path, {"alpha": 0.5}, stack)
         assert wandb.calls == []
         _train_one_of_two_epochs(watcher)
-    begun, metric, figures, finished = wandb.calls
+    begun, metric, figures, *ended = wandb.calls
     assert (begun["dir"], begun["name"], begun["config"]) == (
         tmp_path,
         tmp_path.name,
@@ -341,7 +344,7 @@ def test_wandb_is_told_of_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert figures["noisy/epoch"] == 1
     assert figures["noisy/error/validation"] == 0.1234
     assert {f"noisy/{tag}" for tag in SCALARS} < figures.keys()
-    assert finished == "finished"
+    assert ended == ["finished", "all is written"]
 
 
 def test_wandb_without_an_account_is_refused_before_anything_is_trained(
