@@ -57,9 +57,8 @@ def choose_study(
         # The code that the config names is checked later, with all code that the study names.
         recipe = load_recipe(asked["dataset"], asked["config"], overrides, trust=None)
         grid = parse_over(asked["over"] or [])
-        noise = [
-            key for key in (*overrides, *grid) if key in NOISE
-        ]  # settings may change the others
+        # Of other keys the study's settings may make use, whatever its recipe says.
+        noise = [key for key in (*overrides, *grid) if key in NOISE]
         if idle := idle_values(recipe, noise):
             warn(idle)
         if what is None:
