@@ -135,3 +135,13 @@ def parse_assignments(texts: Iterable[str], taken: Collection[str] = ()) -> dict
 
         values["teacher"] = absolute_teacher(values["teacher"])
     return values
+
+
+def refuse_json_of_a_plan(*, dry_run: bool, json: bool) -> None:
+    """Refuse ``--dry-run --json``.
+
+    Raises:
+        UserError: both are given.
+    """
+    if dry_run and json:
+        raise UserError("--json prints what was found, and --dry-run trains nothing; leave one out")

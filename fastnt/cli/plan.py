@@ -15,7 +15,7 @@ from fastnt.runs.resume import Plan
 from fastnt.training.compute import Compute
 from fastnt.training.model import Model
 from fastnt.training.pipeline import open_course
-from fastnt.training.teachers import check_fits, read_given
+from fastnt.training.teachers import check_given, read_given
 from fastnt.training.training_data import prepare_data
 from fastnt.trust import Trust
 from fastnt.wording import counted
@@ -36,9 +36,7 @@ def look(plan: Plan, compute: Compute, data_dir: Path | None, trust: Trust) -> A
     if official and data_dir is None and not any(d.name == name for d in list_prepared()):
         return None
     dataset = prepare_data(plan.recipe, data_dir)
-    for name, teacher in zip(plan.recipe.teachers, given, strict=False):
-        if isinstance(teacher, Model):
-            check_fits(teacher, dataset, name)
+    check_given(plan.recipe.teachers, given, dataset)
     return look_ahead(dataset, open_course(dataset, plan.recipe, compute, Silent()), plan.students)
 
 

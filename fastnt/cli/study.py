@@ -136,8 +136,7 @@ def study(
     asked |= {"epochs": epochs, "set": set_, "dataset": dataset, "name": name, "tune": tune or None}
     asked |= {"vary-teacher": vary_teacher or None}
     asked |= {"precision": precision, "threads": threads}
-    if dry_run and json_:
-        raise UserError("--json prints what was found, and --dry-run trains nothing; leave one out")
+    options.refuse_json_of_a_plan(dry_run=dry_run, json=json_)
     folder, chosen = choose_study(what, asked, studies_dir, seeds)
     if dry_run:
         show_plan(folder, chosen)

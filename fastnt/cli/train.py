@@ -141,7 +141,7 @@ def train(
     from fastnt.console import make_console
     from fastnt.distributed.ranks import Device, join_ranks
     from fastnt.environment import keep_freed_memory, use_deterministic_algorithms
-    from fastnt.errors import UserError, warn
+    from fastnt.errors import warn
     from fastnt.monitoring.display import Several, choose_progress
     from fastnt.output import results_alone
     from fastnt.recipe_files import absolute_teacher, load_recipe
@@ -155,8 +155,7 @@ def train(
 
     if teacher is not None:
         teacher = [absolute_teacher(text) for text in teacher]
-    if dry_run and json_:
-        raise UserError("--json prints what was found, and --dry-run trains nothing; leave one out")
+    options.refuse_json_of_a_plan(dry_run=dry_run, json=json_)
     flags: dict[str, Any] = {
         "alpha": alpha,
         "sigma": sigma,

@@ -13,7 +13,7 @@ from fastnt.experiments.lab import Lab
 from fastnt.experiments.store import Store, pack, to_json
 from fastnt.files import locked
 from fastnt.training.model import Model
-from fastnt.training.teachers import check_fits, find_teachers, make_given, read_given
+from fastnt.training.teachers import check_given, find_teachers, make_given, read_given
 
 
 def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> None:
@@ -58,9 +58,7 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
 def _make(lab: Lab, recipe: Recipe, keeper: StudyKeeper) -> Model:
     course = dataclasses.replace(lab.course, recipe=recipe)
     given = read_given(recipe.teachers, lab.setup.trust)
-    for network, origin in zip(given, recipe.teachers, strict=True):
-        if isinstance(network, Model):
-            check_fits(network, lab.dataset, origin)
+    check_given(recipe.teachers, given, lab.dataset)
     if len(given) > 1:
         raise UserError("a study names each of its teachers by itself; give one file a name")
     (teacher,) = find_teachers(course, make_given(course, given), keeper)

@@ -10,8 +10,8 @@ import tomli_w
 import fastnt
 from fastnt.config import Recipe
 from fastnt.data.sources import full_name
-from fastnt.factory import is_factory
 from fastnt.monitoring.progress import PHASES
+from fastnt.recipe_files import named_code
 from fastnt.statistics import wilson
 from fastnt.training.teachers import teacher_names
 
@@ -99,12 +99,10 @@ head of this card. fastnt is under Apache-2.0.
 
 def _arguments(phase: str, recipe: Recipe) -> str:
     """Return load_student's arguments for a network of the run: its file, and trust for its code."""
-    if phase == "teacher":
-        notation = "" if recipe.teachers else recipe.teacher_network
-    else:
-        notation = recipe.student_network
     name = teacher_names(recipe)[0] if phase == "teacher" else phase
-    trust = ", trust_code=True" if is_factory(notation) else ""
+    part = "teacher" if phase == "teacher" else "student"
+    code = any(key.startswith(part) for key, _ in named_code(recipe))
+    trust = ", trust_code=True" if code else ""
     return f'"{name}.safetensors"{trust}'
 
 

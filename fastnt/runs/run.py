@@ -30,7 +30,7 @@ from fastnt.training.model import Model
 from fastnt.training.pipeline import Course, open_course, train_student
 from fastnt.training.targets import Teaching
 from fastnt.training.teachers import (
-    check_fits,
+    check_given,
     find_teachers,
     make_given,
     read_given,
@@ -128,9 +128,7 @@ class Run:
                 dataset = self._dataset()
             check_same_data(dataset, ranks)
             journal.declare(source_sha256=dataset.source_sha256)
-            for name, network in zip(recipe.teachers, given, strict=False):
-                if isinstance(network, Model):
-                    check_fits(network, dataset, name)
+            check_given(recipe.teachers, given, dataset)
             course = open_course(dataset, recipe, self.compute, self.progress)
             made = make_given(course, given)
             warn_of_seen(course, made)

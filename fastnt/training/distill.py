@@ -23,7 +23,7 @@ from fastnt.training.model import Model, describe_object
 from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.teachers import (
     Given,
-    check_fits,
+    check_given,
     find_teachers,
     make_given,
     read_given,
@@ -117,9 +117,7 @@ def distill(
         torch.enable_grad(),
     ):
         given = read_given(teachers, Trust.of(trust_code, [student, teachers]))
-        for origin, each in zip(teachers, given, strict=True):
-            if isinstance(each, Model):
-                check_fits(each, dataset, _describe(origin))
+        check_given([*map(_describe, teachers)], given, dataset)
         course, keeper = open_course(dataset, chosen, compute, watcher), InMemory()
         network = student if isinstance(student, nn.Module) else None
         model = course.new_student(chosen, network)

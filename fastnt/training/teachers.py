@@ -67,6 +67,17 @@ def check_fits(model: Model, dataset: Dataset, origin: str) -> None:
         )
 
 
+def check_given(names: Sequence[str], given: Sequence[nn.Module | str], dataset: Dataset) -> None:
+    """Refuse a teacher of :func:`read_given`, by its name, that was trained on data of another kind.
+
+    Raises:
+        UserError: the message names the teacher.
+    """
+    for name, teacher in zip(names, given, strict=False):  # a resumed run may have read none
+        if isinstance(teacher, Model):
+            check_fits(teacher, dataset, name)
+
+
 def make_given(course: Course, given: Sequence[nn.Module | str]) -> list[Model]:
     """Return a model on the device for each module, which is used as it is, and for each factory.
 

@@ -72,9 +72,8 @@ def test_any_types_and_absent_arguments_in_one_process():
 @pytest.mark.usefixtures("_uncompiled")
 def test_the_limit_of_compilations_is_named():
     given = {"alpha": 0.5, "sigma": 0.5, "seed": 1, "impl": "compile"}
-    with torch._dynamo.config.patch(
-        recompile_limit=1
-    ):  # monkeypatch would leave the config without it
+    # monkeypatch would leave the config without the limit.
+    with torch._dynamo.config.patch(recompile_limit=1):
         fastnt.noisy_l2_loss(*torch.randn(2, 6, 10), **given)
         with pytest.raises(ValueError, match=r"config\.recompile_limit allows"):
             fastnt.noisy_l2_loss(*torch.randn(2, 7, 10), **given)
