@@ -22,6 +22,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural}"
 
 
+def signed(value: float) -> str:
+    """Return a number with sign and two decimals, or more where those would be 0: ``-0.002``."""
+    digits = 2
+    while value and digits < 6 and not float(f"{value:.{digits}f}"):
+        digits += 1
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else "+0.00"
+
+
 def quoted(name: str) -> str:
     """Return a setting's name in quotes: it may have commas and spaces."""
     return f'"{name}"'

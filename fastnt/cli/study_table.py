@@ -108,7 +108,7 @@ def _print_settings(console: Console, analysis: "Analysis") -> None:
             cells[3:] = [
                 f"{100 * s.comparison.difference:+.2f}",
                 "" if interval is None else interval.in_points(to=" "),
-                s.comparison.verdict,
+                s.verdict or "",
             ]
         rows.append([Text(cell, "bold" if s.primary else "") for cell in (s.name, *cells)])
     print_table(console, ("setting", *numbers, "verdict"), rows, numbers=numbers)
@@ -117,7 +117,7 @@ def _print_settings(console: Console, analysis: "Analysis") -> None:
 def _as_json(failed: Any, analysis: "Analysis", sentences: list[str], page: Path) -> dict[str, Any]:
     return {
         "verdict": sentences,
-        "settings": [dataclasses.asdict(setting) for setting in analysis.settings],
+        "settings": [dataclasses.asdict(s) | {"verdict": s.verdict} for s in analysis.settings],
         "failed": [{k: row[k] for k in ("setting", "seed", "error")} for row in failed],
         "page": str(page),
     }

@@ -10,6 +10,7 @@ from fastnt.experiments.study import Study
 from fastnt.statistics import BestOfK, Comparison, best_of_k, compare, holm, smallest_effect
 
 LEVEL = 0.05  # a difference stands out if its p, adjusted by Holm, is below
+UNCLEAR = "unclear"  # the verdict where an interval leaves 0 out and Holm's p is not below LEVEL
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,19 @@ class SettingResult:
     def stands_out(self) -> bool:
         """Whether Holm's p over all settings is below ``LEVEL``."""
         return self.p_holm is not None and self.p_holm < LEVEL
+
+    @property
+    def verdict(self) -> str | None:
+        """The comparison's verdict; ``UNCLEAR`` if it is no finding among so many comparisons.
+
+        A setting of the verdict is held to Holm's correction among those alone. None for a baseline.
+        """
+        if self.comparison is None:
+            return None
+        found = self.comparison.verdict
+        p = self.p_holm_primary if self.primary else self.p_holm
+        claims = found.startswith(("better", "worse"))
+        return UNCLEAR if claims and (p is None or p >= LEVEL) else found
 
     @property
     def relative_gain(self) -> float | None:
@@ -143,10 +157,11 @@ def _with_holm(
 
 
 def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
-    """Return the setting with the largest mean gain, among those that have all seeds in common."""
-    names = [s.name for s in results.study.settings]
-    pairs = [(n, results.study.baseline_of(n)) for n in names]
-    pairs = [(name, baseline) for name, baseline in pairs if name != baseline]
+    """Return the setting with the largest mean gain; all have the same seeds, and none is a baseline."""
+    study = results.study
+    baselines = _baselines(study)
+    names = [s.name for s in study.settings if s.name not in baselines]
+    pairs = [(name, study.baseline_of(name)) for name in names]
     seeds = results.seeds(*(name for pair in pairs for name in pair))
     if not pairs or len(seeds) < 2:
         return None, ""
@@ -156,6 +171,10 @@ def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
     ]
     best = best_of_k(np.array(columns).T)
     return best, pairs[best.setting][0]
+
+
+def _baselines(study: Study) -> set[str]:
+    return {study.baseline_of(setting.name) for setting in study.settings}
 
 
 def _chosen_by_pilots(results: StudyResults, when: When) -> tuple[str, ...]:
@@ -169,7 +188,7 @@ def _chosen_by_pilots(results: StudyResults, when: When) -> tuple[str, ...]:
         return ()
     ended = {(row["setting"], row["seed"]) for row in (*results.records, *results.failed)}
     found: dict[str, tuple[float, str]] = {}
-    baselines = {study.baseline_of(setting.name) for setting in study.settings}
+    baselines = _baselines(study)
     for setting in study.settings:
         baseline = study.baseline_of(setting.name)
         if setting.name in baselines:

@@ -41,6 +41,7 @@ class StudyResults:
     data: Row  # test_labels and held_out_labels as arrays, classes as a list
     teachers: dict[str, Row]  # by the name of the teacher's file
     networks: dict[str, Row]  # by network
+    elsewhere: dict[str, set[str]]  # by the key of a point: the other studies that have it too
 
     @cached_property
     def _by_point(self) -> dict[tuple[str, int], dict[str, Any]]:
@@ -105,6 +106,14 @@ def load_study(folder: str | Path) -> StudyResults:
         "test_labels": unpack(data["test_labels"]),
         "held_out_labels": unpack(data["held_out_labels"]),
     }
+    shared = store.rows(
+        "SELECT own.key, other.study FROM study_points own JOIN study_points other USING (key) "
+        "WHERE own.study = ? AND other.study != own.study",
+        name,
+    )
+    elsewhere: dict[str, set[str]] = {}
+    for row in shared:
+        elsewhere.setdefault(row["key"], set()).add(row["study"])
     return StudyResults(
         folder,
         study,
@@ -120,6 +129,7 @@ def load_study(folder: str | Path) -> StudyResults:
                 len(data["classes"]),
             )
         },
+        elsewhere,
     )
 
 

@@ -1,6 +1,6 @@
 """A study's verdict in sentences that a referee would accept."""
 
-from fastnt.experiments.analysis import Analysis, SettingResult, comparisons, sees
+from fastnt.experiments.analysis import UNCLEAR, Analysis, SettingResult, comparisons, sees
 from fastnt.experiments.results import StudyResults
 from fastnt.wording import counted, quoted
 
@@ -52,7 +52,8 @@ def _verdict(results: StudyResults, result: SettingResult, family: int) -> str:
         "better on these test images": "is better on these test images than",
         "worse on these test images": "is worse on these test images than",
         "no difference seen": "shows no difference from",
-    }[comparison.verdict]
+        UNCLEAR: "shows no clear difference from",
+    }[str(result.verdict)]
     return (
         f"On {name} {setting} {word} {quoted(result.baseline)} {whose}: {figures}; difference "
         f"{100 * comparison.difference:+.2f} points, 95 % interval "

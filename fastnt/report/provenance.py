@@ -68,7 +68,9 @@ def recipe_table(results: StudyResults) -> Table:
     rows: list[dict[str, str | None]] = []
     given = any(row["recipe"]["teacher"] for row in results.teachers.values())
     if given:
-        told = "a file; how it was trained is not recorded"
+        notes = any(row["note"] for row in results.teachers.values())
+        unseen = "" if notes else ", on no held-out or test image"
+        told = f"a file: trained elsewhere{unseen}; its recipe is not recorded"
         rows.append({"key": "teacher", "value": told, "paper": "trained on the same data"})
     for key in FIELDS:
         if key == "teacher" or (given and key.startswith("teacher_") and key != "teacher_alphas"):
@@ -124,7 +126,7 @@ def departures(results: StudyResults) -> str:
     if results.data["name"] in SOURCES and not results.data["official"]:
         found.append(
             f"the files are not those of the official {results.data['name']}, and no error here is one "
-            "on its official test set"
+            f"on its official test set ({_counts(results)})"
         )
     if results.data["name"] == "digits":
         found.append(
@@ -166,12 +168,19 @@ def provenance(results: StudyResults) -> list[tuple[str, str]]:
         (
             "Data",
             f"{full_name(data['name'], official=data['official'])}: "
-            f"{data['train_images']:,} training, {len(data['held_out_labels']):,} held-out, "
-            f"{len(data['test_labels']):,} test images; SHA-256 of the source {data['source']}",
+            f"{_counts(results)}; SHA-256 of the source {data['source']}",
         ),
     ]
     lines += [(f"Weights of {name}", row["digest"]) for name, row in results.teachers.items()]
     return lines
+
+
+def _counts(results: StudyResults) -> str:
+    data = results.data
+    return (
+        f"{data['train_images']:,} training, {len(data['held_out_labels']):,} held-out, "
+        f"{len(data['test_labels']):,} test images"
+    )
 
 
 def _devices(results: StudyResults) -> str:

@@ -11,7 +11,7 @@ from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
 from fastnt.report.study_marks import colour_of, half_width, seeds_text
 from fastnt.report.study_tables import teacher_network
-from fastnt.report.svg import BLUE, GREY, ORANGE, Picture, render
+from fastnt.report.svg import GREY, INK, Picture, render
 from fastnt.wording import short_count
 
 _PANEL = (2.3, 2.5)  # inches
@@ -131,15 +131,21 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
 
     def paint(axes: Any) -> None:
         axes.plot(*zip(*teachers, strict=True), "s", color=GREY, ms=5.5, label="teacher")
-        for number, (label, colour, marker) in enumerate(
-            (("baseline", BLUE, "o"), ("lowest held-out error", ORANGE, "D"))
-        ):
-            x, found = zip(*[(m, pair[number]) for m, *pair in students], strict=True)
-            means = [100 * setting.test_error for setting in found]
-            halves = [100 * half_width(s.deviation, len(s.seeds)) for s in found]
-            aside = np.array(x) * (1.06 if number else 0.94)
-            look = {"color": colour, "marker": marker, "ms": 5, "ls": "none", "elinewidth": 1.2}
-            axes.errorbar(aside, means, halves, label=label, **look)
+        looks = ("baseline", "o", 0.94), ("lowest held-out error", "D", 1.06)
+        for number, (label, marker, aside) in enumerate(looks):
+            for multiplies, *pair in students:
+                found = pair[number]
+                axes.errorbar(
+                    multiplies * aside,
+                    100 * found.test_error,
+                    100 * half_width(found.deviation, len(found.seeds)),
+                    color=colour_of(results, found),
+                    marker=marker,
+                    ms=5,
+                    ls="none",
+                    elinewidth=1.2,
+                )
+            axes.plot([], [], marker, color=INK, mfc="none", ms=5, label=label)
         axes.set_xscale("log")
         axes.margins(x=0.15, y=0.12)
         axes.minorticks_off()
@@ -151,13 +157,14 @@ def size_figure(results: StudyResults, analysis: Analysis) -> Picture | None:
         axes.figure.legend(loc="outside upper left", ncols=3)
 
     seeds = seeds_text(setting for _, *pair in students for setting in pair)
+    names = "; ".join(f"{base.name} and {best.name}" for _, base, best in students)
     return render(
         "size",
         "Test error against multiplies",
         paint,
         size=(4.8, 2.8),
-        caption="Of each student network its baseline and its setting of lowest mean held-out error: "
-        f"means with 95 % t intervals, {seeds}",
+        caption="Of each student network its baseline and its setting of lowest mean held-out error "
+        f"({names}), blue without noise, orange with noise: means with 95 % t intervals, {seeds}",
     )
 
 

@@ -9,10 +9,17 @@ import numpy as np
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
 from fastnt.report.study_axes import Heat, Series, axis_of
-from fastnt.report.study_marks import errors_of, half_width, plot_legend, plot_teacher, seeds_text
+from fastnt.report.study_marks import (
+    colour_of,
+    errors_of,
+    half_width,
+    plot_legend,
+    plot_teacher,
+    seeds_text,
+)
 from fastnt.report.study_rows import plot_rows
 from fastnt.report.study_tables import is_papers_data
-from fastnt.report.svg import BLUE, GREY, SERIES, WIDTH, Picture, render
+from fastnt.report.svg import BLUE, GREY, ORANGE, SERIES, WIDTH, Picture, render
 
 
 def main_figure(results: StudyResults, analysis: Analysis) -> Picture:
@@ -47,7 +54,7 @@ def main_figure(results: StudyResults, analysis: Analysis) -> Picture:
         title,
         lambda axes: plot_rows(axes, results, analysis),
         size=(WIDTH, 1.0 + 0.24 * len(analysis.settings)),
-        caption=f"{caption}; blue: without noise, orange: with noise. "
+        caption=f"{caption}; blue: without noise, orange: with noise; *: a setting of the verdict. "
         f"{seeds_text(analysis.settings)}{_paper_text(results, analysis)}",
     )
 
@@ -74,9 +81,9 @@ def _lines(
             heights += errors
             aside = at / 1.06 if wide else at - 0.1 * step
             axes.plot([aside] * len(errors), errors, "o", color=colour, alpha=0.4, ms=3, mew=0)
-        ends += _means(axes, x, found, colour, one.name or ("noisy" if one.baselines else "mean"))
+        ends += _means(axes, x, found, colour, one.name or _name(results, found))
         if one.baselines:
-            ends += _means(axes, x, one.baselines, BLUE, "baseline")
+            ends += _means(axes, x, one.baselines, BLUE, _name(results, one.baselines))
             for at, setting in zip(x, one.baselines, strict=True):
                 errors = errors_of(results, setting, analysis)
                 heights += errors
@@ -97,6 +104,12 @@ def _lines(
     axes.grid(axis="y")
     plot_teacher(axes, results, heights, ends, vertical=False)
     plot_legend(axes)
+
+
+def _name(results: StudyResults, settings: Sequence[SettingResult]) -> str:
+    """Return what all settings of an unnamed series are, by their colour: noisy or clean."""
+    colours = {colour_of(results, setting) for setting in settings}
+    return "mean" if len(colours) > 1 else "noisy" if ORANGE in colours else "clean"
 
 
 def _band(axes: Any, baseline: SettingResult, colour: str, series: Sequence[Series]) -> list[float]:

@@ -50,7 +50,7 @@ def plot_teacher(
     errors = [100 * row["test_error"] for row in results.teachers.values()]
     if errors:
         mean = float(np.mean(errors))
-        far = mean < low - (high - low) or mean > high + (high - low)
+        far = mean < low - (high - low) / 2 or mean > high + (high - low) / 2
         label = f"teacher{'s' * (len(errors) > 1)}"
         if far:
             where = "below" if mean < low else "above"

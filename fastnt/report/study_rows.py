@@ -22,8 +22,8 @@ def forest_figure(analysis: Analysis) -> Picture | None:
         size=(WIDTH, 0.9 + 0.24 * len(compared)),
         caption="Left of 0, blue: the setting is better; right, orange: worse. Thick: 95 % interval "
         "over seeds, for these test images; thin: for other test images too (from 3 seeds on). "
-        "Intervals are not adjusted for their number. Bold names: the settings of the "
-        "verdict; filled: Holm's p below .05. "
+        "Intervals are not adjusted for their number. *: a setting of the verdict; "
+        "filled: Holm's p below .05. "
         f"{seeds_text(analysis.settings)}",
     )
 
@@ -73,9 +73,8 @@ def _forest(axes: Any, settings: Sequence[SettingResult]) -> None:
 
 
 def _name_rows(axes: Any, settings: Sequence[SettingResult]) -> None:
-    axes.set_yticks(range(len(settings)), [setting.name for setting in settings])
-    for label, setting in zip(axes.get_yticklabels(), settings, strict=True):
-        label.set_fontweight("bold" if setting.primary else "normal")
+    names = [f"{setting.name} *" if setting.primary else setting.name for setting in settings]
+    axes.set_yticks(range(len(settings)), names)
     axes.set_ylim(len(settings) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)

@@ -24,23 +24,29 @@ def settings_table(results: StudyResults, analysis: Analysis) -> Table:
     images = len(results.data["test_labels"])
     columns = (
         Column("setting", "setting", text=True, strong=True),
+        Column("primary", "*", text=True),
         *([Column("baseline", "against", text=True)] if len(analysis.baselines) > 1 else []),
         Column("held_out_error", "held out, %", ".2f", 100),
         Column("test_error", "test, %", ".2f", 100),
         Column("deviation", "deviation", ".2f", 100),
         Column("seeds", "n", "d"),
         Column("difference", "difference", "+.2f", 100, strong=True),
-        Column("interval", "95 % interval", "+.2f", 100, pair=True, strong=True),
-        Column("interval_these", "these images alone", "+.2f", 100, pair=True),
+        Column("interval", "95 % interval", "signed", 100, pair=True, strong=True),
+        Column("p_holm", "Holm's p", ".2g"),
+        Column("verdict", "verdict", text=True),
+        Column("interval_these", "these images alone", "signed", 100, pair=True),
         Column("images", f"images of {images:,}", "+.1f"),
         Column("sees", "would see", ".2f", 100),
+        Column("epochs", "best epochs", "d", pair=True),
         Column("gain", "gain, %", "+.1f", 100),
-        Column("p_holm", "Holm's p", ".2g"),
         Column("paper", f"paper ({_paper_data(results)}), %", ".2f", 100),
         Column("paper_gain", "paper's gain, %", "+.1f", 100),
-        Column("verdict", "verdict", text=True),
     )
     rows = [_setting_row(setting) for setting in analysis.settings]
+    if analysis.when == "best":
+        for row, setting in zip(rows, analysis.settings, strict=True):
+            found = [r["best_epoch"] for r in results.of(setting.name, setting.seeds)]
+            row["epochs"] = (min(found), max(found))
     strong = {number for number, setting in enumerate(analysis.settings) if setting.stands_out}
     return Table(
         "settings" if analysis.when == "best" else "settings-last",
@@ -54,6 +60,7 @@ def settings_table(results: StudyResults, analysis: Analysis) -> Table:
 def _setting_row(setting: SettingResult) -> dict[str, Any]:
     row: dict[str, Any] = {
         "setting": setting.name,
+        "primary": "*" if setting.primary else None,
         "seeds": len(setting.seeds),
         "held_out_error": setting.held_out_error,
         "test_error": setting.test_error,
@@ -72,7 +79,7 @@ def _setting_row(setting: SettingResult) -> dict[str, Any]:
             "images": found.difference_in_images,
             "interval": _pair(found.crossed),
             "interval_these": _pair(found.paired.interval if found.paired else None),
-            "verdict": found.verdict,
+            "verdict": setting.verdict,
         }
     return row
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnt.files import write_text
+from fastnt.wording import signed
 
 _TEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"} | {"~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
@@ -19,7 +20,7 @@ class Column:
 
     name: str  # in the .csv file, where an interval has two columns, name_low and name_high
     heading: str  # in the page, .md and .tex
-    form: str = ""  # the format of a number
+    form: str = ""  # the format of a number; "signed": as fastnt.wording.signed writes it
     scale: float = 1  # values are multiplied by this
     text: bool = False
     pair: bool = False
@@ -31,11 +32,11 @@ class Column:
             return ""
         if self.text:
             return str(value)
-        if self.pair:
-            return " to ".join(format(self.scale * end, self.form) for end in value)
-        return self._number(value)
+        return " to ".join(map(self._number, value if self.pair else (value,)))
 
     def _number(self, value: float) -> str:
+        if self.form == "signed":
+            return signed(self.scale * value)
         text = format(self.scale * value, self.form)
         if "e+" in text:  # 1.52e+03 reads better as 1,520
             text = format(float(text), ",.0f")

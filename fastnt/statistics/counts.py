@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special  # scipy.stats takes a second to import
 
+from fastnt.wording import signed
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -17,7 +19,7 @@ class Interval:
 
     def in_points(self, to: str = " to ") -> str:
         """Return an interval of a difference of fractions in percentage points, as ``-0.20 to +0.05``."""
-        return f"{100 * self.low:+.2f}{to}{100 * self.high:+.2f}"
+        return f"{signed(100 * self.low)}{to}{signed(100 * self.high)}"
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high

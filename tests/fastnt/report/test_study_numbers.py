@@ -23,7 +23,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs" / "studies"
 COMMITTED = sorted(path.parent for path in DOCS.glob("*/study.toml"))
 NUMBERS = ["held_out_error", "test_error", "deviation", "difference", "images", "sees", "gain"]
 NUMBERS += ["p_holm", "paper", "paper_gain", "interval_low", "interval_high"]
-NUMBERS += ["interval_these_low", "interval_these_high"]
+NUMBERS += ["interval_these_low", "interval_these_high", "epochs_low", "epochs_high"]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,9 @@ class _Study:
                 assert self.points[name, seed][f"{when}_test_wrong"] == row.sum()
             held_out = [self.points[name, s][f"{when}_held_out_error"] for s in seeds]
             rows[name] = {"held_out_error": 100 * np.mean(held_out), "n": len(seeds)}
+            if when == "best":
+                epochs = [self.points[name, s]["best_epoch"] for s in seeds]
+                rows[name] |= {"epochs_low": min(epochs), "epochs_high": max(epochs)}
             rows[name] |= _errors(wrong, base if baseline != name else None)
             if paper[name] is not None:
                 rows[name]["paper"] = paper[name]
@@ -108,7 +111,11 @@ class _Study:
             for s in self.study["settings"]
             if s.get("baseline", self.study["baseline"]) != s["name"]
         ]
-        _holm(rows, len(compared))
+        _holm(rows, len(compared), "p_holm")
+        own = [name for name in self.study["primary"] if name in compared]
+        _holm({name: rows[name] for name in own if name in rows}, len(own), "p_holm_primary")
+        for name, row in rows.items():
+            row["verdict"] = _verdict(row, "p_holm_primary" if name in own else "p_holm")
         return rows
 
 
@@ -153,12 +160,27 @@ def _errors(wrong: Any, base: Any) -> dict[str, Any]:
     return row
 
 
-def _holm(rows: dict[str, dict[str, Any]], comparisons: int) -> None:
-    ordered = sorted((row["p"], name) for name, row in rows.items() if "p" in row)
+def _verdict(row: dict[str, Any], p: str) -> str:
+    """Return the word that the two intervals and Holm's p allow; empty for a baseline."""
+    if "difference" not in row:
+        return ""
+    for low, high, where in (
+        (row.get("interval_low", -1), row.get("interval_high", 1), ""),
+        (row.get("interval_these_low"), row.get("interval_these_high"), " on these test images"),
+    ):
+        if low is None:
+            return "no verdict from one seed"
+        if not low <= 0 <= high:
+            return "unclear" if row[p] >= 0.05 else ("better" if high < 0 else "worse") + where
+    return "no difference seen"
+
+
+def _holm(rows: dict[str, dict[str, Any]], comparisons: int, name: str) -> None:
+    ordered = sorted((row["p"], setting) for setting, row in rows.items() if "p" in row)
     largest = 0.0
-    for i, (p, name) in enumerate(ordered):
+    for i, (p, setting) in enumerate(ordered):
         largest = max(largest, min(1.0, (comparisons - i) * p))
-        rows[name]["p_holm"] = largest
+        rows[setting][name] = largest
 
 
 class _Tables(html.parser.HTMLParser):
@@ -202,6 +224,8 @@ def _check(folder: Path) -> None:
         assert list(found) == list(expected)
         for name, row in expected.items():
             assert int(found[name]["seeds"]) == row["n"]
+            assert found[name]["verdict"] == row["verdict"], name
+            assert (found[name]["primary"] == "*") == (name in study.study["primary"])
             for number in NUMBERS:
                 text = found[name].get(number, "")
                 if number not in row:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import fastnt
 from fastnt.cli import main
 from fastnt.errors import UserError
-from fastnt.experiments.analysis import analyse
+from fastnt.experiments.analysis import SettingResult, analyse
 from fastnt.experiments.lab import StudySetup
 from fastnt.experiments.named import STUDIES
 from fastnt.experiments.run import EngineOptions, run_study
@@ -29,6 +30,7 @@ from fastnt.report.provenance import departures, recipe_table
 from fastnt.report.study_marks import plot_teacher
 from fastnt.report.study_page import write_study_page
 from fastnt.report.study_tables import noise_table
+from fastnt.statistics import compare
 
 SMALL: dict[str, Any] = {"epochs": 2, "teacher_epochs": 1, "train_samples": 200}
 PARTS = ("verdict", "settings", "error", "differences", "curves", "size", "mistakes", "teacher")
@@ -118,7 +120,7 @@ def test_the_page_has_every_part_and_loads_nothing(whole: Path):
     for figure in ("main", "differences"):
         svg = ElementTree.parse(path.parent / f"{figure}.svg").getroot()
         words = {"".join(part.itertext()).strip() for part in svg.iter()}
-        assert {"main": "0.6", "differences": "sigma 0.6"}[figure] in words
+        assert {"main": "0.6", "differences": "sigma 0.6 *"}[figure] in words
         assert "var(" not in (path.parent / f"{figure}.svg").read_text()  # no page's style sheet
 
 
@@ -293,6 +295,41 @@ def test_what_is_not_trained_yet_counts_in_holms_family(whole: Path):
     assert every.comparison is not None
     assert every.comparison.paired is not None
     assert alone.p_holm == min(1.0, 2 * every.comparison.paired.p)
+
+
+def test_among_many_comparisons_an_interval_alone_is_no_finding():
+    wrong = np.zeros((5, 400), bool)
+    setting = wrong.copy()
+    for seed, images in enumerate((8, 9, 10, 11, 12)):
+        setting[seed, :images] = True
+    result = SettingResult(
+        "noisy", "clean", tuple(range(5)), 0.0, 0.0, 0.0, compare(setting, wrong)
+    )
+    assert result.comparison.verdict == "worse"
+    for p, primary, verdict in (
+        (0.04, 0.2, "worse"),
+        (0.05, 0.04, "unclear"),
+        (None, 0, "unclear"),
+    ):
+        found = dataclasses.replace(result, p_holm=p, p_holm_primary=primary)
+        assert found.verdict == verdict
+    # A setting of the verdict is held to Holm among those alone.
+    assert dataclasses.replace(found, p_holm_primary=0.04, primary=True).verdict == "worse"
+
+
+def test_the_best_setting_is_none_that_others_are_compared_with(conduct: Callable[..., Path]):
+    results = fastnt.load_study(conduct(ODD["baselines of their own"], "baselines-of-their-own"))
+    best = analyse(results).best
+    assert best is not None
+    assert best.settings == 2  # of three that are compared with another
+
+
+def test_students_of_two_studies_are_said_to_be_the_same(conduct: Callable[..., Path]):
+    recipe = dataclasses.replace(RECIPE, lr=0.0031)
+    one, two = (dataclasses.replace(ODD[n], recipe=recipe) for n in ("one seed", "two seeds"))
+    conduct(one, "first")
+    text = write_study_page(conduct(two, "second")).read_text()
+    assert "2 of its 4 students are also in first: " in text
 
 
 def test_of_a_given_teacher_no_recipe_is_told(whole: Path):

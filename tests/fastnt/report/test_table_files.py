@@ -15,6 +15,10 @@ from fastnt.report.table_files import Column, Table
         (".2g", 0.0000123, "1.2e-05"),
         (",d", 4381864, "4,381,864"),
         (".2f", None, ""),
+        ("signed", 0.1549, "+0.15"),
+        ("signed", -0.0022, "-0.002"),  # on which side of 0 it lies decides a verdict
+        ("signed", -1e-9, "+0.00"),
+        ("signed", 0.0, "+0.00"),
     ],
 )
 def test_a_number_is_shown_as_people_read_it(form: str, value: float | None, text: str) -> None:
