@@ -14,7 +14,8 @@
 #   the training   safetensors scikit-learn joblib threadpoolctl scipy, and narwhals for a new scikit-learn
 #   some tests     requests charset-normalizer idna urllib3 certifi platformdirs
 #   native kernel  nanobind
-# Nothing is installed outside a temporary folder and this clone.
+# Nothing is installed outside a temporary folder and this clone. Of a copy without .git, FASTNT_COMMIT says
+# in the results which commit it is.
 set -uo pipefail
 SECONDS=0
 cd "$(dirname "$0")/.." || exit 1

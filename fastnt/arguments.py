@@ -5,7 +5,8 @@ torch.compile or torch.func looks on, numbers become small tensors that are fill
 device: the host never waits for the device, and a compiled step is not compiled again for a new value.
 What is a tensor stays one. Tensors (S,) belong on the student's device: from the CPU they are copied,
 for which the host waits, and which a CUDA graph cannot capture. A replayed CUDA graph repeats its
-numbers: what changes from step to step, such as the step itself, must be a tensor.
+numbers: what changes from step to step, such as the step itself, must be a tensor. Where seed and step
+are numbers, and no index tells the samples apart, capturing the loss is refused.
 """
 
 import math
@@ -66,6 +67,8 @@ def make_tensors(
     if index is not None:
         check_index(index, student.shape[-2], student.device, count if students else None)
     low, high = sigma_pair(sigma)
+    if seed is not None and index is None and not torch.compiler.is_compiling():
+        _refuse_to_freeze(student, alpha, seed, step)
     if seed is None:
         seed = _draw_seed(count, index, student.device)
         if numbers and count == 1 and student.is_cpu:
@@ -87,6 +90,19 @@ def make_tensors(
     if high is not None:
         check_order(low, high)
     return tensors
+
+
+def _refuse_to_freeze(
+    student: Tensor, alpha: Number, seed: int | Tensor, step: int | Tensor
+) -> None:
+    """Refuse numbers in a CUDA graph that would make each replay repeat mask and noise."""
+    numbers = not isinstance(seed, Tensor) and not isinstance(step, Tensor)
+    clean = not isinstance(alpha, Tensor) and alpha == 0
+    if numbers and not clean and student.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise ValueError(
+            "seed and step are numbers, which a CUDA graph repeats at each replay, and the noise with "
+            "them; give step as an int64 tensor on the logits' device, and add 1 to it in the graph"
+        )
 
 
 def classes_last(

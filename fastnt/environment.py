@@ -53,11 +53,12 @@ def describe_machine() -> dict[str, Any]:
 def source_commit() -> str | None:
     """Return the commit of the source tree that fastnt runs from, with "+" if files were changed.
 
-    None if fastnt is installed without its source tree.
+    A copy of the tree without its history is of the commit that FASTNT_COMMIT names. None if that is
+    not set, or fastnt is installed without its source tree.
     """
     tree = Path(__file__).resolve().parent.parent
     if not (tree / ".git").exists():
-        return None
+        return os.environ.get("FASTNT_COMMIT")
     git = ["git", "-C", str(tree)]
     try:
         head = subprocess.run(

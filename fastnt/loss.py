@@ -49,11 +49,12 @@ def noisy_l2_loss(
     torch.distributed draw different noise even after the same ``torch.manual_seed``. For frozen noise,
     one draw for each sample, pass ``index`` and leave ``step`` at 0.
 
-    Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors. torch.func.vmap over
-    students, teachers, alpha, sigma, seed or step takes one launch, as with ``students``; over ``index``
-    it takes one launch for each place. Without ``seed``, vmap needs its argument ``randomness``. There is
-    no second derivative: asking for one, or for create_graph=True, is a RuntimeError outside
-    torch.compile. Compiled code may leave it out without a word.
+    A CUDA graph repeats numbers at each replay: in one, give ``step`` as a tensor and advance it there,
+    or no ``seed``. Under torch.compile pass what changes (alpha, sigma, seed, step) as tensors.
+    torch.func.vmap over students, teachers, alpha, sigma, seed or step takes one launch, as with
+    ``students``; over ``index`` it takes one launch for each place. Without ``seed``, vmap needs its
+    argument ``randomness``. There is no second derivative: asking for one, or for create_graph=True, is a
+    RuntimeError outside torch.compile. Compiled code may leave it out without a word.
 
     Args:
         student: logits (..., C), whose leading dimensions are samples; (S, ..., C) with ``students``.
@@ -171,7 +172,7 @@ def noisy_logits(
     Use them as targets of any other loss. The arguments are those of `noisy_l2_loss`. Teachers with
     different ``teacher_id``, below 2^24, have different masks and noise.
 
-    The kernel of the loss computes them: for student logits of 0, its gradient is minus the noisy
+    The kernel of the loss computes them: for student logits of 0, its gradient times -1 is the noisy
     logits, rounded once.
 
     Returns:
@@ -189,10 +190,12 @@ def noisy_logits(
         logits, _ = classes_last(logits, logits, dim, False)
     version = choose(impl, logits)
     zeros = torch.zeros_like(logits)
-    tensors = make_tensors(zeros, logits, alpha, sigma, seed, step, index, False, version=version)
+    tensors = make_tensors(
+        zeros, logits, alpha, sigma, seed, step, index, False, grad_scale=-1.0, version=version
+    )
     options = options._replace(grad_dtype=logits.dtype, teacher_id=teacher_id)
     with torch.no_grad():
         _, grad = version(tensors, options)
     assert grad is not None
-    noisy = view_as(grad.neg_(), logits.shape)
+    noisy = view_as(grad, logits.shape)
     return noisy if dim == -1 else noisy.movedim(-1, dim)

@@ -93,7 +93,7 @@ def _float32() -> Iterator[None]:
 @functools.lru_cache(maxsize=8)
 def _images(shape: tuple[int, int, int]) -> Tensor:
     """Return fixed random images (4, H, W, C) uint8; each is half as bright as the one before."""
-    counter = torch.arange(IMAGES * math.prod(shape))
-    word, *_ = philox4x32(counter, 0, 0, 0, torch.zeros((), dtype=torch.int64))
+    counter = torch.arange(IMAGES * math.prod(shape), device="cpu")
+    word, *_ = philox4x32(counter, 0, 0, 0, torch.zeros((), dtype=torch.int64, device="cpu"))
     noise = (word >> 24).reshape(IMAGES, *shape)
-    return (noise >> torch.arange(IMAGES).reshape(-1, 1, 1, 1)).to(torch.uint8)
+    return (noise >> torch.arange(IMAGES, device="cpu").reshape(-1, 1, 1, 1)).to(torch.uint8)

@@ -1,6 +1,7 @@
 """What Triton needs to run: a device that it has code for, and what builds its small C launchers."""
 
 import functools
+import importlib.util
 import os
 import shutil
 import sys
@@ -28,6 +29,8 @@ def why_not_on(device: torch.device) -> str | None:
 
 def missing() -> str | None:
     """Return what Triton lacks on this machine and how to mend it, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: `pip install triton`"
     compiler = os.environ.get("CC")
     if not any(map(shutil.which, [compiler] if compiler else ["gcc", "clang"])):
         where = f"CC={compiler}, which is no command" if compiler else "no gcc and no clang"

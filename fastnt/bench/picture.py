@@ -12,6 +12,7 @@ COLOURS = {
     "pytorch": "#1d6fb8",
     "compile": "#15803d",
     "compile fallback": "#65a30d",
+    "compile graph": "#65a30d",
     "kd_lib": "#7c3aed",
     "mse": "#0891b2",
     "floor": "#6b7280",
@@ -21,12 +22,13 @@ _LABELS = {
     "pytorch": "plain PyTorch, its fastest form",
     "compile": "torch.compile",
     "compile fallback": "torch.compile, fallback_random",
+    "compile graph": "torch.compile, reduce-overhead",
     "kd_lib": "KD_Lib's loss",
     "mse": "MSE without noise",
     "floor": "floor: inputs read, a gradient written",
     "node": "an empty autograd.Function",
 }
-_LINES = {"compile fallback": "-.", "floor": "--", "node": ":"}
+_LINES = {"compile fallback": "-.", "compile graph": "-.", "floor": "--", "node": ":"}
 _MODES = {
     "loss": "Loss alone",
     "value_and_grad": "Loss and gradient",

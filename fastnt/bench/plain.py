@@ -86,11 +86,28 @@ class FastestPlain:
         self._calls = {name: self._call(form, case, inputs) for name, form in FORMS.items()}
 
     def __call__(self) -> object:
-        """Do everything of the case's mode."""
+        """Do everything of the case's mode.
+
+        Raises:
+            torch.OutOfMemoryError: there is too little memory for each form.
+        """
         if self.form is None:
-            timings = time_side_by_side(self._calls, self._device, rounds=TURNS)
+            timings = time_side_by_side(self._that_fit(), self._device, rounds=TURNS)
             self.form = min(timings, key=lambda name: timings[name].least)
         return self._calls[self.form]()
+
+    def _that_fit(self) -> dict[str, Call]:
+        """Call each form once, and return those for which there is memory."""
+        found = {}
+        for name, call in self._calls.items():
+            try:
+                call()
+                found[name] = call
+            except torch.OutOfMemoryError as error:
+                lacking = error.with_traceback(None)  # it would keep the form's tensors
+        if not found:
+            raise lacking
+        return found
 
     @staticmethod
     def _call(form: Noisy, case: Case, inputs: Inputs) -> Call:

@@ -5,6 +5,7 @@ fastnt 2 threads   the same on two CPU threads, whatever the others have
 pytorch       the same loss in plain PyTorch, in the form that is the fastest at the case (plain.py)
 compile       torch.compile of the form in one line
 compile fallback   the same with Inductor's fallback_random (eager's generators); CPU only
+compile graph   the same in CUDA graphs (mode="reduce-overhead"); GPU only
 kd_lib        the loss of KD_Lib 0.0.32's NoisyTeacher: one coin a batch, tempered probabilities, labels
 mse           F.mse_loss without any noise: what is left of the cost is the noise itself
 floor         no loss at all: both inputs read once, the gradient written once (torch.add)
@@ -47,7 +48,7 @@ def rivals(case: Case, inputs: Inputs) -> dict[str, Call]:
         calls["fastnt 2 threads"] = functools.partial(_on_threads, 2, calls["fastnt"])
     calls |= {
         "pytorch": plain.FastestPlain(case, inputs),
-        "compile": in_mode(*_compiled(case, z, fallback=False)),
+        "compile": in_mode(*_compiled(case, z)),
         "kd_lib": in_mode(lambda g: kd_lib_loss(g, z, labels, case.alpha)),
         "mse": in_mode(
             lambda g: plain.loss(g, z, 0, lambda z, _: z),
@@ -55,7 +56,9 @@ def rivals(case: Case, inputs: Inputs) -> dict[str, Call]:
         ),
     }
     if g.device.type == "cpu":  # where Inductor's own generator is the slower one
-        calls["compile fallback"] = in_mode(*_compiled(case, z, fallback=True))
+        calls["compile fallback"] = in_mode(*_compiled(case, z, options={"fallback_random": True}))
+    if g.device.type == "cuda":
+        calls["compile graph"] = in_mode(*_compiled(case, z, mode="reduce-overhead"))
     out = torch.empty_like(z)
     source = g.detach()
     if case.mode != "loss":
@@ -76,14 +79,14 @@ def _fastnt(case: Case, z: Tensor) -> tuple[Any, Any]:
     )
 
 
-def _compiled(case: Case, z: Tensor, *, fallback: bool) -> tuple[Any, Any]:
+def _compiled(case: Case, z: Tensor, **settings: Any) -> tuple[Any, Any]:
     """Return loss and value_and_grad of the form in one line, compiled."""
 
     def compile_(function: Any) -> Any:
         compiled = torch.compile(
             lambda g, z: function(g, z, case.alpha, plain.product),
             dynamic=False,
-            options={"fallback_random": fallback},
+            **settings,
         )
         return lambda g: compiled(g, z)
 

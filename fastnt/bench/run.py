@@ -70,5 +70,8 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def measure_machine(device: torch.device) -> dict[str, Any]:
-    """Return environment, date, commit and copy bandwidth, which every result begins with."""
-    return describe_environment(device) | {"copy_bytes_per_second": copy_bandwidth(device)}
+    """Return environment, date, commit, copy bandwidth and a GPU's cache: results begin with them."""
+    found = describe_environment(device) | {"copy_bytes_per_second": copy_bandwidth(device)}
+    if device.type == "cuda":
+        found["cache_bytes"] = torch.cuda.get_device_properties(device).L2_cache_size
+    return found

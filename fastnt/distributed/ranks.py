@@ -67,10 +67,10 @@ class Ranks:
         if self.world_size == 1:
             return value
         text = torch.frombuffer(bytearray(json.dumps(value), "utf-8"), dtype=torch.uint8)
-        length = torch.tensor(len(text))
+        length = torch.tensor(len(text), device="cpu")
         dist.broadcast(length, 0, self.patient_group)
         if not self.is_rank_0:
-            text = torch.empty(int(length), dtype=torch.uint8)
+            text = torch.empty(int(length), dtype=torch.uint8, device="cpu")
         dist.broadcast(text, 0, self.patient_group)
         received: T = json.loads(bytes(text.tolist()))
         return received

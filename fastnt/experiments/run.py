@@ -132,7 +132,9 @@ def _check_probes(lab: Lab, store: Store) -> None:
     for digest, (network, outputs) in lab.probes.items():
         known = store.rows("SELECT * FROM probes WHERE untrained_student = ?", digest)
         if known:
-            before = {n: torch.tensor(v) for n, v in json.loads(known[0]["outputs"]).items()}
+            before = {
+                n: torch.tensor(v, device="cpu") for n, v in json.loads(known[0]["outputs"]).items()
+            }
             if differs(before, outputs):
                 raise UserError(
                     f"{network} computes something else than when its students were trained: its code, "

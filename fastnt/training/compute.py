@@ -1,7 +1,7 @@
 """How a network is computed: everything that decides the bits of a result, except the recipe."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -123,21 +123,23 @@ def _cpu_has_bfloat16() -> bool:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Let cuDNN convolve float32 in float32: by default it rounds the factors to TF32's 11 bits.
+    """Convolve and multiply float32 in float32, whatever the program allows elsewhere.
 
-    Also a decorator. Where the program has set cuDNN's precision by operation, that is left as it is.
+    By default cuDNN rounds the factors of a convolution to TF32's 11 bits, and a program may allow such
+    rounding for products of matrices too. Also a decorator. Where the program has set the precision by operation,
+    that is left as it is.
     """
-    cudnn: Any = torch.backends.cudnn
-    try:
-        before = cudnn.allow_tf32
-    except RuntimeError:  # torch does not mix both ways of setting it
+    with ExitStack() as restored:
+        cudnn: Any = torch.backends.cudnn
+        with suppress(RuntimeError):  # torch does not mix both ways of setting it
+            restored.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+            cudnn.allow_tf32 = False
+        with suppress(RuntimeError):
+            restored.callback(
+                torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
+            )
+            torch.set_float32_matmul_precision("highest")
         yield
-        return
-    cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32 = before
 
 
 def compile_alone(module: nn.Module) -> Callable[..., Any]:

@@ -95,7 +95,9 @@ def export(
         raise UserError(f"{target} is a folder; give the name of a file")
     if images is None:
         generator = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (8, *model.shape), dtype=torch.uint8, generator=generator)
+        images = torch.randint(
+            256, (8, *model.shape), dtype=torch.uint8, generator=generator, device="cpu"
+        )
     original = copy.deepcopy(model).cpu().eval()
     # An exporter may change the network that it is given.
     network = copy.deepcopy(original)

@@ -94,7 +94,7 @@ def compute_logits(
     teacher.eval().lay_out()
     on_gpu = next(teacher.parameters()).is_cuda
     # The table is pinned, so that a batch is copied while the next is computed.
-    table = torch.empty((loader.count, teacher.classes), pin_memory=on_gpu)
+    table = torch.empty((loader.count, teacher.classes), device="cpu", pin_memory=on_gpu)
     done = 0
     for batch in loader.epoch(0):
         part = table[done : done + len(batch.labels)]

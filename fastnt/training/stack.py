@@ -66,10 +66,10 @@ class Stack:
             stacked, self._lr, self._recipe.weight_decay, capturable=self.capturable
         )
         self._share_weights_and_moments()
-        sigma = torch.tensor([recipe.sigma_range for recipe in recipes])
+        sigma = torch.tensor([recipe.sigma_range for recipe in recipes], device=self.device)
         seeds = [as_int64(recipe.seed) for recipe in recipes]
         self._alpha = torch.tensor([recipe.alpha for recipe in recipes], device=self.device)
-        self._low, self._high = sigma.to(self.device).unbind(1)
+        self._low, self._high = sigma.unbind(1)
         self._seed = torch.tensor(seeds, device=self.device)
         # Noise that is frozen is that of step 0.
         self._moving = torch.tensor([int(not r.frozen) for r in recipes], device=self.device)

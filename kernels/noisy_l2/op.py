@@ -57,7 +57,7 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
             # `device.type` takes a microsecond.
             device = "cpu" if student.is_cpu else student.device.type
             best = IMPLEMENTATIONS.get(_BEST.get(device, "eager"))
-            lacking = best is _triton and warn_of_missing() is not None
+            lacking = device == "cuda" and warn_of_missing() is not None
             if best is not None and not isinstance(best, str) and not lacking:
                 return best
         impl = "eager"

@@ -3,9 +3,8 @@
 A cell is 0 before a launch and after it. Launches that may run at once must not share one: there is a
 set of cells for each stream, whose launches run one after the other, and each launch that a CUDA
 graph captures gets cells of its own, since the graph may be replayed on any stream. A captured fill
-with 0 would be a launch more: cells for graphs are made beforehand, by the first launch on a device.
-Where there are none left, a second kernel adds the sums, in the same order. Threads that launch at once
-take cells in turn.
+with 0 is a launch more: cells for graphs are made beforehand, by the first launch on a device, and only
+where none are left does a graph fill its own. Threads that launch at once take cells in turn.
 """
 
 import threading
@@ -30,7 +29,7 @@ class Tickets:
             torch.cuda.synchronize(device)
 
     def take(self, count: int, stream: int, capturing: bool) -> Tensor | None:
-        """Return ``count`` cells for a launch on a stream, or None where there are none left."""
+        """Return ``count`` cells for a launch on a stream; None if that is more than a stream has."""
         if count > CELLS:
             return None
         if capturing:
@@ -38,7 +37,7 @@ class Tickets:
                 start = self._given
                 self._given += count
             cells = self._for_graphs[start : start + count]
-            return cells if len(cells) == count else None
+            return cells if len(cells) == count else self._make(count)
         found = self._of_stream.get(stream)
         if found is None:
             with self._giving:  # another thread may have made them since
@@ -56,7 +55,7 @@ _making = threading.Lock()
 
 
 def take(count: int, device: torch.device) -> Tensor | None:
-    """Return ``count`` cells for a launch on the device's current stream, if there are any."""
+    """Return ``count`` cells for a launch on the device's current stream, or None above ``CELLS``."""
     stream, capturing = 0, False
     if device.type == "cuda":
         stream = torch._C._cuda_getCurrentRawStream(device.index)  # without an object: 2 us less
@@ -64,7 +63,7 @@ def take(count: int, device: torch.device) -> Tensor | None:
     tickets = _of_device.get(device)
     if tickets is None:
         if capturing:
-            return None
+            return None if count > CELLS else torch.zeros(count, dtype=torch.int32, device=device)
         with _making:
             tickets = _of_device.get(device)
             if tickets is None:

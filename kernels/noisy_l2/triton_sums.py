@@ -37,7 +37,7 @@ def scale_kernel(
     factors,  # (S,) float32
     size,
     stride,  # of the factors, 0: one for all
-    chunks,  # programs of a student
+    chunks,  # programs of a student, which take turns
     RUN: tl.constexpr,
     BLOCK: tl.constexpr,
     IN_PLACE: tl.constexpr,  # 1: nothing is to be done for a factor of 1
@@ -47,7 +47,10 @@ def scale_kernel(
     first = (tl.program_id(0) % chunks).to(tl.int64) * (RUN * BLOCK)
     factor = tl.load(factors + s * stride)
     if not IN_PLACE or factor != 1.0:
-        for turn in range(RUN):
-            i = first + turn * BLOCK + tl.arange(0, BLOCK)
-            product = tl.load(grad + s * size + i, mask=i < size, other=0.0).to(tl.float32) * factor
-            tl.store(scaled + s * size + i, product.to(scaled.dtype.element_ty), mask=i < size)
+        for start in range(first, size, chunks * (RUN * BLOCK)):
+            for turn in range(RUN):
+                i = start + turn * BLOCK + tl.arange(0, BLOCK)
+                product = (
+                    tl.load(grad + s * size + i, mask=i < size, other=0.0).to(tl.float32) * factor
+                )
+                tl.store(scaled + s * size + i, product.to(scaled.dtype.element_ty), mask=i < size)

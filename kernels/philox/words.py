@@ -20,5 +20,7 @@ def philox_words(seed: int, counters: NDArray[np.uint32]) -> NDArray[np.uint32]:
         _native.philox_words(seed % 2**64, count, counters.ctypes.data, words.ctypes.data)
         return words
     group, row, step, stream = (torch.from_numpy(c.astype(np.int64)) for c in counters)
-    words_of_counters = philox4x32(group, row, step, stream, torch.tensor(as_int64(seed)))
+    words_of_counters = philox4x32(
+        group, row, step, stream, torch.tensor(as_int64(seed), device="cpu")
+    )
     return np.stack([word.numpy().astype(np.uint32) for word in words_of_counters])

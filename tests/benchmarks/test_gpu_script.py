@@ -57,6 +57,10 @@ def test_what_a_killed_run_left_is_collected_and_drawn(script: Any, tmp_path: Pa
     assert result["failed"] == [failed]
     assert result["machine"] == MACHINE
     assert result["rows"] == [rows[0] | {"of_copy_bandwidth": 0.8}, rows[1]]
+    # What fits in the cache does not come from memory.
+    bench["machine"] = MACHINE | {"cache_bytes": ROW["traffic_bytes"]}
+    (tmp_path / "autograd" / "bench.json").write_text(json.dumps(bench))
+    assert script("collect").collect(tmp_path)["rows"] == rows
     script("collect").draw(tmp_path / "out" / "gpu.json")
     assert (tmp_path / "out" / "gpu-loss-float32-alpha0.5.png").stat().st_size > 0
 

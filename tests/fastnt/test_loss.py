@@ -57,6 +57,20 @@ def test_nothing_is_computed_on_torchs_default_device():
         assert all(map(torch.equal, found, expected))
 
 
+def test_numbers_that_a_graph_would_repeat_are_refused(monkeypatch):
+    class OnGpu(torch.Tensor):
+        is_cuda = True
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    student, teacher = (x.as_subclass(OnGpu) for x in logits(8, 10))
+    step, index = torch.tensor(0), torch.arange(8)
+    given = {"alpha": 0.5, "sigma": 0.6, "seed": 3, "impl": "eager"}
+    with pytest.raises(ValueError, match="give step as an int64 tensor"):
+        noisy_l2_loss(student, teacher, **given)
+    for other in ({"step": step}, {"index": index}, {"alpha": 0}, {"seed": None}):
+        noisy_l2_loss(student, teacher, **given | other)
+
+
 @pytest.mark.parametrize("perturb", PERTURBS)
 @pytest.mark.parametrize("noise", NOISES)
 def test_noise_is_where_the_stream_says(noise, perturb):

@@ -1,5 +1,6 @@
 """Triton compiles C at run time: without a compiler or Python's headers, auto takes another version."""
 
+import importlib.util
 import sysconfig
 import warnings
 from types import SimpleNamespace
@@ -10,11 +11,18 @@ import torch
 from fastnt.doctor import diagnose
 from fastnt.kernels import triton_needs
 from fastnt.kernels.noisy_l2 import eager
-from fastnt.kernels.noisy_l2.op import choose
+from fastnt.kernels.noisy_l2.op import IMPLEMENTATIONS, choose
+
+
+@pytest.fixture
+def unwarned():
+    triton_needs._warn_once.cache_clear()
+    yield
+    triton_needs._warn_once.cache_clear()
 
 
 @pytest.fixture(params=["no compiler", "CC names none", "no headers"])
-def lacking(request, monkeypatch, tmp_path):
+def lacking(request, unwarned, monkeypatch, tmp_path):
     """A machine that lacks one of the things, and words that name it."""
     monkeypatch.delenv("CC", raising=False)
     if request.param == "no headers":
@@ -26,9 +34,7 @@ def lacking(request, monkeypatch, tmp_path):
         if request.param == "CC names none":
             monkeypatch.setenv("CC", "no-such-compiler")
         words = "a C compiler"
-    triton_needs._warn_once.cache_clear()
-    yield words
-    triton_needs._warn_once.cache_clear()
+    return words
 
 
 class OnGpu(torch.Tensor):
@@ -43,6 +49,14 @@ def test_auto_is_eager_with_one_warning(lacking):
         assert choose("auto", student) is eager.value_and_grad
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        assert choose("auto", student) is eager.value_and_grad
+
+
+def test_auto_says_where_triton_is_not_installed(unwarned, monkeypatch):
+    monkeypatch.setitem(IMPLEMENTATIONS, "triton", "Triton is not installed")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    student = torch.zeros(2, 3).as_subclass(OnGpu)
+    with pytest.warns(UserWarning, match="Triton is not installed"):
         assert choose("auto", student) is eager.value_and_grad
 
 

@@ -65,6 +65,22 @@ def test_the_plain_rival_is_one_of_the_forms(mode: str) -> None:
     assert rival.form in FORMS
 
 
+def test_a_form_without_memory_leaves_the_others() -> None:
+    def lacks(teacher: torch.Tensor, alpha: float) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    case = Case(16, 5, torch.float32, 0.5, "value_and_grad")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMS, "where", lacks)
+        rival = FastestPlain(case, make_inputs(case, CPU))
+        rival()
+        assert rival.form in set(FORMS) - {"where"}
+        for name in FORMS:
+            patch.setitem(FORMS, name, lacks)
+        with pytest.raises(torch.OutOfMemoryError):
+            FastestPlain(case, make_inputs(case, CPU))()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_every_rival_runs(mode: str) -> None:
     case = Case(16, 5, torch.float32, 0.5, mode)  # type: ignore[arg-type]

@@ -52,6 +52,18 @@ def test_a_training_and_its_logits_are_computed_in_float32() -> None:
     assert CUDNN.allow_tf32
 
 
+@pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
+def test_matrices_are_multiplied_in_float32(allowed: str) -> None:
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        with exact_float32():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_a_precision_set_by_operation_is_left_as_it_is() -> None:
     before = CUDNN.conv.fp32_precision
     try:

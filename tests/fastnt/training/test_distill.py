@@ -116,6 +116,23 @@ def test_the_student_comes_close_to_its_teacher_on_the_same_pixels() -> None:
     assert mean.student.preprocess.kind == "pixel_mean"
 
 
+@pytest.mark.parametrize("student", ["own", "FC16-FC3"])
+def test_torchs_default_device_changes_nothing(student: str) -> None:
+    """The meta device holds no values: what is made there would fail, or be lost."""
+    network, teacher, data = Scaled(), Scaled(2.0), _arrays()
+    found, probes = [], []
+    for device in ("meta", "cpu"):
+        given = copy.deepcopy(network) if student == "own" else student
+        with torch.device(device):
+            found.append(fastnt.distill(given, teacher, data, **SMALL))
+            probes.append(found[-1].student.probe())
+    assert [r.train_loss for r in found[0].records] == [r.train_loss for r in found[1].records]
+    weights = [result.student.state_dict() for result in found]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert probes[0]
+    assert all(torch.equal(value, probes[1][name]) for name, value in probes[0].items())
+
+
 def test_what_an_object_computes_is_never_taken_from_another() -> None:
     torch.manual_seed(0)
     first = Scaled(1.0)

@@ -13,7 +13,7 @@ from triton.runtime import interpreter
 
 import fastnt
 from fastnt.kernels.noisy_l2 import tickets
-from fastnt.kernels.noisy_l2.tickets import CELLS, Tickets
+from fastnt.kernels.noisy_l2.tickets import CELLS, GRAPH_CELLS, Tickets
 
 SHAPES = [(6, 10), (70, 10), (9, 100), (3, 257), (2, 4100)]
 
@@ -151,12 +151,14 @@ def test_launches_that_may_run_at_once_share_no_ticket():
 
 def test_tickets_come_to_an_end():
     ours = Tickets(torch.device("cpu"))
-    assert ours.take(CELLS + 1, 0, capturing=False) is None
-    taken = 0
-    while ours.take(CELLS, 0, capturing=True) is not None:
-        taken += 1
-        assert taken < 10_000
-    assert ours.take(1, 0, capturing=True) is None
+    for capturing in (False, True):
+        assert ours.take(CELLS + 1, 0, capturing) is None
+    taken = [ours.take(CELLS, 0, capturing=True) for _ in range(GRAPH_CELLS // CELLS)]
+    (memory,) = {cells.untyped_storage().data_ptr() for cells in taken}
+    # The next graphs fill cells of their own.
+    others = [ours.take(3, 0, capturing=True) for _ in range(2)]
+    assert not any(cells.any() for cells in others)
+    assert len({memory, *(cells.untyped_storage().data_ptr() for cells in others)}) == 3
     assert ours.take(1, 0, capturing=False) is not None
 
 
