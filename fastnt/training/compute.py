@@ -126,8 +126,8 @@ def exact_float32() -> Iterator[None]:
     """Convolve and multiply float32 in float32, whatever the program allows elsewhere.
 
     By default cuDNN rounds the factors of a convolution to TF32's 11 bits, and a program may allow such
-    rounding for products of matrices too. Also a decorator. Where the program has set the precision by operation,
-    that is left as it is.
+    rounding for products of matrices too. Also a decorator. Where the program has set the precision by
+    operation, that is left as it is.
     """
     with ExitStack() as restored:
         cudnn: Any = torch.backends.cudnn
