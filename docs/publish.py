@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from fastnt.experiments.results import DATABASE, STUDY_FILE
+from fastnt.experiments.results import DATABASE, STUDY_FILE, load_study
 from fastnt.experiments.store import Store
 from fastnt.experiments.study import Study
 from fastnt.experiments.study_files import read_study, write_study
@@ -23,12 +23,15 @@ def publish(studies: Path, published: Path = PUBLISHED) -> None:
     Raises:
         UserError: the database is damaged, or a study has no trained student yet.
     """
+    definitions = sorted(studies.glob(f"*/{STUDY_FILE}"))
+    for definition in definitions:
+        load_study(definition.parent)
     published.mkdir(parents=True, exist_ok=True)
     copy = published / f"{DATABASE}.part"
     copy.unlink(missing_ok=True)
     Store(studies / DATABASE).copy_to(copy)
     copy.replace(published / DATABASE)
-    for definition in sorted(studies.glob(f"*/{STUDY_FILE}")):
+    for definition in definitions:
         folder = published / definition.parent.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

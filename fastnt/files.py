@@ -100,6 +100,10 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
+class Busy(UserError):
+    """Another process holds a lock."""
+
+
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock file ``path`` during the block; the system releases it when the process dies.
@@ -111,7 +115,8 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
         busy: the message of the error if another process holds the lock; None waits for that process.
 
     Raises:
-        UserError: another process holds the lock, or the file cannot be made.
+        Busy: another process holds the lock.
+        UserError: the file cannot be made.
     """
     lock: filelock.BaseFileLock = filelock.FileLock(path, fallback_to_soft=False)
     made = [folder for folder in path.parents if not folder.exists()]
@@ -129,7 +134,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
                     raise
                 lock = filelock.SoftFileLock(path.with_name(f"{path.name}.process"))
     except filelock.Timeout as error:
-        raise UserError(busy or str(error)) from error
+        raise Busy(busy or str(error)) from error
     except OSError as error:
         raise write_error(path.parent, error) from error
     try:

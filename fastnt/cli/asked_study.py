@@ -117,5 +117,5 @@ def typed_words(asked: dict[str, Any]) -> list[str]:
     """Return the values of the command line that may name code."""
     values = [asked["student"], asked["teacher"], *parse_assignments(asked["set"] or []).values()]
     for text in asked["over"] or []:
-        values += text.partition("=")[2].split(",")
+        values += [value.strip() for value in text.partition("=")[2].split(",")]
     return [value for value in values if value]

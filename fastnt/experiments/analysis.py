@@ -160,7 +160,7 @@ def _best(results: StudyResults, when: When) -> tuple[BestOfK | None, str]:
     """Return the setting with the largest mean gain; all have the same seeds, and none is a baseline."""
     study = results.study
     baselines = _baselines(study)
-    names = [s.name for s in study.settings if s.name not in baselines]
+    names = [s.name for s in study.settings if s.name not in baselines and results.seeds(s.name)]
     pairs = [(name, study.baseline_of(name)) for name in names]
     seeds = results.seeds(*(name for pair in pairs for name in pair))
     if not pairs or len(seeds) < 2:

@@ -1,12 +1,13 @@
 """Begin a study in its folder, or join the one that was begun there."""
 
 import dataclasses
+from pathlib import Path
 
 from fastnt.errors import UserError
 from fastnt.experiments.lab import StudySetup
 from fastnt.experiments.study import Study
 from fastnt.experiments.study_files import STUDY_FILE, differences, merged, read_study, write_study
-from fastnt.files import locked
+from fastnt.files import Busy, locked
 
 _LOCK = ".study.lock"
 
@@ -49,9 +50,17 @@ def join_again(setup: StudySetup) -> None:
 
 def _is_under_way(setup: StudySetup) -> bool:
     """Whether a teacher of the study is there or is being trained."""
-    of_teachers = ("*.safetensors", "*-checkpoint", ".*.lock")
-    found = {entry.name for pattern in of_teachers for entry in setup.folder.glob(pattern)}
-    return bool(found - {_LOCK})
+    if any(any(setup.folder.glob(pattern)) for pattern in ("*.safetensors", "*-checkpoint")):
+        return True
+    return any(_is_held(lock) for lock in setup.folder.glob(".*.lock") if lock.name != _LOCK)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with locked(lock, busy="held"):
+            return False
+    except Busy:
+        return True
 
 
 def _check_same(setup: StudySetup, stored: Study) -> None:

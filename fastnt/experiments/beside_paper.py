@@ -56,8 +56,7 @@ def schedule(recipe: Recipe, grid: Grid) -> Study:
 
 def lengths(recipe: Recipe, grid: Grid) -> Study:
     """Train the clean and the noisy student for n, 4n and 16n epochs, or for --over epochs=..."""
-    if set(grid) - {"epochs"}:
-        raise UserError("lengths sweeps the epochs alone; give --over epochs=N,N or nothing")
+    refuse_grid("lengths", grid, but=("epochs",))
     epochs = grid.get("epochs", tuple(times * recipe.epochs for times in (1, 4, 16)))
     settings = _pairs({f"{n} epochs": at_length(recipe, n) for n in epochs})
     noisy = tuple(setting.name for setting in settings[1::2])

@@ -5,7 +5,6 @@ so that another process that runs the same study takes other points. If a proces
 point is in the database as a whole or not at all, and trainings go on from their checkpoints.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -20,7 +19,7 @@ from fastnt.experiments.store import Row, Store
 from fastnt.experiments.study import Point
 from fastnt.experiments.watch import Watch
 from fastnt.experiments.workers import Workers
-from fastnt.files import locked
+from fastnt.files import Busy, locked
 
 _PATIENCE = 1.0  # seconds between two checks of points that another process trains
 
@@ -34,7 +33,6 @@ class Engine:
     workers: Workers
     watch: Watch
     stop_asked: Callable[[], bool]
-    budget: float | None = None  # seconds after which it stops
     trained: int = 0
     failed: list[Row] = field(default_factory=list)
 
@@ -46,36 +44,31 @@ class Engine:
         Raises:
             UserError: the database or a checkpoint cannot be written, or a worker died.
         """
-        deadline = math.inf if self.budget is None else time.monotonic() + self.budget
-
-        def stop_asked() -> bool:
-            return self.stop_asked() or time.monotonic() >= deadline
-
-        self.workers.attend(self.watch.advance, stop_asked)
+        self.workers.attend(self.watch.advance, self.stop_asked)
         waiting = _distinct(points)
         running: dict[Future[Row | None], tuple[str, ExitStack]] = {}
-        stopping = False
+        stopping = cut = False
         with ExitStack() as held:
             while waiting or running:
-                if not stopping and stop_asked():
+                if not stopping and self.stop_asked():
                     stopping = True
                     self.workers.stop()
                 if stopping and not running:
                     break
-                if not stopping and len(running) < self.workers.count:
+                if waiting and not stopping and len(running) < self.workers.count:
                     waiting = self._hand_out(waiting, running, held)
                 if running:
                     done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                     self.workers.poll()
                     for future in done:
                         key, lock = running.pop(future)
-                        stopping |= self._take(future, key) is None
+                        cut |= self._take(future, key) is None
                         lock.close()
                         with suppress(OSError):  # an earlier process may have left files in it
                             self.setup.in_progress(key).rmdir()
                 elif waiting:
                     time.sleep(_PATIENCE)
-        return not waiting and not stopping
+        return not waiting and not cut
 
     def _hand_out(
         self,
@@ -107,10 +100,8 @@ class Engine:
     def _lock(self, lock: ExitStack, key: str) -> bool:
         try:
             lock.enter_context(locked(self.setup.in_progress(key) / "lock", busy=key))
-        except UserError as error:
-            if str(error) == key:
-                return False
-            raise
+        except Busy:
+            return False
         return True
 
     def _take(self, future: Future[Row | None], key: str) -> Row | None:

@@ -18,7 +18,7 @@ def parse_over(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Read ``--over KEY=VALUE,VALUE``, given once or more.
 
     Raises:
-        UserError: a text has another form, names a key twice, or a key of neither student nor noise.
+        UserError: a text has another form, names a key twice, or has a value that the key does not take.
     """
     grid: dict[str, tuple[Any, ...]] = {}
     for text in texts:
@@ -32,11 +32,6 @@ def parse_over(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         found = tuple(convert(key, word, f"--over {key}") for word in words)
         if len(set(found)) < len(found):
             raise UserError(f"--over {text} has a value twice; leave one out")
-        if not set(ENTRIES[key].parts) & {"student", "noise"} or key == "seed":
-            raise UserError(
-                f"--over {key}: a study shares its data and teachers, and --seeds says how many seeds; "
-                "sweep what belongs to the student or to its noise"
-            )
         grid[key] = found
     return grid
 
@@ -78,15 +73,17 @@ def grid_study(
     return Study(name, title, recipe, settings, settings[0].name, primary, tuple(grid))
 
 
-def refuse_grid(name: str, grid: Grid) -> None:
-    """Refuse ``--over`` for a study that has settings of its own.
+def refuse_grid(name: str, grid: Grid, but: Sequence[str] = ()) -> None:
+    """Refuse ``--over`` for a study that has settings of its own, ``but`` for keys that it sweeps.
 
     Raises:
-        UserError: there is a grid.
+        UserError: the grid has another key.
     """
-    if grid:
+    if set(grid) - set(but):
+        own = f"sweeps {' and '.join(but)} alone" if but else "has settings of its own"
         raise UserError(
-            f"{name} has settings of its own; leave --over out, or give it without {name} for a grid"
+            f"{name} {own}; leave --over {next(key for key in grid if key not in but)} out, or give it "
+            f"without {name} for a grid"
         )
 
 

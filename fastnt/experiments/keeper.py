@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastnt.errors import UserError
 from fastnt.monitoring.progress import EpochRecord
+from fastnt.network_probe import OtherNetwork
 from fastnt.tensor_files import host_copies
 from fastnt.training.checkpoint import Checkpoint, Checkpoints
 from fastnt.training.model import Model
@@ -86,7 +87,13 @@ class StudyKeeper:
             if name.startswith(_BEST)
         }
         self.records = list(checkpoint.records)
-        trainer.resume(checkpoint.epoch, checkpoint.batch, checkpoint.seconds, tensors)
+        try:
+            trainer.resume(checkpoint.epoch, checkpoint.batch, checkpoint.seconds, tensors)
+        except (KeyError, RuntimeError, OtherNetwork) as error:
+            raise UserError(
+                f"the checkpoint in {self._checkpoints.folder} is not of {trainer.step.model.notation}, "
+                "whose code has changed since; restore the code, or delete that folder to train anew"
+            ) from error
 
     def _save(self, trainer: Trainer) -> None:
         best = {_BEST + name: tensor for name, tensor in self.best.items()}

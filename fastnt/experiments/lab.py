@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastnt.data.loaders import LoaderKind
 from fastnt.environment import describe_machine
 from fastnt.errors import Diverged
 from fastnt.experiments.keeper import StudyKeeper
 from fastnt.experiments.store import Row, pack, to_json
 from fastnt.experiments.study import Point, Study
+from fastnt.monitoring.display import Silent
 from fastnt.monitoring.progress import Progress
 from fastnt.recipe_keys import recipe_key
 from fastnt.tensor_files import Damaged, load_tensors, save_tensors
@@ -36,8 +36,6 @@ class StudySetup:
     study: Study
     folder: Path  # the study's
     device: str = "cpu"
-    compile: bool | None = None
-    loader: LoaderKind = "auto"
     data_dir: Path | None = None  # the folder of the official files
     quiet: bool = True
     trust: Trust = NOTHING  # which code the study and its teachers' files may name
@@ -53,9 +51,7 @@ class StudySetup:
 
     def compute(self) -> Compute:
         """Return the device and the arithmetic with which the study is computed."""
-        chosen = choose_compute(
-            torch.device(self.device), amp=False, compile=self.compile, loader=self.loader
-        )
+        chosen = choose_compute(torch.device(self.device), amp=False)
         precision = Precision(getattr(torch, self.study.precision))
         return dataclasses.replace(chosen, precision=precision, threads=self.study.threads)
 
@@ -84,6 +80,10 @@ class Lab:
         # For each student of the user's own its notation and its probe, by the digest that is in its key.
         self.probes: dict[str, tuple[str, dict[str, Tensor]]] = {}
         self._untrained_digest = functools.cache(self._find_untrained_digest)
+
+    def be_silent(self) -> None:
+        """Show no more progress: what is still computed is a part of trainings, which others show."""
+        self.course = dataclasses.replace(self.course, progress=Silent())
 
     def check_students(self) -> None:
         """Build each student's network once, before a teacher is trained for it.

@@ -7,7 +7,7 @@ import torch
 
 from fastnt.environment import describe_machine
 from fastnt.experiments.lab import Lab
-from fastnt.experiments.store import Store, to_json
+from fastnt.experiments.store import Store, own_name, to_json
 from fastnt.training.model import Model
 
 _REPEATS = 20
@@ -26,10 +26,11 @@ def measure_networks(lab: Lab, store: Store) -> None:
             models[network] = course.new_student(point.recipe)
     rows = []
     for notation, model in models.items():
-        if notation not in known:
+        name = own_name(notation, lab.setup.folder.name) if model.is_own else notation
+        if name not in known:
             rows.append(
                 {
-                    "network": notation,
+                    "network": name,
                     "shape": shape,
                     "classes": classes,
                     "parameters": model.parameter_count,

@@ -79,6 +79,7 @@ def table6(name: str) -> Make:
     title = "Students of three sizes (Table 6 and Figure 3)"
 
     def make(recipe: Recipe, grid: Grid) -> Study:
+        refuse_grid(name, grid, but=("student_network", "sigma"))
         networks = tuple(grid.get("student_network", ()))
         if not networks:
             if recipe.dataset != "cifar10":
@@ -93,7 +94,7 @@ def table6(name: str) -> Make:
             "cifar10-student2": 22.36,
             "cifar10-student3": 23.83,
         }
-        sigmas = tuple(grid.get("sigma", SIGMAS))
+        sigmas = _sigmas(name, grid)
         settings, primary = [], []
         primary_sigma = recipe.sigma if recipe.sigma in sigmas else sigmas[-1]
         for network in networks:
@@ -119,7 +120,8 @@ def table6(name: str) -> Make:
 
 def figure2(recipe: Recipe, grid: Grid) -> Study:
     """Compare noise on the teacher, on the student, and the latter's expected penalty (Figure 2)."""
-    sigmas = tuple(grid.get("sigma", SIGMAS))
+    refuse_grid("figure2", grid, but=("sigma",))
+    sigmas = _sigmas("figure2", grid)
     settings = [Setting("clean", CLEAN, paper=TABLE_3[0])]
     for sigma in sigmas:
         settings += [
@@ -131,6 +133,14 @@ def figure2(recipe: Recipe, grid: Grid) -> Study:
     title = "Noise on the teacher or on the student (Figure 2), and its expected penalty"
     primary = (f"teacher noise {primary_sigma:g}",)
     return Study("figure2", title, recipe, tuple(settings), "clean", primary)
+
+
+def _sigmas(name: str, grid: Grid) -> tuple[float, ...]:
+    """Return the sigmas that the grid has, or the paper's."""
+    sigmas = tuple(grid.get("sigma", SIGMAS))
+    if any(isinstance(sigma, tuple) for sigma in sigmas):
+        raise UserError(f"{name} takes numbers for sigma, no ranges; give --over sigma=0.3,0.6")
+    return sigmas
 
 
 def random_sigma(recipe: Recipe, grid: Grid) -> Study:
@@ -153,9 +163,9 @@ def teachers(recipe: Recipe, grid: Grid) -> Study:
     one, two, both = ("teacher",), ("second",), ("teacher", "second")
     # No seed of the study comes to the second teacher's, so that with --vary-teacher none is taken twice.
     second_seed = (recipe.resolved().teacher_seed or 0) + 2 * FIRST_PILOT_SEED
-    second: dict[str, Any] = {"teacher_seed": second_seed}
+    second: dict[str, Any] = {"teacher": "", "teacher_seed": second_seed}
     if recipe.dataset == "cifar10":
-        second = {"teacher_network": "cifar10-teacher2"}
+        second = {"teacher": "", "teacher_network": "cifar10-teacher2"}
     noise = recipe.alpha
     settings = (
         Setting("teacher", CLEAN, teachers=one, paper=TEACHERS["teacher"]),

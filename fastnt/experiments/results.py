@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastnt.config import FIELDS, Recipe
 from fastnt.errors import UserError
-from fastnt.experiments.store import Row, Store, unpack
+from fastnt.experiments.store import Row, Store, own_name, unpack
 from fastnt.experiments.study import Point, Study
 from fastnt.experiments.study_files import STUDY_FILE, is_study_folder, read_study
 from fastnt.paths import settled
@@ -50,6 +50,13 @@ class StudyResults:
     def of(self, setting: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """Return the records of a setting for these seeds; all of them must be there."""
         return [self._by_point[setting, seed] for seed in seeds]
+
+    def recipe(self, setting: str) -> Recipe:
+        """Return a setting's recipe, with the first seed; a point's row may have another setting's.
+
+        Two settings are one point where they differ in what changes no result.
+        """
+        return self.study.point(self.study.setting(setting), self.study.recipe.seed).recipe
 
     def seeds(self, *settings: str, pilots: bool = False) -> list[int]:
         """Return the seeds, or the pilot's seeds, for which all these settings are trained."""
@@ -121,16 +128,19 @@ def load_study(folder: str | Path) -> StudyResults:
         failed,
         data,
         {row["name"]: _teacher(row) for row in teachers},
-        {
-            row["network"]: row
-            for row in store.rows(
-                "SELECT * FROM networks WHERE shape = ? AND classes = ?",
-                shape,
-                len(data["classes"]),
-            )
-        },
+        _networks(store, shape, len(data["classes"]), name),
         elsewhere,
     )
+
+
+def _networks(store: Store, shape: str, classes: int, study: str) -> dict[str, Row]:
+    """Return what was measured of each network, by its notation."""
+    rows = store.rows("SELECT * FROM networks WHERE shape = ? AND classes = ?", shape, classes)
+    found = {}
+    for row in rows:
+        notation = row["network"].removesuffix(own_name("", study))
+        found[notation] = row | {"network": notation}
+    return found
 
 
 def _check_recipe(point: Point, row: Row, folder: Path) -> None:

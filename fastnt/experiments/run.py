@@ -1,7 +1,9 @@
 """Run a study: provide its teachers, train its points, measure its networks."""
 
 import json
+import math
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -65,7 +67,12 @@ def run_study(setup: StudySetup, options: EngineOptions) -> Outcome:
             raise Interrupted(command) from None
 
 
-def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], bool]) -> Outcome:
+def _run(setup: StudySetup, options: EngineOptions, interrupted: Callable[[], bool]) -> Outcome:
+    deadline = math.inf if options.budget is None else time.monotonic() + options.budget
+
+    def stop_asked() -> bool:
+        return interrupted() or time.monotonic() >= deadline
+
     store, study = Store(setup.studies / DATABASE), setup.study
     with ExitStack() as stack:
         stack.callback(_remove_if_empty, setup.studies / "in-progress")
@@ -77,8 +84,14 @@ def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], boo
                 # There are points to train; the workers get ready while the teacher is trained.
                 started = _start_workers(lab, options, len(study.points()))
                 workers = stack.enter_context(closing(started))
-            provide_teachers(lab, store, stop_asked)
+            try:
+                provide_teachers(lab, store, stop_asked)
+            except Stopped:
+                if interrupted():
+                    raise
+                return Outcome(False, 0, 0, len(study.points()), [])  # the budget is spent
             points = [(point, lab.key(point)) for point in study.points()]
+        lab.be_silent()
         _check_probes(lab, store)
         _write_what_is_shared(lab, store, points)
         epochs = {key: point.recipe.epochs for point, key in points}
@@ -89,9 +102,9 @@ def _run(setup: StudySetup, options: EngineOptions, stop_asked: Callable[[], boo
             missing = len(keys) - len(store.finished(keys))
             started = _start_workers(lab, options, missing)
             workers = stack.enter_context(closing(started))
-        engine = Engine(setup, store, workers, watch, stop_asked, options.budget)
+        engine = Engine(setup, store, workers, watch, stop_asked)
         whole = engine.run(points)
-    if stop_asked():
+    if interrupted():
         done = len(store.finished(keys))
         raise Interrupted(
             f"{done} of {watch.total} students are trained; go on with fastnt study {setup.folder}"

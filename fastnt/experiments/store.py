@@ -152,6 +152,11 @@ def unpack(blob: bytes) -> npt.NDArray[np.int64]:
     return np.frombuffer(zlib.decompress(blob[2:]), kind).astype(np.int64)
 
 
+def own_name(notation: str, study: str) -> str:
+    """Return the name in the table of networks for one of the user's own: its code is a study's."""
+    return f"{notation} of {study}"
+
+
 def to_json(value: Any) -> str:
     """Return JSON with sorted keys, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fastnt.config import ENTRIES, Recipe
@@ -91,6 +92,12 @@ class Study:
                 f"precision of {self.name} is {self.precision!r}; it must be one of "
                 f"{', '.join(PRECISIONS)}"
             )
+        for key in self.swept:
+            if key not in ENTRIES:
+                raise UserError(
+                    f"{self.name} sweeps {key!r}, which is no key of a recipe; mend swept"
+                )
+        self._check_teachers()
         for name, changes in self.teachers.items():
             if self.vary_teacher and changes.get("teacher", self.recipe.teacher):
                 raise UserError(
@@ -100,15 +107,40 @@ class Study:
         for setting in self.settings:
             self._check(setting)
 
+    def _check_teachers(self) -> None:
+        if not self.teachers:
+            raise UserError(f"{self.name} has no teacher; leave teachers out, or name one")
+        for name, changes in self.teachers.items():
+            if name in ("", "..", "study") or Path(name).name != name:
+                raise UserError(
+                    f"{self.name} calls a teacher {name!r}; it must be the name of a file, and not study"
+                )
+            if not isinstance(changes, Mapping):
+                raise UserError(
+                    f"the teacher {name} of {self.name} is {changes!r}; it must be a table, such as "
+                    f"[teachers.{name}]"
+                )
+            for key in changes:
+                if key in ENTRIES and ENTRIES[key].parts != ("teacher",):
+                    raise UserError(
+                        f"the teacher {name} of {self.name} changes {key}, which is no key of teachers; "
+                        "these begin with teacher"
+                    )
+
     def _check(self, setting: Setting) -> None:
         for key in setting.changes:
+            if key == "seed":
+                raise UserError(
+                    f"setting {setting.name!r} of {self.name} changes seed; say with seeds (--seeds) how "
+                    "many seeds each setting has"
+                )
             if key in ENTRIES and not set(ENTRIES[key].parts) & {"student", "noise"}:
                 raise UserError(
                     f"setting {setting.name!r} of {self.name} changes {key}, which belongs to the "
                     f"{ENTRIES[key].parts[0]}; all settings share that: change the base recipe"
                 )
         for name in setting.teachers:
-            if name not in self.teachers:
+            if not isinstance(name, str) or name not in self.teachers:
                 raise UserError(
                     f"setting {setting.name!r} of {self.name} has the teacher {name!r}; the study's "
                     f"are {', '.join(self.teachers)}"

@@ -1,19 +1,24 @@
 """Provide the teachers of a study: each is trained or copied once into the study's folder."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from fastnt.config import Recipe
-from fastnt.errors import UserError
+from fastnt.errors import UserError, warn
 from fastnt.experiments.begin import join_again
-from fastnt.experiments.keeper import StudyKeeper
+from fastnt.experiments.keeper import Stopped, StudyKeeper
 from fastnt.experiments.lab import Lab
 from fastnt.experiments.store import Store, pack, to_json
-from fastnt.files import locked
+from fastnt.files import Busy, locked
 from fastnt.training.model import Model
 from fastnt.training.teachers import check_given, find_teachers, make_given, read_given
+
+_PATIENCE = 0.5  # seconds between two looks at a teacher that another process makes
 
 
 def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> None:
@@ -39,7 +44,7 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
                 f"{path} is missing, the teacher of students that are trained; restore it from a copy, "
                 "or begin the study under another --name"
             )
-        with locked(lab.setup.folder / f".{name}.lock"):
+        with _alone(lab.setup.folder / f".{name}.lock", stop_asked):
             join_again(lab.setup)
             if not path.exists():
                 keeper = StudyKeeper(lab.setup.folder / f"{name}-checkpoint", stop_asked)
@@ -53,6 +58,27 @@ def provide_teachers(lab: Lab, store: Store, stop_asked: Callable[[], bool]) -> 
                 "from a copy, or begin the study under another --name"
             )
         _describe(lab, store, name, recipe)
+
+
+@contextmanager
+def _alone(lock: Path, stop_asked: Callable[[], bool]) -> Iterator[None]:
+    """Hold a teacher's lock during the block; wait for another process that holds it.
+
+    Raises:
+        Stopped: the wait was asked to stop.
+    """
+    with ExitStack() as held:
+        for turn in itertools.count():
+            try:
+                held.enter_context(locked(lock, busy="held"))
+                break
+            except Busy:
+                if turn == 0:
+                    warn("another process is making the teacher of this study; waiting for it")
+            if stop_asked():
+                raise Stopped
+            time.sleep(_PATIENCE)
+        yield
 
 
 def _make(lab: Lab, recipe: Recipe, keeper: StudyKeeper) -> Model:

@@ -163,9 +163,15 @@ class Ray:
             ) from error
         self._ray, self._setup = ray, ray.put(setup)
         gpus = 1 if setup.device == "cuda" else 0
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        each = resources.get("GPU", 0) if gpus else resources["CPU"] / setup.study.threads
-        self.count = max(1, int(each))
+        kind, needed = ("GPU", 1) if gpus else ("CPU", setup.study.threads)
+        there = ray.cluster_resources().get(kind, 0)  # type: ignore[no-untyped-call]
+        self.count = int(there / needed)
+        if not self.count:
+            ray.shutdown()
+            raise UserError(
+                f"the Ray cluster has {there:g} {kind}s, and a training needs {needed}; start it with "
+                f"more: ray start --num-{kind.lower()}s N"
+            )
         self._task = ray.remote(
             num_cpus=setup.study.threads, num_gpus=gpus, max_retries=-1, retry_exceptions=False
         )(_train_anywhere)

@@ -8,7 +8,7 @@ from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
 
 _MOST_SERIES = 4  # more lines could not be told apart
-_NUMBERED = re.compile(r"(.*?),? (?:of )?([0-9.]+(?:e-?[0-9]+)?)")
+_NUMBERED = re.compile(r"(.*?),? (?:of )?([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)")
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def _series(
 
 
 def _value(results: StudyResults, name: str, key: str) -> Any:
-    study = results.study
-    return getattr(study.point(study.setting(name), study.recipe.seed).recipe, key)
+    return getattr(results.recipe(name), key)
 
 
 def _is_number(value: Any) -> bool:

@@ -74,6 +74,7 @@ def _lines(
             s.baseline.name for s in series[:number] if s.baseline
         }:
             ends += _band(axes, one.baseline, colour, series)
+            heights.append(100 * one.baseline.test_error)
         x = np.array([value for value, _ in one.points]) + shift
         found = [setting for _, setting in one.points]
         for at, setting in zip(x, found, strict=True):

@@ -27,10 +27,7 @@ def errors_of(results: StudyResults, setting: SettingResult, analysis: Analysis)
 
 def colour_of(results: StudyResults, setting: SettingResult) -> str:
     """Return the colour of a setting: blue without noise, orange with noise."""
-    recipe = results.of(setting.name, setting.seeds)[0]["recipe"]
-    sigma = recipe["sigma"]
-    drawn = max(sigma) if isinstance(sigma, list) else sigma
-    return ORANGE if drawn and (recipe["alpha"] or any(recipe["teacher_alphas"])) else BLUE
+    return ORANGE if results.recipe(setting.name).draws_noise else BLUE
 
 
 def plot_teacher(

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from fastnt.config import Recipe
 from fastnt.errors import UserError
 from fastnt.experiments.analysis import Analysis, SettingResult, sees
 from fastnt.experiments.named import PAPER_DATA
 from fastnt.experiments.results import StudyResults, When
 from fastnt.experiments.store import Row
-from fastnt.recipe_rules import sigma_range
 from fastnt.report.table_files import Column, Table
 from fastnt.statistics import Interval
 from fastnt.tensor_files import Damaged, load_tensors
@@ -177,7 +177,8 @@ def noise_table(results: StudyResults, analysis: Analysis) -> Table:
     for setting in analysis.settings:
         records = results.of(setting.name, setting.seeds)
         losses = {part: _residual(records, part, analysis.when, results) for part in _PARTS}
-        rows.append({"setting": setting.name, **_noise(results, records), **losses})
+        noise = _noise(results, results.recipe(setting.name), records)
+        rows.append({"setting": setting.name, **noise, **losses})
     columns = (
         Column("setting", "setting", text=True),
         Column("noise_selected", "noise where drawn", ".3g"),
@@ -202,22 +203,20 @@ def _residual(
     return math.sqrt(2 * loss / len(results.data["classes"]))
 
 
-def _noise(results: StudyResults, records: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+def _noise(
+    results: StudyResults, recipe: Recipe, records: Sequence[Mapping[str, Any]]
+) -> dict[str, float | None]:
     """Return sigma times the RMS of the teacher's logits, and sqrt(alpha) times that.
 
-    Where each seed has a teacher of its own, the RMS is over all of them. None for students that
-    have no noise, or several teachers at once.
+    Where each seed has a teacher of its own, the RMS is over all of them. None for students whose
+    teacher has no noise, or that have several teachers at once.
     """
-    recipe = records[0]["recipe"]
     by_digest = {t["digest"]: t["logit_rms"] for t in results.teachers.values()}
     used = [by_digest.get(digest) for record in records for digest in record["teachers"]]
-    low, high = sigma_range(_as_sigma(recipe["sigma"]))
-    if len(used) > len(records) or None in used or high == 0 or recipe["alpha"] == 0:
+    noisy = recipe.draws_noise and recipe.perturb == "teacher"
+    if len(used) > len(records) or None in used or not noisy:
         return {"noise_selected": None, "noise": None}
     rms = float(np.sqrt(np.mean(np.square(np.array(used, float)))))
+    low, high = recipe.sigma_range
     sigma = math.sqrt((low * low + low * high + high * high) / 3)  # the RMS of a uniform sigma
-    return {"noise_selected": sigma * rms, "noise": sigma * rms * math.sqrt(recipe["alpha"])}
-
-
-def _as_sigma(sigma: Any) -> float | tuple[float, float]:
-    return (sigma[0], sigma[1]) if isinstance(sigma, list) else sigma
+    return {"noise_selected": sigma * rms, "noise": sigma * rms * math.sqrt(recipe.alpha)}

@@ -98,7 +98,7 @@ def test_the_list_names_every_study(capsys: pytest.CaptureFixture[str]):
         (["--seeds", "0"], "seeds of table3 is 0"),
         (["--threads", "0"], "threads of table3 is 0"),
         (["table6"], "--over student_network"),
-        (["table5", "--over", "sigma=.1"], "leave --over out"),
+        (["table5", "--over", "sigma=.1"], "leave --over sigma out"),
         (["table3", "--dataset", "nothing"], "nothing"),
         (["table3", "--epochs", "3", "--set", "epochs=4"], "epochs is given twice"),
         (["--epochs", "3", "--epochs", "4"], "--epochs is given twice"),

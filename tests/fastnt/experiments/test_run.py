@@ -21,7 +21,7 @@ from fastnt.errors import Interrupted, UserError
 from fastnt.experiments import lab as lab_module
 from fastnt.experiments.begin import begin_study, join_again
 from fastnt.experiments.lab import Lab, StudySetup
-from fastnt.experiments.results import load_study
+from fastnt.experiments.results import DATABASE, load_study
 from fastnt.experiments.run import Outcome
 from fastnt.experiments.store import Store
 from fastnt.experiments.study import CLEAN, Setting, Study
@@ -35,6 +35,7 @@ from fastnt.training.evaluation import evaluate, label_loss
 from fastnt.training.model import load_model
 from fastnt.training.pipeline import InMemory, train_student
 from fastnt.training.step import TrainStep
+from fastnt.training.trainer import Trainer
 from fastnt.trust import Trust
 
 Conduct = Callable[..., Outcome]
@@ -177,9 +178,12 @@ def test_a_budget_stops_and_the_next_goes_on(conduct: Conduct, points: Points):
 
 
 def test_a_budget_that_is_spent_in_a_training_stops_it(
-    conduct: Conduct, points: Points, studies: Path, monkeypatch: pytest.MonkeyPatch
+    conduct: Conduct,
+    points: Points,
+    studies: Path,
+    small_study: MakeStudy,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    conduct(budget=0.0)  # its teacher is there
     take = TrainStep.__call__
 
     def slow(self: TrainStep, *arguments: Any) -> None:
@@ -188,9 +192,68 @@ def test_a_budget_that_is_spent_in_a_training_stops_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainStep, "__call__", slow)
-        assert conduct(budget=0.3) == Outcome(False, 0, 0, 6, [])
+        assert conduct(small_study(seeds=1), budget=0.3) == Outcome(False, 0, 0, 3, [])
+    assert list((studies / "small" / "teacher-checkpoint").glob("*.safetensors"))
+    assert conduct(small_study(seeds=1)) == Outcome(True, 3, 3, 3, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", slow)
+        assert conduct(budget=0.3) == Outcome(False, 0, 3, 6, [])
     assert list((studies / "in-progress").glob("*/*.safetensors"))
-    assert conduct() == Outcome(True, 6, 6, 6, [])
+    assert conduct() == Outcome(True, 3, 6, 6, [])
+
+
+def test_a_budget_that_ends_with_the_last_point_leaves_a_whole_study(
+    conduct: Conduct, small_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+):
+    conduct(small_study(seeds=1))
+    now = time.monotonic
+    late = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now() + late)
+    put = Store.put
+
+    def put_and_be_late(self: Store, table: str, row: dict[str, Any]) -> None:
+        nonlocal late
+        put(self, table, row)
+        if table == "points" and row["seed"] == 1 and "0.6" in row["recipe"]:
+            late = 1000.0
+
+    monkeypatch.setattr(Store, "put", put_and_be_late)
+    assert conduct(budget=500.0) == Outcome(True, 3, 6, 6, [])
+    assert late
+
+
+def test_the_wait_for_another_processs_teacher_can_be_stopped(
+    conduct: Conduct, studies: Path, small_study: MakeStudy, caplog: pytest.LogCaptureFixture
+):
+    begin_study(StudySetup(small_study(), studies / "small"))
+    with locked(studies / "small" / ".teacher.lock"):
+        assert conduct(budget=0.2) == Outcome(False, 0, 0, 6, [])
+    assert caplog.text.count("another process is making the teacher") == 1
+    assert conduct().whole
+
+
+def test_a_lock_that_a_killed_process_left_binds_nobody(
+    conduct: Conduct, studies: Path, small_study: MakeStudy
+):
+    begin_study(StudySetup(small_study(), studies / "small"))
+    (studies / "small" / ".teacher.lock").touch()
+    assert conduct(small_study({"epochs": 2})).whole
+
+
+def test_a_checkpoint_of_changed_code_is_refused_in_one_sentence(
+    conduct: Conduct, studies: Path, small_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+):
+    conduct(budget=0.0)
+    assert (studies / "small" / "teacher-checkpoint").is_dir()
+
+    def resume(self: Trainer, *arguments: Any) -> None:
+        raise RuntimeError("size mismatch")
+
+    monkeypatch.setattr(Trainer, "resume", resume)
+    with pytest.raises(
+        UserError, match="whose code has changed since; restore the code, or delete"
+    ):
+        conduct()
 
 
 def test_a_training_that_diverges_is_a_row_and_stops_no_other(
@@ -493,7 +556,11 @@ def test_a_teacher_that_was_trained_before_has_its_epochs(
 
 
 def test_a_changed_constant_of_ones_own_student_is_noticed(
-    conduct: Conduct, small_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    conduct: Conduct,
+    studies: Path,
+    small_study: MakeStudy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     (tmp_path / "constant_net.py").write_text(
         "from torch import nn\nSCALE = 1.0\n"
@@ -507,6 +574,10 @@ def test_a_changed_constant_of_ones_own_student_is_noticed(
     trust = Trust(typed=frozenset(["constant_net:Net"]))
     assert conduct(own, trust=trust).trained == 3
     assert conduct(own, trust=trust).trained == 0
+    # What was measured is this study's: in another one the same name may be another network.
+    assert load_study(studies / "small").networks["constant_net:Net"]["parameters"] == 650
+    names = {row["network"] for row in Store(studies / DATABASE).rows("SELECT * FROM networks")}
+    assert names == {"digits-teacher", "constant_net:Net of small"}
     import constant_net  # type: ignore[import-not-found]
 
     monkeypatch.setattr(constant_net, "SCALE", 100.0)

@@ -83,6 +83,14 @@ def test_pilot_seeds_are_none_of_the_verdicts():
         ({"settings": (Setting("clean", {"sigmma": 1.0}),)}, "did you mean sigma"),
         ({"settings": (Setting("clean", {"sigma": -1.0}),)}, "sigma is -1.0"),
         ({"settings": (Setting("clean", teachers=("x",)),)}, "has the teacher 'x'"),
+        ({"settings": (Setting("clean", {"seed": 5}),)}, "'clean' of mine changes seed; say with seeds"),
+        ({"settings": (Setting("clean", teachers=(["x"],)),)}, r"has the teacher \['x'\]"),
+        ({"swept": ("learning_rate",)}, "mine sweeps 'learning_rate', which is no key"),
+        ({"teachers": {}}, "mine has no teacher"),
+        ({"teachers": {"study": {}}}, "calls a teacher 'study'"),
+        ({"teachers": {"a/b": {}}}, "calls a teacher 'a/b'"),
+        ({"teachers": {"one": "t.safetensors"}}, r"must be a table, such as \[teachers.one\]"),
+        ({"teachers": {"one": {"epochs": 50}}}, "one of mine changes epochs, which is no key of"),
         ({"precision": "half"}, "precision of mine is 'half'"),
         ({"seeds": 0}, "seeds of mine is 0"),
         ({"seeds": 1000}, "seeds of mine is 1000"),
@@ -183,14 +191,37 @@ def test_a_grid_has_every_combination_each_with_its_own_clean_student():
         (["sigma=.1,0.1"], "a value twice"),
         (["sigma=x"], "sigma in --over sigma is 'x'"),
         (["seed=1,2"], "--seeds"),
-        (["mirror=true"], "shares its data and teachers"),
-        (["teacher_lr=1"], "shares its data and teachers"),
+        (["mirror=true"], "mirror, which belongs to the data"),
+        (["teacher_lr=1"], "teacher_lr, which belongs to the teacher"),
         (["sgima=1"], "did you mean sigma"),
     ],
 )
 def test_a_wrong_grid_is_refused_by_name(texts: list[str], message: str):
     with pytest.raises(UserError, match=message):
-        parse_over(texts)
+        own_grid(load_recipe("digits"), parse_over(texts))
+
+
+@pytest.mark.parametrize(
+    ("name", "over", "message"),
+    [
+        ("figure2", "lr=1e-3,3e-3", "figure2 sweeps sigma alone; leave --over lr out"),
+        ("figure3", "alpha=.1", "sweeps student_network and sigma alone; leave --over alpha out"),
+        ("figure2", "sigma=0.1:1,0.3", "figure2 takes numbers for sigma, no ranges"),
+        ("table6", "sigma=0.1:1", "table6 takes numbers for sigma, no ranges"),
+        ("lengths", "lr=1e-3", "lengths sweeps epochs alone"),
+        ("readings", "lr=1e-3", "readings has settings of its own; leave --over lr out"),
+    ],
+)
+def test_a_named_study_drops_no_key_of_over(name: str, over: str, message: str):
+    with pytest.raises(UserError, match=message):
+        STUDIES[name](load_recipe("cifar10"), parse_over([over]))
+
+
+def test_of_two_teachers_one_given_file_is_the_first():
+    given = load_recipe("digits", None, {"teacher": "t.safetensors"})
+    first, second = STUDIES["teachers"](given, {}).teacher_recipes().values()
+    assert first.teachers == ("t.safetensors",)
+    assert second.teachers == ()
 
 
 @pytest.mark.parametrize(
@@ -245,7 +276,7 @@ def test_lengths_of_ones_own_are_taken():
     made = STUDIES["lengths"](load_recipe("cifar10"), parse_over(["epochs=12,40,80"]))
     assert [p.recipe.epochs for p in made.points()[:6]] == [12, 12, 40, 40, 80, 80]
     assert made.primary == ("noisy, 12 epochs", "noisy, 40 epochs", "noisy, 80 epochs")
-    with pytest.raises(UserError, match="sweeps the epochs alone"):
+    with pytest.raises(UserError, match="sweeps epochs alone"):
         STUDIES["lengths"](load_recipe("cifar10"), parse_over(["sigma=1"]))
 
 

@@ -27,9 +27,10 @@ from fastnt.experiments.study_files import read_study, write_study
 from fastnt.experiments.verdict import verdicts
 from fastnt.recipe_files import load_recipe
 from fastnt.report.provenance import departures, recipe_table
-from fastnt.report.study_marks import plot_teacher
+from fastnt.report.study_marks import colour_of, plot_teacher
 from fastnt.report.study_page import write_study_page
 from fastnt.report.study_tables import noise_table
+from fastnt.report.svg import BLUE, ORANGE
 from fastnt.statistics import compare
 
 SMALL: dict[str, Any] = {"epochs": 2, "teacher_epochs": 1, "train_samples": 200}
@@ -228,6 +229,15 @@ ODD = {
     "two swept keys": STUDIES["table3"](RECIPE, {"sigma": (0.3, 0.6), "alpha": (0.1, 0.5)}),
     "baselines of their own": STUDIES["lengths"](RECIPE, {"epochs": (1, 2)}),
     "teachers": STUDIES["teachers"](RECIPE, {}),
+    "names with versions": Study(
+        "odd",
+        "odd",
+        RECIPE,
+        (Setting("clean", CLEAN), Setting("noisy 1.2.3"), Setting("noisy 1.2")),
+        "clean",
+        ("noisy 1.2",),
+        seeds=2,
+    ),
 }
 
 
@@ -283,6 +293,32 @@ def test_the_noise_of_teachers_that_vary_is_that_of_all_of_them(conduct: Callabl
     (row,) = [r for r in noise_table(results, analyse(results)).rows if r["setting"] == "noisy"]
     square = sum(size**2 for size in sizes) / 2
     assert row["noise_selected"] == pytest.approx(RECIPE.sigma * square**0.5)
+
+
+def test_no_noise_is_told_of_students_whose_teacher_has_none(conduct: Callable[..., Path]):
+    settings = (
+        Setting("clean", CLEAN),
+        Setting("clean labels", {**CLEAN, "objective": "labels"}),
+        Setting("labels", {"objective": "labels"}),  # the same point: labels have no noise
+        Setting("student noise", {"perturb": "student"}),
+    )
+    study = dataclasses.replace(ODD["two seeds"], settings=settings, primary=("labels",))
+    results = fastnt.load_study(conduct(study, "no-noise"))
+    analysis = analyse(results)
+    rows = {row["setting"]: row for row in noise_table(results, analysis).rows}
+    assert not any(row["noise"] for row in rows.values())
+    colours = [colour_of(results, setting) for setting in analysis.settings]
+    assert colours == [BLUE, BLUE, BLUE, ORANGE]
+
+
+def test_a_setting_without_students_hides_no_other_from_the_best(conduct: Callable[..., Path]):
+    study = dataclasses.replace(
+        ODD["a failed setting"],
+        settings=_settings(clean=dict(CLEAN), noisy={}, more={"sigma": 0.3}, wild={"lr": 1e30}),
+    )
+    best = analyse(fastnt.load_study(conduct(study, "one-failed"))).best
+    assert best is not None
+    assert best.settings == 2
 
 
 def test_what_is_not_trained_yet_counts_in_holms_family(whole: Path):
