@@ -51,10 +51,10 @@ def show_study(folder: Path, *, json_: bool = False, quiet: bool = False) -> Non
 def show_list(dataset: str | None, studies_dir: Path) -> None:
     """Print each study with its number of students and, if it can be estimated, its time."""
     from fastnt.experiments.named import PAPER_DATA, STUDIES
-    from fastnt.experiments.plan import plan_study
+    from fastnt.experiments.plan import earlier_points, plan_study
     from fastnt.recipe_files import load_recipe
 
-    rows = []
+    rows, earlier = [], earlier_points(studies_dir)
     for name, make in STUDIES.items():
         recipe = load_recipe(dataset or PAPER_DATA.get(name, "cifar10"))
         try:
@@ -62,7 +62,7 @@ def show_list(dataset: str | None, studies_dir: Path) -> None:
         except UserError:  # on these data the study needs --over
             rows.append([name, recipe.dataset_name, "", "", (make.__doc__ or "").split("\n")[0]])
             continue
-        plan = plan_study(studies_dir / f"{name}-{recipe.dataset_name}", study)
+        plan = plan_study(f"{name}-{recipe.dataset_name}", study, *earlier)
         time = "" if plan.seconds is None else duration(plan.seconds)
         rows.append([name, recipe.dataset_name, str(plan.points), time, study.title])
     headings = ("study", "data", "students", "time", "what it compares")
@@ -71,9 +71,9 @@ def show_list(dataset: str | None, studies_dir: Path) -> None:
 
 def show_plan(folder: Path, study: "Study") -> None:
     """Print what the study trains, and what earlier points tell of its length and its power."""
-    from fastnt.experiments.plan import plan_study
+    from fastnt.experiments.plan import earlier_points, plan_study
 
-    plan = plan_study(folder, study)
+    plan = plan_study(folder.name, study, *earlier_points(folder.parent))
     console = make_console()
 
     def say(line: str) -> None:

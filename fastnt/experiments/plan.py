@@ -23,14 +23,16 @@ class Plan:
     smallest: float | None  # difference that it could see, a fraction; None where not known
 
 
-def plan_study(folder: Path, study: Study) -> Plan:
-    """Estimate from the points of the same data set and student in the database beside ``folder``."""
-    path = folder.parent / DATABASE
-    rows, trained = [], set()
-    if path.exists():
-        store = Store(path)
-        rows = store.rows("SELECT * FROM points WHERE error IS NULL")
-        trained = _trained(store, folder.name)
+def earlier_points(studies: Path) -> tuple[Store | None, list[Row]]:
+    """Return the database of a folder of studies, if there is one, and its trained points."""
+    path = studies / DATABASE
+    store = Store(path) if path.exists() else None
+    return store, store.rows("SELECT * FROM points WHERE error IS NULL") if store else []
+
+
+def plan_study(name: str, study: Study, store: Store | None, rows: list[Row]) -> Plan:
+    """Estimate from what ``earlier_points`` returned: points of the same data set and student."""
+    trained = _trained(store, name) if store else set()
     points = study.points()
     missing = [point for point in points if (point.setting, point.seed) not in trained]
     epochs = sum(point.recipe.epochs for point in missing)

@@ -6,12 +6,13 @@ import os
 import queue
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, Protocol
+from typing import Any
 
 from fastnt.environment import keep_freed_memory
 from fastnt.errors import UserError
@@ -28,56 +29,43 @@ OnProgress = Callable[[str, int], None]
 StopAsked = Callable[[], bool]
 
 
-class Workers(Protocol):
+class Workers(ABC):
     """Trains ``count`` points at a time."""
 
-    count: int
+    count = 1
 
     def attend(self, on_progress: OnProgress, stop_asked: StopAsked) -> None:
         """Begin: call ``on_progress`` after each epoch, and stop trainings once ``stop_asked``.
 
         Where trainings run in other processes, ``poll`` reports, and ``stop`` stops.
         """
+        self._on_progress, self._stop_asked = on_progress, stop_asked
 
+    @abstractmethod
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Train a point; the future gives its row, or None if the training was stopped."""
 
-    def poll(self) -> None:
+    def poll(self) -> None:  # noqa: B027  # not all have something to do
         """Report what the trainings have sent since the last call."""
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027
         """Ask all trainings to stop; each saves its checkpoint."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Release the workers."""
 
 
-class InProcess:
-    """Trains in this process, one point after the other."""
-
-    count = 1
+class InProcess(Workers):
+    """Trains in this process, one point after the other; each reports and stops as it goes on."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-
-    def attend(self, on_progress: OnProgress, stop_asked: StopAsked) -> None:
-        """Report and stop from this process."""
-        self._on_progress, self._stop_asked = on_progress, stop_asked
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Train the point now, and return a future that is done."""
         future: Future[Row | None] = Future()
         future.set_result(train_point(self._lab, point, key, self._on_progress, self._stop_asked))
         return future
-
-    def poll(self) -> None:
-        """Do nothing: trainings report as they go on."""
-
-    def stop(self) -> None:
-        """Do nothing: no training is under way between two calls."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class _Process(SpawnProcess):
@@ -93,7 +81,7 @@ class _Spawn(SpawnContext):
     Process = _Process
 
 
-class Processes:
+class Processes(Workers):
     """A pool of processes on this machine, each with the study's threads."""
 
     def __init__(self, setup: StudySetup, count: int) -> None:
@@ -107,10 +95,6 @@ class Processes:
         with blocked_signals():  # the processes inherit this: none is interrupted while it imports
             for _ in range(count):  # a task starts a process if none is idle
                 self._pool.submit(_ready)
-
-    def attend(self, on_progress: OnProgress, stop_asked: StopAsked) -> None:
-        """Report when polled."""
-        self._on_progress = on_progress
 
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Send the point to a free process."""
@@ -137,8 +121,8 @@ class Processes:
         self._pool.shutdown()
 
 
-class Ray:
-    """Tasks on a Ray cluster; a task whose worker is lost runs again.
+class Ray(Workers):
+    """Tasks on a Ray cluster, which report when they end; a task whose worker is lost runs again.
 
     All machines need the studies' folder and the cache folder at the same paths.
     """
@@ -177,9 +161,6 @@ class Ray:
         )(_train_anywhere)
         self._tasks: list[Any] = []
 
-    def attend(self, on_progress: OnProgress, stop_asked: StopAsked) -> None:
-        """Do nothing: tasks report when they end."""
-
     def submit(self, point: Point, key: str) -> Future[Row | None]:
         """Start a Ray task that trains the point."""
         task = self._task.remote(self._setup, point, key)
@@ -197,9 +178,6 @@ class Ray:
 
         task.future().add_done_callback(end)
         return result
-
-    def poll(self) -> None:
-        """Do nothing."""
 
     def stop(self) -> None:
         """Interrupt the tasks, which save their checkpoints."""

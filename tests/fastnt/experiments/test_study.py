@@ -83,7 +83,10 @@ def test_pilot_seeds_are_none_of_the_verdicts():
         ({"settings": (Setting("clean", {"sigmma": 1.0}),)}, "did you mean sigma"),
         ({"settings": (Setting("clean", {"sigma": -1.0}),)}, "sigma is -1.0"),
         ({"settings": (Setting("clean", teachers=("x",)),)}, "has the teacher 'x'"),
-        ({"settings": (Setting("clean", {"seed": 5}),)}, "'clean' of mine changes seed; say with seeds"),
+        (
+            {"settings": (Setting("clean", {"seed": 5}),)},
+            "'clean' of mine changes seed; say with seeds",
+        ),
         ({"settings": (Setting("clean", teachers=(["x"],)),)}, r"has the teacher \['x'\]"),
         ({"swept": ("learning_rate",)}, "mine sweeps 'learning_rate', which is no key"),
         ({"teachers": {}}, "mine has no teacher"),
