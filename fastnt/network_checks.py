@@ -1,7 +1,7 @@
 """Check that a network of the user's own takes the images, gives logits, and can be copied and saved."""
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from fastnt.errors import UserError
 from fastnt.factory import in_short, kind_of
 
 Shape = tuple[int, int, int]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> torch.memory_format:
@@ -37,7 +38,8 @@ def check_network(network: nn.Module, shape: Shape, classes: int, name: str) -> 
     was_training = network.training
     try:
         with torch.no_grad():
-            fits, logits = _fitting_format(network.eval(), (2, *shape), classes, name)
+            network.eval()
+            fits, logits = _fitting_format(network, (2, *shape), classes, name)
     finally:
         network.train(was_training)
     if not logits.isfinite().all():
@@ -114,7 +116,7 @@ def logits_of(output: Any) -> Any:
     return output
 
 
-def copy_network(network: nn.Module, name: str) -> nn.Module:
+def copy_network(network: Network, name: str) -> Network:
     """Return a copy that shares nothing with the network.
 
     Raises:

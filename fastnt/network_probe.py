@@ -69,7 +69,7 @@ def differs(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> bool:
 
 
 def _close(before: Tensor, now: Tensor) -> bool:
-    if before.shape != now.shape:
+    if (before.shape, before.dtype) != (now.shape, now.dtype):
         return False
     difference, size = ((x.double().square().mean().sqrt()) for x in (now - before, before))
     return bool(difference <= TOLERANCE * size)  # False if it is NaN

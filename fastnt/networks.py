@@ -267,7 +267,8 @@ def count_multiplies(network: nn.Module, shape: Shape) -> int:
             sdpa_kernel(SDPBackend.MATH),
             FlopCounterMode(display=False) as counter,
         ):
-            network.eval()(images)
+            network.eval()
+            network(images)
     finally:
         network.train(was_training)
         torch.backends.mha.set_fastpath_enabled(fused)

@@ -60,4 +60,6 @@ def _save(path: Path, values: Any) -> None:
     except (TypeError, ValueError) as error:
         raise UserError(f"{path.stem} are no array of numbers ({error}); give one") from error
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; make room there") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; make room there"
+        ) from error

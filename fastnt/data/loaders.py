@@ -9,6 +9,7 @@ Where several ranks train together, each rank reads its own part of every batch.
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -129,6 +130,17 @@ def _ffcv_loader() -> type["FfcvLoader"]:
     return FfcvLoader
 
 
+def _free_in_group(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return what the memory limit of this container leaves, in bytes; without one, a great deal."""
+    try:
+        limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = int(stat["inactive_file"])  # pages of files, which the system gives up
+    except (OSError, ValueError, KeyError):  # no such group, or no limit: "max"
+        return sys.maxsize
+    return max(0, limit - used + cached)
+
+
 def free_memory(device: torch.device) -> int:
     """Return the free memory of the device in bytes; for the CPU, what the system could provide."""
     if device.type == "cuda":
@@ -137,7 +149,7 @@ def free_memory(device: torch.device) -> int:
     if memory.exists():
         lines = dict(line.split(":", 1) for line in memory.read_text().splitlines())
         if "MemAvailable" in lines:
-            return int(lines["MemAvailable"].split()[0]) << 10
+            return min(int(lines["MemAvailable"].split()[0]) << 10, _free_in_group())
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 0

@@ -61,7 +61,7 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
         try:
             with (
                 zipfile.ZipFile(whole) as archive,
-                archive.open(entry := archive.getinfo(f"{name}.npy")) as file,
+                archive.open(entry := _entry(archive, name)) as file,
             ):
                 shape, fortran, dtype = _header(file)
                 size = math.prod(shape) * dtype.itemsize
@@ -76,6 +76,14 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
         except Exception as error:
             raise _broken(f"{path}: {name}", error, "np.savez") from error
     return array
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """Return the entry of an array, which zipfile would inflate at once in packings other than these."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"it is packed in a way ({entry.compress_type}) in which NumPy packs none")
+    return entry
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:

@@ -10,6 +10,7 @@ antialiased.
 """
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +31,8 @@ from fastnt.data.split import HELD_OUT
 from fastnt.errors import UserError
 
 _OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # systems leave these beside pictures
-_AHEAD = 64  # so many pictures are decoded in advance
+# So many pictures are decoded in advance, and so many bytes of them at most.
+_AHEAD, _AHEAD_BYTES = 64, 1 << 28
 T = TypeVar("T")
 
 
@@ -121,11 +123,12 @@ class Decoded:
     ) -> None:
         self.shape = (len(paths), *shape)
         self._paths, self._size, self._pool, self._advance = paths, image_size, pool, advance
+        self._ahead = max(1, min(_AHEAD, _AHEAD_BYTES // math.prod(shape)))
         self._pending: dict[int, Future[Images]] = {}
 
     def __getitem__(self, places: slice) -> Images:
         start, stop, _ = places.indices(len(self._paths))
-        for place in range(start, min(stop + _AHEAD, len(self._paths))):
+        for place in range(start, min(stop + self._ahead, len(self._paths))):
             if place not in self._pending:
                 self._pending[place] = self._pool.submit(
                     picture.decode, self._paths[place], self.shape[1:], self._size

@@ -93,15 +93,20 @@ class Ranks:
         if self.world_size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MIN)
 
-    def replicate(self, model: nn.Module) -> nn.Module:
-        """Return ``model`` with gradients averaged over the ranks; a single rank gets it as it is."""
+    def replicate(self, model: nn.Module, *, uses_all: bool) -> nn.Module:
+        """Return ``model`` with gradients averaged over the ranks; a single rank gets it as it is.
+
+        ``uses_all`` tells that each forward pass uses all parameters; else that costs a search.
+        """
         if self.world_size == 1:
             return model
         if self.is_rank_0 and any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()
         ):
             _warn_of_batch_norm()
-        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        return nn.parallel.DistributedDataParallel(
+            model, gradient_as_bucket_view=True, find_unused_parameters=not uses_all
+        )
 
     def seed(self, seed: int) -> int:
         """Return this rank's seed for dropout; rank 0 has ``seed`` itself."""

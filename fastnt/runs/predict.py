@@ -56,7 +56,11 @@ def _images(file: Path, shape: tuple[int, int, int], scale: int) -> Tensor:
         return _array(file, shape)
     if not file.is_file():
         raise UserError(f"there is no picture at {file}; give a PNG, JPEG or .npy file")
-    height, width, _ = shape
+    height, width, channels = shape
+    if channels not in (1, 3):
+        raise UserError(
+            f"{file} is a picture, and the network takes images of {channels} channels; give a .npy file"
+        )
     head = picture.look(file)
     if not scale and (head.width, head.height) != (width, height):
         raise UserError(

@@ -53,6 +53,8 @@ def load_predictions(path: Path) -> Predictions:
         shape = tensors["labels"].shape
         if len(shape) != 1 or any(each.shape != shape for each in tensors.values()):
             raise Damaged("its networks were not tested on the same images")
+        if any(each.is_floating_point() or each.is_complex() for each in tensors.values()):
+            raise Damaged("its classes are no whole numbers")
     except Damaged as error:
         raise UserError(
             f"{path} cannot be read: {error}; restore it from a copy, or delete it and do without"

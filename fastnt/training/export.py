@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fastnt.errors import UserError
 from fastnt.factory import in_short
 from fastnt.files import atomic_path
+from fastnt.network_checks import copy_network
 from fastnt.training.model import Model, load_model
 
 Format = Literal["onnx", "pt2", "safetensors"]
@@ -98,7 +99,7 @@ def export(
         images = torch.randint(
             256, (8, *model.shape), dtype=torch.uint8, generator=generator, device="cpu"
         )
-    original = copy.deepcopy(model).cpu().eval()
+    original = copy_network(model, model.notation).cpu().eval()
     # An exporter may change the network that it is given.
     network = copy.deepcopy(original)
     with atomic_path(target) as temporary:

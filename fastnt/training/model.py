@@ -246,6 +246,8 @@ def _build(
 ) -> Model:
     """Build the network of a file that holds ``held`` numbers; more are never made room for."""
     notation, classes = description["network"], description["classes"]
+    if type(classes) is not int:
+        raise TypeError(f"its classes are {classes!r}")
     if network is not None:
         model = Model(network, preprocess, classes)
         model.notation = notation

@@ -91,7 +91,8 @@ class Course:
             UserError: the network does not fit the images or cannot be trained.
         """
         torch.manual_seed(recipe.seed)
-        student = Model(network or recipe.student_network, self.preprocess, self.data.classes)
+        chosen = recipe.student_network if network is None else network
+        student = Model(chosen, self.preprocess, self.data.classes)
         student.to(self.compute.device)
         check_trains(student, self.data, recipe.batch_size, self.compute)
         return student

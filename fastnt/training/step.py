@@ -53,7 +53,7 @@ class TrainStep:
         """
         self.device, ranks = compute.device, compute.ranks
         self.model = model.lay_out()
-        replica = ranks.replicate(self.model)
+        replica = ranks.replicate(self.model, uses_all=not model.is_own)
         self._forward: Any = compile_alone(replica) if compute.compile else replica
         self._ranks = ranks
         self._objective, self._views, self._precision = objective, views, compute.precision

@@ -141,8 +141,8 @@ class Trainer:
         """
         self.check_finite()
         state = self.step.state()
-        weights = (value for name, value in state.items() if name.startswith("model."))
-        if not all(bool(value.isfinite().all()) for value in weights):
+        # A buffer may hold an infinity, as an attention mask does.
+        if not all(bool(weight.isfinite().all()) for weight in self.step.model.parameters()):
             raise self._diverged(f"batch {self.batch}: its weights are")
         probed: dict[str, Tensor] = self.step.model.probe(train=True)
         return state | probed

@@ -166,8 +166,9 @@ class TrainingData:
     def training_parts(self, batch_size: int) -> tuple[int, ...]:
         """Return the sizes that a rank's part may have, of the last batch and of a full one."""
         rows, world = self.repeats * self.images, self._compute.ranks.world_size
-        last = (rows - 1) % batch_size + 1
-        return tuple(dict.fromkeys((last // world, math.ceil(min(batch_size, rows) / world))))
+        sizes = (rows - 1) % batch_size + 1, min(batch_size, rows)
+        parts = [part for size in sizes for part in (size // world, math.ceil(size / world))]
+        return tuple(dict.fromkeys(parts))
 
     @property
     def evaluation_parts(self) -> tuple[int, ...]:

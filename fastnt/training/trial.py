@@ -81,11 +81,13 @@ def _try_once(model: Model, samples: int, *, training: bool) -> None:
     if not training:
         with torch.no_grad():
             where = f"{name}, evaluated on a last batch of {samples},"
-            try_batch(network.eval(), shape, model.classes, where, model.memory_format)
+            network.eval()  # a user's own may return nothing
+            try_batch(network, shape, model.classes, where, model.memory_format)
         return
     where = f"{name}, in training mode and on the last batch of {samples},"
     with torch.enable_grad():
-        logits = try_batch(network.train(), shape, model.classes, where, model.memory_format)
+        network.train()
+        logits = try_batch(network, shape, model.classes, where, model.memory_format)
         if not logits.requires_grad:
             raise UserError(
                 f"{name} has nothing to train: none of its parameters requires a gradient"

@@ -253,6 +253,29 @@ class Expanded(Linear):
         return self.body(x) + self.bias
 
 
+class Masked(Linear):
+    """A buffer holds infinities, as a mask of attention does."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+
+
+class Silent(Linear):
+    """Its ``train`` keeps a part in evaluation mode and returns nothing."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.body[0].eval()
+
+
+class Empty(Linear):
+    """It counts as False."""
+
+    def __len__(self):
+        return 0
+
+
 class Prints(Linear):
     def forward(self, x):
         print("shape", x.shape)

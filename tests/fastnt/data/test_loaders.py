@@ -161,6 +161,16 @@ def test_free_memory_of_the_cpu_is_plausible():
     assert 1 << 20 < loaders.free_memory(CPU) < 1 << 50
 
 
+def test_the_limit_of_a_container_is_a_limit(tmp_path):
+    assert loaders._free_in_group(tmp_path) > 1 << 60
+    files = {"max": "4096\n", "current": "3000\n", "stat": "anon 7\ninactive_file 500\n"}
+    for name, text in files.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert loaders._free_in_group(tmp_path) == 4096 - 3000 + 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert loaders._free_in_group(tmp_path) > 1 << 60
+
+
 def test_without_ffcv_its_loader_is_an_error_with_the_remedy(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "fastnt.data.ffcv_stream", None)
     with pytest.raises(

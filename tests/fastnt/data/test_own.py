@@ -312,6 +312,20 @@ def test_medmnists_files(tmp_path, write):
     assert made(tmp_path / "b.npz").test.count == 3
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_npz_in_a_packing_that_is_inflated_at_once_is_refused(tmp_path, packing):
+    """A kilobyte of either may be gigabytes."""
+    np.savez(tmp_path / "plain.npz", **npz_arrays())
+    with (
+        zipfile.ZipFile(tmp_path / "plain.npz") as plain,
+        zipfile.ZipFile(tmp_path / "m.npz", "w", packing) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(UserError, match="is packed in a way"):
+        made(tmp_path / "m.npz")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

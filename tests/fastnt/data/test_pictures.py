@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fastnt.data import pictures
 from fastnt.data.prepare import Dataset, prepare
 from fastnt.errors import UserError
 from fastnt.recipe_files import load_recipe
@@ -246,6 +248,22 @@ def test_grey_pictures_have_one_channel_and_sixteen_bits_are_scaled(tmp_path: Pa
     assert (pixels == pixels[..., :1]).all()
     picture(3).convert("CMYK").save(tmp_path / "print.jpg")
     assert not shown(tmp_path / "print.jpg")[0].grey
+
+
+def test_few_large_pictures_are_decoded_ahead() -> None:
+    class Pool:
+        asked = 0
+
+        def submit(self, *arguments: Any) -> Any:
+            self.asked += 1
+            return SimpleNamespace(result=lambda: np.zeros(1, np.uint8))
+
+    for side, ahead in ((32, 64), (6000, 2), (20_000, 1)):
+        pool = Pool()
+        paths = tuple(Path(f"{number}.png") for number in range(100))
+        files = pictures.Decoded(paths, (side, side, 3), 0, pool, lambda: None)  # type: ignore[arg-type]
+        files[0:0]
+        assert pool.asked == ahead
 
 
 def test_all_grey_folders_have_one_channel(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from fastnt.data.prepare import prepare
 from fastnt.data.preprocess import Preprocess, View
 from fastnt.distributed.ranks import ALONE, Ranks, _device_of_rank, join_ranks
 from fastnt.errors import UserError
@@ -23,8 +24,9 @@ from fastnt.recipe_files import load_recipe
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.resume import Plan, new_run
 from fastnt.runs.run import Run
-from fastnt.training.compute import choose_compute
+from fastnt.training.compute import Compute, choose_compute
 from fastnt.training.model import Model
+from fastnt.training.training_data import TrainingData
 
 CPU = torch.device("cpu")
 WORLD = 2
@@ -86,7 +88,13 @@ with fastnt.distributed.ranks.join_ranks(lambda: "cpu") as (ranks, device):
     found["broadcast_value"] = ranks.broadcast_value({"rank": [ranks.rank, "\u00e9"]})
     found["seed"] = ranks.seed(7)
     for _ in range(2):
-        ranks.replicate(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)))
+        network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+        ranks.replicate(network, uses_all=True)
+    network = torch.nn.Linear(2, 2)
+    network.auxiliary = torch.nn.Linear(2, 2)  # no forward pass uses it
+    replica = ranks.replicate(network, uses_all=False)
+    for _ in range(2):
+        replica(torch.ones(2, 2)).sum().backward()
     for dtype in (torch.float32, torch.float16):
         path = runs / f"{dtype}-{ranks.rank}.safetensors"
         safetensors.torch.save_file(first_step(dtype, ranks), path)
@@ -441,3 +449,21 @@ def test_two_gpus_train_as_one_process_does(tmp_path: Path) -> None:
     ]
     for a, b in zip(*records, strict=True):
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "world", "parts"),
+    [
+        (65, 64, 2, {0, 1, 32}),  # of the last batch one rank has an image
+        (130, 64, 3, {0, 1, 21, 22}),
+        (10, 64, 4, {2, 3}),
+        (128, 64, 1, {64}),
+    ],
+)
+def test_each_size_of_a_ranks_part_is_tried(
+    images: int, batch: int, world: int, parts: set[int]
+) -> None:
+    recipe = load_recipe("digits", None, {"train_samples": images})
+    compute = Compute(torch.device("cpu"), ranks=Ranks(world_size=world))
+    data = TrainingData(prepare("digits"), recipe, compute)
+    assert set(data.training_parts(batch)) == parts

@@ -47,6 +47,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
         lambda: save_tensors(
             path, {"holds": "test predictions"}, {"labels": classes, "clean": classes[:2].clone()}
         ),
+        lambda: save_tensors(path, {"holds": "test predictions"}, {"labels": classes.bfloat16()}),
     ):
         damage()
         with pytest.raises(UserError, match=r"predictions.safetensors cannot be read: .*delete it"):

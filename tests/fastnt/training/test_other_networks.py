@@ -189,6 +189,9 @@ def test_a_teacher_is_tried_in_the_precision_in_which_it_teaches(other: Any) -> 
         ("Complex", "cannot take a step of training", ""),
         ("Expanded", "a parameter bias that was expanded", ""),
         ("scripted", "cannot take a step of training", ""),
+        ("Masked", "", ""),
+        ("Silent", "", ""),
+        ("Empty", "", ""),
     ],
 )
 def test_networks_with_habits_work_or_say_why_not(
