@@ -104,6 +104,11 @@ def list_prepared() -> list[Dataset]:
     return [dataset for dataset in map(_listed, folders) if dataset]
 
 
+def find_prepared(sha256: str | None) -> Dataset | None:
+    """Return the prepared data set whose source files have this SHA-256, if it is in the cache."""
+    return next((found for found in list_prepared() if found.source_sha256 == sha256), None)
+
+
 def _make(source: Source, data_dir: Path, extra: bool | None) -> Dataset:
     """Prepare the data set in ``data_dir``, or open it if it was prepared before."""
     if source.files:

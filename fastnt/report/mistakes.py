@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnt.data.prepare import list_prepared, open_dataset
+from fastnt.data.prepare import find_prepared, open_dataset
 from fastnt.errors import UserError
 from fastnt.experiments.analysis import Analysis, SettingResult
 from fastnt.experiments.results import StudyResults
@@ -129,7 +129,7 @@ def _said(results: StudyResults, analysis: Analysis, name: str, seeds: list[int]
 def images_of(results: StudyResults, table: Table) -> dict[int, str] | None:
     """Return each image of the table as a data URL (PNG); None if the data are not on this machine."""
     source = results.data["source"]
-    found = next((d for d in list_prepared() if d.source_sha256 == source), None)
+    found = find_prepared(source)
     if found is None:
         return None
     try:

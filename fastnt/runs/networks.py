@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastnt.data.prepare import list_prepared, open_dataset
+from fastnt.data.prepare import find_prepared, open_dataset
 from fastnt.errors import UserError
 from fastnt.monitoring.progress import STUDENTS
 from fastnt.runs.command import resume_command
@@ -156,9 +156,8 @@ def class_names(folder: RunFolder, classes: int) -> list[str]:
 
 def _test_images(folder: RunFolder, shape: tuple[int, int, int]) -> Tensor | None:
     """Return 8 test images (8, H, W, C) of the run's data; None if these are not in the cache."""
-    wanted = folder.environment().get("source_sha256")
-    for prepared in list_prepared():
-        if prepared.source_sha256 == wanted and prepared.shape == shape:
-            test = open_dataset(prepared.folder).test
-            return torch.from_numpy(test.arrays()[0][:8].copy())
-    return None
+    prepared = find_prepared(folder.environment().get("source_sha256"))
+    if prepared is None or prepared.shape != shape:
+        return None
+    test = open_dataset(prepared.folder).test
+    return torch.from_numpy(test.arrays()[0][:8].copy())

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from fastnt.data.prepare import Dataset, list_prepared, open_dataset
+from fastnt.data.prepare import Dataset, find_prepared, open_dataset
 from fastnt.data.sources import SOURCES
 from fastnt.distributed.ranks import Ranks
 from fastnt.errors import UserError
@@ -24,10 +24,8 @@ def open_same_data(folder: RunFolder, data_dir: Path | None, *, progress: bool =
             f"{folder.path / 'environment.json'} does not say which data the run used; "
             "train it again"
         )
-    if data_dir is None:
-        for prepared in list_prepared():
-            if prepared.source_sha256 == wanted:
-                return open_dataset(prepared.folder)
+    if data_dir is None and (prepared := find_prepared(wanted)) is not None:
+        return open_dataset(prepared.folder)
     recipe = folder.recipe()
     if recipe.dataset not in SOURCES and data_dir is not None:  # wherever they lie now
         recipe = dataclasses.replace(recipe, dataset=str(at_home(data_dir).absolute()))

@@ -20,6 +20,17 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 Views = Callable[[Batch, Tensor], View | None]
 
 
+def can_be_captured(compute: Compute, model: Model) -> bool:
+    """Tell whether steps of this model may be replayed as CUDA graphs.
+
+    With several ranks they may not: a replay would skip what DistributedDataParallel does on the host,
+    and the last batch has different sizes on different ranks. Nor those of a user's own network: what it
+    decides on the host (a dropped layer, a counter) would never change.
+    """
+    on_gpu = compute.device.type == "cuda"
+    return compute.graph and on_gpu and compute.ranks.world_size == 1 and not model.is_own
+
+
 class TrainStep:
     """Forward pass, backward pass and Adam on one batch; each of several ranks has a part of it.
 
@@ -57,16 +68,7 @@ class TrainStep:
         self._forward: Any = compile_alone(replica) if compute.compile else replica
         self._ranks = ranks
         self._objective, self._views, self._precision = objective, views, compute.precision
-        # With several ranks there is no graph: a replay would skip what DistributedDataParallel does on
-        # the host, and the last batch has different sizes on different ranks. For a user's own network
-        # there is none: what it decides on the host (a dropped layer, a counter) would never change.
-        self.capturable = (
-            compute.graph
-            and self.device.type == "cuda"
-            and ranks.world_size == 1
-            and profile is None
-            and not model.is_own
-        )
+        self.capturable = can_be_captured(compute, model) and profile is None
         self.rate = torch.full((), lr, dtype=torch.float32, device=self.device)
         self.optimizer = new_adam(
             model.parameters(),

@@ -67,7 +67,7 @@ def in_child(
 
 def _watch(sandbox: Path, at_call: Callable[[int, Site], None]) -> None:
     """Count the calls of this process that change files in the sandbox."""
-    inside, count = str(sandbox), iter(range(1, 1 << 30))
+    inside, count = str(sandbox.resolve()), iter(range(1, 1 << 30))
     handles_of_sandbox = os.fsync
 
     def call(event: str) -> None:
@@ -213,6 +213,7 @@ def kill(name: str, root: Path, *, every: bool) -> list[str]:
     _import_all(name, root)
     made = SCENARIOS[name](_empty(root / "here"))
     sites = calls(made.sandbox, made.work)
+    assert {"open", "os.rename", "os.fsync"} <= {site[0] for site in sites}  # it sees the calls
     wanted, wrong = made.found(), []
     numbers = range(1, len(sites) + 1)
     near = [site[:4] for site in sites]  # the call and the three lines of fastnt's that lead to it

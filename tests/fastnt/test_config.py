@@ -49,11 +49,34 @@ def test_config_json_of_a_run_gives_the_same_recipe(tmp_path: Path) -> None:
     assert load_recipe(None, config) == recipe
 
 
+OTHER: dict[str, tuple[str, Any]] = {
+    "dataset": ("mnist", "mnist"),
+    "teacher_network": ("FC9-FC10", "FC9-FC10"),
+    "student_network": ("FC9-FC10", "FC9-FC10"),
+    "preprocess": ("none", "none"),
+    "validation_per_class": ("7,8", (7, 8)),
+    "sigma": ("0.1:0.5", (0.1, 0.5)),
+    "noise": ("shared", "shared"),
+    "perturb": ("student", "student"),
+    "objective": ("kd", "kd"),
+    "teacher": ("a.safetensors", "a.safetensors"),
+    "combine": ("geometric", "geometric"),
+    "teacher_alphas": ("0,0.5", (0.0, 0.5)),
+}
+TOGETHER: dict[str, dict[str, Any]] = {
+    "validation": {"validation_per_class": ""},
+    "teacher_alphas": {"teacher": ("a.safetensors", "b.safetensors")},
+}
+
+
 @pytest.mark.parametrize("field", dataclasses.fields(Recipe), ids=lambda f: f.name)
 def test_every_value_can_be_set_as_text(field: Any) -> None:
-    value = getattr(load_recipe("svhn"), field.name)
-    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    assert getattr(load_recipe("svhn", None, {field.name: text}), field.name) == value
+    name = field.name
+    before = getattr(load_recipe("svhn").resolved(), name)
+    by_type = {bool: (str(not before), not before), float: ("0.125", 0.125), int: ("7", 7)}
+    text, wanted = OTHER.get(name) or by_type[type(before)]
+    assert wanted != before
+    assert getattr(load_recipe("svhn", None, {name: text} | TOGETHER.get(name, {})), name) == wanted
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from fastnt.doctor import diagnose
 from fastnt.kernels import triton_needs
-from fastnt.kernels.noisy_l2 import eager
+from fastnt.kernels.noisy_l2 import eager, op
 from fastnt.kernels.noisy_l2.op import IMPLEMENTATIONS, choose
 
 
@@ -50,6 +50,13 @@ def test_auto_is_eager_with_one_warning(lacking):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert choose("auto", student) is eager.value_and_grad
+
+
+def test_auto_is_triton_on_a_gpu(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(op, "warn_of_missing", lambda: None)
+    student = torch.zeros(2, 3).as_subclass(OnGpu)
+    assert choose("auto", student) is IMPLEMENTATIONS["triton"]
 
 
 def test_auto_says_where_triton_is_not_installed(unwarned, monkeypatch):

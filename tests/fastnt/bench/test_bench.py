@@ -1,6 +1,7 @@
 """The benchmark compares what it says it compares, and writes what it measured."""
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -42,6 +43,26 @@ def test_every_plain_form_computes_the_same_loss(form: str, dtype: torch.dtype) 
         offset = loss(g, z, alpha, make) - clean
         torch.testing.assert_close(offset, alpha * SIGMA**2 * square, rtol=0.25, atol=0)
     assert torch.equal(z, make_inputs(Case(4000, 10, dtype, 0.5, "loss"), CPU).teacher)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_plain_form_draws_the_papers_noise(form: str) -> None:
+    torch.manual_seed(0)
+    noisy = FORMS[form](torch.ones(20_000, 4), 0.5)
+    selected = (noisy != 1).any(1)
+    assert selected.double().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert torch.equal(selected, (noisy != 1).all(1))  # a whole row
+    xi = (noisy[selected] - 1) / SIGMA
+    torch.testing.assert_close(torch.cov(xi.T), torch.eye(4), rtol=0, atol=0.05)
+
+
+def test_rivals_take_turns() -> None:
+    called = []
+    calls = {name: functools.partial(called.append, name) for name in "ab"}
+    timings = time_side_by_side(calls, CPU, rounds=3)
+    assert set(timings) == {"a", "b"}
+    turns = [name for name, _ in itertools.groupby(called)]
+    assert turns[-6:] == ["a", "b"] * 3
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -116,7 +137,7 @@ def test_the_loss_takes_the_memory_of_one_gradient() -> None:
 def test_bench_writes_rows_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compile_ = ("--skip", "compile", "--skip", "compile fallback")
     arguments = ("--shape", "32x10", "--mode", "value_and_grad", *compile_)
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["bench", "--device", "cpu", "--output", str(tmp_path), *arguments])
     result = json.loads((tmp_path / "bench.json").read_text())
     assert {"torch", "triton"} <= set(result["machine"]["packages"])
@@ -176,7 +197,7 @@ def test_bench_shows_the_first_line_of_an_error(
 ) -> None:
     failing["mse"] = ValueError("[/no] markup\nand no second line")
     arguments = ("--shape", "32x10", "--mode", "loss", "--device", "cpu")
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["bench", *arguments, "--output", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "[/no] markup" in printed

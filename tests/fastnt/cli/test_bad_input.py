@@ -95,7 +95,7 @@ def test_an_empty_and_a_missing_directory(refused: Fastnt, tmp_path: Path) -> No
 
 
 def test_a_beton_that_is_cut_short(refused: Fastnt, cache: Path, mnist_folder: Path) -> None:
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(list(_prepare("mnist", mnist_folder)))
     (beton,) = cache.glob("data/mnist-*/train.beton")
     beton.write_bytes(beton.read_bytes()[:-1000])
@@ -154,7 +154,7 @@ def test_a_cache_that_may_only_be_read_serves(
 def test_a_full_disk_while_training_leaves_whole_files_only(
     tmp_path: Path, small_files: Callable[[int], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["prepare", "--dataset", "digits", "--quiet"])
     small_files(100_000)  # the teacher's weights are larger
     with pytest.raises(SystemExit, match="2"):
@@ -205,7 +205,7 @@ def test_a_full_disk_while_training_leaves_whole_files_only(
     ],
 )
 def test_bad_options_of_train(refused: Fastnt, arguments: list[str], words: str) -> None:
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["prepare", "--dataset", "digits", "--quiet"])
     assert words in refused("train", "--quiet", *arguments)
 
@@ -248,7 +248,7 @@ def test_several_teachers_one_of_which_is_missing(refused: Fastnt, tmp_path: Pat
 
 
 def test_a_run_folder_that_holds_another_run(refused: Fastnt, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["train", "--run", "a", "--runs-dir", str(tmp_path / "runs"), *TINY])
     before = {p: p.read_bytes() for p in (tmp_path / "runs" / "a").iterdir()}
     assert "already holds another run" in refused("train", "--run", "a", *TINY)
@@ -261,7 +261,7 @@ def test_a_logits_table_of_another_teacher(
     monkeypatch.chdir(tmp_path)
     tables = []
     for seed in ("1", "2"):
-        with pytest.raises(SystemExit, match="0"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             main(["train", "--run", seed, "--seed", seed, *TINY])
         tables += [t for t in cache.glob("logits/*.safetensors") if t not in tables]
     shutil.copyfile(tables[0], tables[1])

@@ -144,7 +144,7 @@ def test_a_run_that_may_only_be_read_is_reported(
     tmp_path: Path, own_folder: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["train", "--dataset", str(own_folder), "--run", "a", *QUICK])
     make = tempfile.mkstemp
 
@@ -156,7 +156,7 @@ def test_a_run_that_may_only_be_read_is_reported(
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
     sentence = _refused(capsys, "report", "runs/a")
     assert "name another picture with --output FILE.png" in sentence
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["report", "runs/a", "--output", "mine.png"])
     assert Path("mine.png").exists()
 

@@ -1,10 +1,11 @@
 """``fastnt study``: what its words mean, and one sentence where they mean nothing."""
 
 import json
-import os
 import resource
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -154,15 +155,23 @@ def test_a_study_of_ones_own_is_a_file(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_full_disk_is_a_sentence_and_no_failed_point(tmp_path: Path):
-    limit = 200_000  # bytes a file: the teacher fits, no database of its size
+    limit = 100_000  # bytes a file: the database fits, no checkpoint of this student
 
     def cap() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-m", "fastnt", "study", "--over", "sigma=0.6", *SMALL]
+    saving_often = "import fastnt.training.checkpoint as c; c.INTERVAL = 0.0"
+    program = f"{saving_often}; from fastnt.cli import main; main()"
+    words = ["study", "--over", "sigma=0.6", "--student", "FC256-FC10", *SMALL, "--quiet"]
+    assert call(*words[1:], "--seeds", "1") == 0
     ended = subprocess.run(
-        command, capture_output=True, text=True, preexec_fn=cap, env=os.environ | {}
+        [sys.executable, "-c", program, *words, "--seeds", "2"],
+        capture_output=True,
+        text=True,
+        preexec_fn=cap,
     )
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("fastnt: error: cannot write ")
     assert "Traceback" not in ended.stderr
+    with closing(sqlite3.connect("studies/results.sqlite")) as database:
+        assert database.execute("SELECT count(*), count(error) FROM points").fetchone() == (2, 0)

@@ -7,6 +7,7 @@ from fastnt.experiments.lab import Lab, StudySetup
 from fastnt.experiments.store import Store
 from fastnt.experiments.study_files import read_study
 from fastnt.monitoring.display import Silent
+from fastnt.recipe_files import load_recipe
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "studies"
 
@@ -21,3 +22,8 @@ def test_the_points_of_a_published_study_keep_their_keys(tmp_path: Path):
     points = {(point.setting, point.seed): lab.key(point) for point in lab.study.points()}
     assert len(points) == 110
     assert points == published
+
+
+def test_mnist_is_trained_as_in_its_published_study():
+    published = read_study(PUBLISHED / "table1-mnist" / "study.toml").recipe
+    assert load_recipe("mnist").resolved() == published.resolved()

@@ -286,7 +286,7 @@ def test_train_writes_for_tensorboard_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["train", "--run", "a", "--log", "tensorboard", "--quiet", *TINY])
     for phase in ("teacher", "clean", "noisy"):
         assert set(_scalars(Path("runs/a/tensorboard") / phase)) == set(SCALARS)
@@ -369,7 +369,7 @@ def test_wandb_offline_keeps_each_epoch_in_the_run(
     pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["train", "--run", "a", "--log", "wandb", "--quiet", *TINY])
     (file,) = Path("runs/a/wandb").glob("offline-run-*/run-*.wandb")
     written = file.read_bytes()

@@ -255,16 +255,20 @@ def _check_page(table: list[list[str]], expected: dict[str, dict[str, Any]]) -> 
     head, *rows = table
     columns = {"held out, %": "held_out_error", "test, %": "test_error", "difference": "difference"}
     columns |= {"Holm's p": "p_holm", "would see": "sees", "gain, %": "gain"}
+    columns |= {"95 % interval": "interval", "these images alone": "interval_these"}
     assert [row[0] for row in rows] == list(expected)
-    for row in rows:
-        for heading, number in columns.items():
-            if heading not in head:
+    for heading, number in columns.items():
+        ends = [f"{number}_low", f"{number}_high"] if number.startswith("interval") else [number]
+        if heading not in head:  # a column without numbers is left out
+            assert not any(row.get(end) is not None for row in expected.values() for end in ends)
+            continue
+        for row in rows:
+            texts = row[head.index(heading)].split(" to ")
+            values = [expected[row[0]].get(end) for end in ends]
+            if values[0] is None:
+                assert texts == [""]
                 continue
-            text = row[head.index(heading)]
-            value = expected[row[0]].get(number)
-            if value is None:
-                assert text == ""
-            else:
+            for text, value in zip(texts, values, strict=True):
                 digits = len(text.partition("e")[0].partition(".")[2])
                 power = int(text.partition("e")[2] or 0)
                 assert float(text) == pytest.approx(value, abs=0.51 * 10.0 ** (power - digits))

@@ -2,11 +2,13 @@
 
 import datetime
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastnt import environment
 from fastnt.cli import main
 from fastnt.environment import source_commit
 
@@ -16,7 +18,7 @@ TINY = ("--epochs", "1", "--teacher-epochs", "1", "--train-samples", "100", "--q
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["train", "--run", "a", "--runs-dir", "my runs", "--loader", "auto", *TINY])
     return tmp_path / "my runs" / "a"
 
@@ -63,7 +65,7 @@ def test_a_card_names_no_path_of_the_machine(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for run, more in (("a", []), ("b", ["--teacher", "runs/a/teacher.safetensors"])):
-        with pytest.raises(SystemExit, match="0"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             small = ("--epochs", "1", "--teacher-epochs", "1", "--quiet")
             main(["train", "--dataset", str(own_folder), "--run", run, *small, *more])
         card = Path("runs", run, "README.md").read_text()
@@ -81,3 +83,24 @@ def test_the_environment_says_date_commit_command_and_loader(folder: Path) -> No
     ] == "fastnt train --run a --runs-dir 'my runs' --loader auto " + " ".join(TINY)
     assert found["loader"] in ("resident", "ffcv")
     assert not any("date" in key for key in _read(folder / "summary.json"))
+
+
+def test_the_commit_is_that_of_the_source_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = source_commit.__wrapped__
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "fastnt" / "environment.py"))
+    monkeypatch.delenv("FASTNT_COMMIT", raising=False)
+    assert find() is None
+    monkeypatch.setenv("FASTNT_COMMIT", "0123456789ab")
+    assert find() == "0123456789ab"  # a copy without its history
+    file = tmp_path / "fastnt" / "a.py"
+    file.parent.mkdir()
+    file.touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert find() == head.stdout[:12]
+    file.write_text("changed")
+    assert find() == f"{head.stdout[:12]}+"

@@ -16,7 +16,6 @@ import torch
 
 from fastnt.config import Recipe
 from fastnt.data.loaders import LoaderKind
-from fastnt.data.prepare import prepare
 from fastnt.errors import Interrupted, UserError
 from fastnt.files import cache_dir
 from fastnt.interruption import Interruption
@@ -24,6 +23,7 @@ from fastnt.monitoring.display import Silent
 from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.report.curves import plot_curves
+from fastnt.runs import same_data
 from fastnt.runs.folder import Only, RunFolder
 from fastnt.runs.networks import evaluate_run
 from fastnt.runs.resume import Plan, find_run, new_run, resumed_run
@@ -172,8 +172,28 @@ def test_a_kill_after_any_batch_loses_nothing_that_was_saved(
     folder = tmp_path / "a"
     with pytest.raises(Killed):
         _run(folder, At(phase, images, die)).execute()
+    saved = RunFolder(folder).checkpoints.newest()
+    place = None if saved is None or saved.phase != phase else (saved.epoch, saved.batch)
+    assert place == {1: None, 200: (0, 3), 201: (1, 0)}[images]  # the batch of a kill is not saved
     _run(folder, resume=True).execute()
     assert _result(folder) == undisturbed
+
+
+def test_a_training_is_saved_each_half_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, saved = itertools.count(step=4), []  # a look at the clock takes four seconds
+    monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: next(clock))
+    save = Checkpoints.save
+
+    def noted(self: Checkpoints, checkpoint: Any) -> None:
+        saved.append((checkpoint.phase, checkpoint.epoch, checkpoint.batch))
+        save(self, checkpoint)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    _run(tmp_path / "a", epochs=8).execute()
+    inside = [place for place in saved if place[0] == "clean" and place[1] < 8]
+    assert 3 <= len(inside) <= 5  # of 32 batches, every seventh or eighth
 
 
 def test_a_run_that_is_stopped_again_and_again_comes_to_its_end(
@@ -773,9 +793,12 @@ def test_a_teacher_that_was_given_is_not_needed_again(tmp_path: Path) -> None:
     assert _result(tmp_path / "b") == _result(tmp_path / "whole")
 
 
-def test_what_was_prepared_before_is_found_by_its_hash(stopped: Path) -> None:
+def test_what_was_prepared_before_is_found_by_its_hash(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = json.loads((stopped / "environment.json").read_text())["source_sha256"]
-    assert prepare("digits").source_sha256 == wanted
+    monkeypatch.setattr(same_data, "prepare_data", None)  # nothing is prepared anew
+    assert same_data.open_same_data(RunFolder(stopped), None).source_sha256 == wanted
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +15,10 @@ from fastnt.data.prepare import prepare
 from fastnt.monitoring.display import Silent
 from fastnt.recipe_files import load_recipe
 from fastnt.training.compute import Compute, exact_float32
+from fastnt.training.model import Model
 from fastnt.training.pipeline import InMemory, open_course, train_student
 from fastnt.training.teachers import find_teachers
+from fastnt.trust import Trust
 
 CUDNN = torch.backends.cudnn
 
@@ -43,13 +47,33 @@ class Watching(nn.Module):
 def test_a_training_and_its_logits_are_computed_in_float32() -> None:
     recipe = load_recipe("digits", None, {"epochs": 1, "teacher_epochs": 1, "train_samples": 100})
     course = open_course(prepare("digits"), recipe, Compute(torch.device("cpu")), Silent())
-    teachers = find_teachers(course, [], InMemory())
-    network = Watching()
+    watched, network = Watching(), Watching()
+    teacher = Model(watched, course.preprocess, 10)
     student = course.new_student(recipe, network)
     network.seen.clear()
-    train_student(course, course.teach(teachers), student, recipe, InMemory())
-    assert network.seen == {False}
+    watched.seen.clear()
+    train_student(course, course.teach([teacher]), student, recipe, InMemory())
+    assert network.seen == watched.seen == {False}
     assert CUDNN.allow_tf32
+
+
+def test_a_teacher_is_trained_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watching()
+    module = SimpleNamespace(make=lambda num_classes: watched)
+    monkeypatch.setitem(sys.modules, "watched_teacher", module)  # type: ignore[arg-type]
+    values = {"teacher_epochs": 1, "train_samples": 100, "teacher_network": "watched_teacher:make"}
+    trust = Trust(typed=frozenset(["watched_teacher:make"]))
+    recipe = load_recipe("digits", None, values, trust=trust)
+    course = open_course(prepare("digits"), recipe, Compute(torch.device("cpu")), Silent())
+    train = InMemory.train
+
+    def only_training(self: InMemory, trainer: Any) -> Any:
+        watched.seen.clear()
+        return train(self, trainer)
+
+    monkeypatch.setattr(InMemory, "train", only_training)
+    find_teachers(course, [], InMemory())
+    assert watched.seen == {False}
 
 
 @pytest.mark.parametrize("allowed", ["highest", "high", "medium"])

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fastnt.tensor_files import host_copies, save_tensors, sha256_tensors
 from fastnt.training.model import Model, load_model
 
 SHAPE = (8, 6, 3)
-BOMB = base64.b64encode(zlib.compress(bytes(1 << 20))).decode()
+BOMB = base64.b64encode(zlib.compress(bytes(1 << 27))).decode()
 
 
 def _model(seed: int = 0) -> Model:
@@ -135,6 +136,7 @@ def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -
         ({"shape": (0, 6, 3)}, "its images are 0 x 6 x 3"),
         ({"network": "FC90000-FC90000-FC7"}, "has 8,113,770,007 parameters, and it holds 599"),
         ({"network": "C1(S1P9999)@1-FC7"}, "gives more than 67,108,864 values for an image"),
+        ({"seen": {"source": "a", "images": 40, "bits": BOMB}}, "its bits are not as many"),
         ({"seen": {"source": "a", "images": -8, "bits": BOMB}}, "it counts -8 images"),
         ({"seen": {"source": "a", "images": 2**40, "bits": BOMB}}, "it counts 1,099,511,627,776"),
     ],
@@ -144,8 +146,13 @@ def test_a_small_file_that_asks_for_much_memory_is_refused(
 ) -> None:
     model = _model()
     save_tensors(tmp_path / "a", model.describe() | changes, host_copies(model.state_dict()))
-    with pytest.raises(UserError, match=words):
-        load_model(tmp_path / "a")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=words):
+            load_model(tmp_path / "a")
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_same_model_gives_the_same_file(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_own_networks_train_on_own_data(
     student = fastnt.load_student("runs/a", trust_code=True)
     assert not student.training
     assert student.network.bn1.num_batches_tracked == 4  # 54 images are trained on
-    assert not torch.equal(student.network.bn1.running_mean, torch.zeros(4))
+    assert student.network.bn1.running_mean.any()
     test_images, test_labels = (
         torch.from_numpy(np.load(own_folder / f"test_{name}.npy")) for name in ("images", "labels")
     )

@@ -24,7 +24,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(*arguments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["train", "--run", "a", "--quiet", "--loader", "ffcv", *arguments])
     lines = Path("runs/a/metrics.jsonl").read_text().splitlines()
     return json.loads(Path("runs/a/summary.json").read_text()), [json.loads(x) for x in lines]

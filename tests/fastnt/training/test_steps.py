@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from fastnt.data.feed import Feed, StreamedFeed
+from fastnt.data.preprocess import Preprocess
+from fastnt.distributed.ranks import Ranks
 from fastnt.training import steps
 from fastnt.training.compute import Compute
 from fastnt.training.graph import CaptureFailed
+from fastnt.training.model import Model
+from fastnt.training.step import can_be_captured
 from fastnt.training.steps import EagerSteps, GraphedSteps, choose_steps
 
 CPU = torch.device("cpu")
@@ -153,3 +157,16 @@ def test_where_steps_are_captured(monkeypatch: pytest.MonkeyPatch, make_student:
     assert isinstance(choose_steps(step, student.loader), GraphedSteps)
     assert made == [CPU]
     assert dataclasses.replace(Compute(CPU), graph=False).describe() == Compute(CPU).describe()
+
+
+def test_a_users_own_network_is_in_no_graph() -> None:
+    """What it decides on the host would be the same in each replay."""
+    preprocess = Preprocess("none", (2, 2, 1))
+    ours = Model("FC3", preprocess, 3)
+    theirs = Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), preprocess, 3)
+    gpu = Compute(torch.device("cuda"))
+    assert can_be_captured(gpu, ours)
+    assert not can_be_captured(gpu, theirs)
+    assert not can_be_captured(dataclasses.replace(gpu, ranks=Ranks(world_size=2)), ours)
+    assert not can_be_captured(dataclasses.replace(gpu, graph=False), ours)
+    assert not can_be_captured(Compute(torch.device("cpu")), ours)

@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -77,6 +79,22 @@ def test_threads_share_the_images():
     expected = augment(images, pad=2, mirror=True, impl="native")
     torch.set_num_threads(2)
     assert torch.equal(augment(images, pad=2, mirror=True, impl="native"), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc counts the threads")
+def test_as_many_threads_compute_as_torch_has():
+    program = """
+import os, torch
+from fastnt.kernels.augment import augment
+torch.set_num_threads(1)
+images = torch.randint(256, (750, 32, 32, 3), dtype=torch.uint8)
+torch.set_num_threads(3)
+before = len(os.listdir("/proc/self/task"))
+augment(images, pad=2, mirror=True, impl="native")
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2\n"
 
 
 def test_auto_is_native_on_the_cpu_where_it_can_be():

@@ -281,6 +281,21 @@ def test_the_bits_do_not_depend_on_threads_nor_repeats(isa, shape):
             assert torch.equal(ours[1], expected[1])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc counts the threads")
+def test_as_many_threads_compute_as_torch_has():
+    program = """
+import os, torch, fastnt
+torch.set_num_threads(1)
+student, teacher = torch.randn(2, 4096, 100)
+torch.set_num_threads(3)
+before = len(os.listdir("/proc/self/task"))
+fastnt.noisy_l2_value_and_grad(student, teacher, alpha=0.5, sigma=0.6, seed=1, impl="native")
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2\n"
+
+
 def test_250_repeats_are_bitwise_equal(isa):
     student, teacher = logits(2, 900, 47)
     torch.set_num_threads(2)
