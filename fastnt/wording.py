@@ -1,5 +1,7 @@
 """Numbers and names as users read them: durations, counts and quoted names, the same everywhere."""
 
+from collections.abc import Iterable
+
 
 def duration(seconds: float) -> str:
     """Return a time in words: ``0.43 s``, ``42 s``, ``3 min 20 s``, ``2 min``, ``1 h 5 min``."""
@@ -29,6 +31,12 @@ def signed(value: float) -> str:
         digits += 1
     text = f"{value:+.{digits}f}"
     return text if float(text) else "+0.00"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as text: ``a``, ``a and b``, ``a, b and c``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def quoted(name: str) -> str:

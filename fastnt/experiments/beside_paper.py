@@ -25,14 +25,17 @@ def readings(recipe: Recipe, grid: Grid) -> Study:
 
 
 def baselines(recipe: Recipe, grid: Grid) -> Study:
-    """Compare hard labels, weight decay and Hinton's distillation, each at three learning rates."""
+    """Compare hard labels, weight decay and Hinton's distillation, each at three learning rates.
+
+    The rates are 0.3, 1 and 3 times the recipe's, at which the clean and the noisy student are trained.
+    """
     refuse_grid("baselines", grid)
     settings = [Setting("clean", CLEAN), Setting(noise_name(recipe))]
     families: dict[str, Mapping[str, Any]] = {"labels": {"objective": "labels"}}
     families |= {f"weight decay {w:g}": {"weight_decay": w} for w in (0.01, 0.1, 1.0)}
     families |= {f"kd, T {t:g}": {"objective": "kd", "temperature": t} for t in (1.0, 4.0, 20.0)}
     for name, changes in families.items():
-        for lr in (3e-4, 1e-3, 3e-3):
+        for lr in (float(f"{times * recipe.lr:g}") for times in (0.3, 1, 3)):
             settings.append(Setting(f"{name}, lr {lr:g}", {**CLEAN, **changes, "lr": lr}))
     title = "Other ways to train the student"
     return Study("baselines", title, recipe, tuple(settings), "clean", (noise_name(recipe),))

@@ -7,7 +7,7 @@ from fastnt.experiments.results import StudyResults
 from fastnt.experiments.study import Study
 from fastnt.report.provenance import as_text
 from fastnt.report.study_tables import networks_table
-from fastnt.wording import counted, quoted
+from fastnt.wording import counted, listed, quoted
 
 TERMS = (
     "A setting is a recipe: the values of all that decides a training but its seed. Clean: the student "
@@ -74,7 +74,7 @@ def _fixed_before(results: StudyResults) -> str:
     names = sorted(set[str]().union(*(results.elsewhere[key] for key in shared)))
     return (
         f"{text} {len(shared)} of its {counted(len(results.records), 'student')} are also in "
-        f"{' and '.join(names)}: their results are the same, and no second evidence."
+        f"{listed(names)}: their results are the same, and no second evidence."
     )
 
 

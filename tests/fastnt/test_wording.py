@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fastnt.console import TimeLeftColumn
-from fastnt.wording import counted, duration, short_count
+from fastnt.wording import counted, duration, listed, short_count
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,9 @@ def test_a_count_has_its_noun_in_the_right_number() -> None:
 )
 def test_a_short_count_has_three_digits_and_a_unit(count: int | None, text: str) -> None:
     assert short_count(count) == text
+
+
+def test_names_are_listed_as_in_a_sentence() -> None:
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b"]) == "a and b"
+    assert listed(["a", "b", "c"]) == "a, b and c"

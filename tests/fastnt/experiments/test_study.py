@@ -290,6 +290,13 @@ def test_the_penalty_of_figure_2_is_what_the_students_noise_adds_on_average():
     assert not recipe.draws_noise
 
 
+def test_other_ways_to_train_are_tried_at_rates_around_the_recipes():
+    for lr in (0.001, 0.005):
+        settings = STUDIES["baselines"](load_recipe("digits", None, {"lr": lr}), {}).settings
+        rates = {setting.changes["lr"] for setting in settings if "lr" in setting.changes}
+        assert rates == {0.001: {0.0003, 0.001, 0.003}, 0.005: {0.0015, 0.005, 0.015}}[lr]
+
+
 def test_dropout_stands_after_the_last_hidden_fully_connected_layer():
     assert with_dropout("FC800-FC800-FC10", 0.3) == "FC800-FC800-D0.3-FC10"
     assert with_dropout("digits-student", 0.1).endswith("FC32-D0.1-FC10")
