@@ -85,7 +85,7 @@ def _render(page: dict[str, Any]) -> str:
 def _page(results: StudyResults, best: Analysis, last: Analysis) -> dict[str, Any]:
     """Return everything that the template shows, by name."""
     study = results.study
-    seeds = counted(study.seeds, "seed")
+    seeds = counted(study.seeds, "seed") + (", a teacher each" if study.vary_teacher else "")
     page: dict[str, Any] = {
         "title": study.title,
         "data_name": results.data["name"],

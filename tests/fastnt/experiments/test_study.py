@@ -241,7 +241,7 @@ def test_of_two_teachers_one_given_file_is_the_first():
         ("random-sigma", "digits", 3),
         ("teachers", "digits", 6),
         ("readings", "digits", 5),
-        ("baselines", "digits", 23),
+        ("baselines", "digits", 27),
         ("schedule", "mnist", 16),
         ("lengths", "mnist", 6),
     ],
@@ -292,8 +292,11 @@ def test_the_penalty_of_figure_2_is_what_the_students_noise_adds_on_average():
 
 def test_other_ways_to_train_are_tried_at_rates_around_the_recipes():
     for lr in (0.001, 0.005):
-        settings = STUDIES["baselines"](load_recipe("digits", None, {"lr": lr}), {}).settings
-        rates = {setting.changes["lr"] for setting in settings if "lr" in setting.changes}
+        study = STUDIES["baselines"](load_recipe("digits", None, {"lr": lr}), {})
+        rates = {setting.changes["lr"] for setting in study.settings}
+        for setting in study.settings:  # each beside the clean student of its own rate
+            other = study.setting(study.baseline_of(setting.name))
+            assert other.changes == {**CLEAN, "lr": setting.changes["lr"]}
         assert rates == {0.001: {0.0003, 0.001, 0.003}, 0.005: {0.0015, 0.005, 0.015}}[lr]
 
 
