@@ -141,8 +141,9 @@ class Trainer:
         """
         self.check_finite()
         state = self.step.state()
-        # A buffer may hold an infinity, as an attention mask does.
-        if not all(bool(weight.isfinite().all()) for weight in self.step.model.parameters()):
+        # Not the buffers: one may hold an infinity, as a mask of attention does.
+        weights = (state[f"model.{name}"] for name, _ in self.step.model.named_parameters())
+        if not all(bool(weight.isfinite().all()) for weight in weights):
             raise self._diverged(f"batch {self.batch}: its weights are")
         probed: dict[str, Tensor] = self.step.model.probe(train=True)
         return state | probed

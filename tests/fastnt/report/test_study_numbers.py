@@ -225,7 +225,7 @@ def _check(folder: Path) -> None:
         for name, row in expected.items():
             assert int(found[name]["seeds"]) == row["n"]
             assert found[name]["verdict"] == row["verdict"], name
-            assert (found[name]["primary"] == "*") == (name in study.study["primary"])
+            assert (found[name].get("primary") == "*") == (name in study.study["primary"])
             for number in NUMBERS:
                 text = found[name].get(number, "")
                 if number not in row:
