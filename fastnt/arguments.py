@@ -67,12 +67,12 @@ def make_tensors(
     if index is not None:
         check_index(index, student.shape[-2], student.device, count if students else None)
     low, high = sigma_pair(sigma)
-    if seed is not None and index is None and not torch.compiler.is_compiling():
-        _refuse_to_freeze(student, alpha, seed, step)
     if seed is None:
         seed = _draw_seed(count, index, student.device)
         if numbers and count == 1 and student.is_cpu:
             seed = int(seed)
+    elif index is None and student.is_cuda and not torch.compiler.is_compiling():
+        _refuse_to_freeze(alpha, seed, step)
     like = numbers, count, student
     tensors = Tensors(
         student,
@@ -92,13 +92,11 @@ def make_tensors(
     return tensors
 
 
-def _refuse_to_freeze(
-    student: Tensor, alpha: Number, seed: int | Tensor, step: int | Tensor
-) -> None:
+def _refuse_to_freeze(alpha: Number, seed: int | Tensor, step: int | Tensor) -> None:
     """Refuse numbers in a CUDA graph that would make each replay repeat mask and noise."""
     numbers = not isinstance(seed, Tensor) and not isinstance(step, Tensor)
     clean = not isinstance(alpha, Tensor) and alpha == 0
-    if numbers and not clean and student.is_cuda and torch.cuda.is_current_stream_capturing():
+    if numbers and not clean and torch.cuda.is_current_stream_capturing():
         raise ValueError(
             "seed and step are numbers, which a CUDA graph repeats at each replay, and the noise with "
             "them; give step as an int64 tensor on the logits' device, and add 1 to it in the graph"

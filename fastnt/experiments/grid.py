@@ -9,6 +9,7 @@ from fastnt.config import ENTRIES, Recipe
 from fastnt.errors import UserError
 from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import convert
+from fastnt.wording import listed
 
 Grid = Mapping[str, Sequence[Any]]  # recipe keys and the values that each takes
 Make = Callable[[Recipe, Grid], Study]  # makes a study of a base recipe and the grid of --over
@@ -80,7 +81,7 @@ def refuse_grid(name: str, grid: Grid, but: Sequence[str] = ()) -> None:
         UserError: the grid has another key.
     """
     if set(grid) - set(but):
-        own = f"sweeps {' and '.join(but)} alone" if but else "has settings of its own"
+        own = f"sweeps {listed(but)} alone" if but else "has settings of its own"
         raise UserError(
             f"{name} {own}; leave --over {next(key for key in grid if key not in but)} out, or give it "
             f"without {name} for a grid"

@@ -38,7 +38,9 @@ def axis_of(results: StudyResults, analysis: Analysis) -> tuple[str, list[Series
     study = results.study
     baselines = {study.baseline_of(setting.name) for setting in study.settings}
     compared = [s for s in analysis.settings if s.comparison and s.name not in baselines]
-    values = {s.name: [_value(results, s.name, key) for key in study.swept] for s in compared}
+    values = {
+        s.name: [getattr(results.recipe(s.name), key) for key in study.swept] for s in compared
+    }
     numeric = [
         number
         for number in range(len(study.swept))
@@ -91,10 +93,6 @@ def _series(
         else:
             return None
     return axis, series
-
-
-def _value(results: StudyResults, name: str, key: str) -> Any:
-    return getattr(results.recipe(name), key)
 
 
 def _is_number(value: Any) -> bool:

@@ -56,8 +56,9 @@ def choose(impl: str, student: Tensor | None = None) -> ValueAndGrad:
         if isinstance(student, Tensor) and student.dtype != torch.float64:
             # `device.type` takes a microsecond.
             device = "cpu" if student.is_cpu else student.device.type
-            best = IMPLEMENTATIONS.get(_BEST.get(device, "eager"))
-            lacking = device == "cuda" and warn_of_missing() is not None
+            name = _BEST.get(device, "eager")
+            best = IMPLEMENTATIONS.get(name)
+            lacking = name == "triton" and warn_of_missing() is not None
             if best is not None and not isinstance(best, str) and not lacking:
                 return best
         impl = "eager"
