@@ -165,20 +165,6 @@ def test_several_teachers(bn_resnet: Path) -> None:
     assert mixed.student(torch.from_numpy(data[0][:2])).shape == (2, 3)
 
 
-def test_the_example_of_the_readme() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    (example,) = [
-        code.partition("```")[0]
-        for code in readme.split("```python\n")
-        if code.startswith("result = fastnt.distill")
-    ]
-    images, labels = map(torch.from_numpy, _arrays())
-    names = {"student": Scaled(), "teacher": Scaled(), "images": images, "labels": labels}
-    exec(example, {"fastnt": fastnt} | names, names)
-    assert names["logits"].shape == (100, 3)
-    assert len(names["result"].records) == 10
-
-
 def test_progress_tells_of_each_epoch(capfd: pytest.CaptureFixture[str]) -> None:
     fastnt.distill(Scaled(), Scaled(), _arrays(), **SMALL | {"progress": True})
     out, err = capfd.readouterr()
