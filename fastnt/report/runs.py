@@ -1,5 +1,6 @@
 """Read the folders of runs, finished or not: their epochs, and a row for each network."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any, Literal
 
 from fastnt.data import own
 from fastnt.data.sources import SOURCES
+from fastnt.errors import UserError
+from fastnt.experiments.study_files import STUDY_FILE
 from fastnt.monitoring.progress import STUDENTS, EpochRecord
 from fastnt.paths import real_path
 from fastnt.report.sentences import error_interval
@@ -79,11 +82,17 @@ def runs_in(folder: Path) -> list[Path]:
     """Return the folder itself if it holds a run, else the runs in it, by name.
 
     Raises:
-        UserError: it holds none.
+        UserError: it holds none; if it holds studies, the sentence names one.
     """
     if RunFolder(folder).config.is_file():
         return [folder]
     found = sorted(config.parent for config in folder.glob("*/config.json"))
+    studies = sorted(file.parent for file in folder.glob(f"*/{STUDY_FILE}"))
+    if studies and not found:
+        raise UserError(
+            f"{folder} holds studies, and each is reported by itself, as with fastnt report "
+            f"{shlex.quote(str(studies[0]))}"
+        )
     if not found:
         RunFolder(folder).require()
     return found

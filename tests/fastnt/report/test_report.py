@@ -17,7 +17,7 @@ from fastnt.monitoring.progress import EpochRecord
 from fastnt.recipe_files import load_recipe
 from fastnt.report.differences import differences, differences_text
 from fastnt.report.findings import findings
-from fastnt.report.runs import read_runs, rows
+from fastnt.report.runs import read_runs, rows, runs_in
 from fastnt.report.style import noise_text, run_style
 from fastnt.runs.folder import RunFolder
 from fastnt.runs.metrics import Metrics
@@ -381,6 +381,20 @@ def test_a_run_of_an_earlier_release_has_no_counts_and_no_sentence(make_run: Mak
 def test_folders_of_one_name_are_told_apart(make_run: MakeRun) -> None:
     folders = [make_run("a/seed0"), make_run("b/seed0"), make_run("c")]
     assert [run.name for run in read_runs(folders)] == [str(folders[0]), str(folders[1]), "c"]
+
+
+def test_a_folder_of_studies_is_told_how_to_report_one(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("table3", "a study"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "study.toml").touch()
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["report", str(tmp_path / "runs")])
+    words = f"runs holds studies, and each is reported by itself, as with fastnt report '{tmp_path}"
+    assert f"{words}/runs/a study'" in " ".join(capsys.readouterr().err.split())
+    run = make_run("a run")  # beside studies: the runs are reported
+    assert runs_in(run.parent) == [run]
 
 
 @pytest.mark.parametrize(
