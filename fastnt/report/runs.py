@@ -87,15 +87,15 @@ def runs_in(folder: Path) -> list[Path]:
     if RunFolder(folder).config.is_file():
         return [folder]
     found = sorted(config.parent for config in folder.glob("*/config.json"))
+    if found:
+        return found
     studies = sorted(file.parent for file in folder.glob(f"*/{STUDY_FILE}"))
-    if studies and not found:
+    if studies:
         raise UserError(
             f"{folder} holds studies, and each is reported by itself, as with fastnt report "
             f"{shlex.quote(str(studies[0]))}"
         )
-    if not found:
-        RunFolder(folder).require()
-    return found
+    return [RunFolder(folder).require().path]
 
 
 def read_runs(folders: Sequence[Path]) -> list[SavedRun]:

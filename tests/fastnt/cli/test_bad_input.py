@@ -3,10 +3,9 @@
 import errno
 import gzip
 import os
-import resource
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +101,6 @@ def test_a_beton_that_is_cut_short(refused: Fastnt, cache: Path, mnist_folder: P
     sentence = refused("train", "--dataset", "mnist", "--data-dir", mnist_folder, *TINY)
     assert "cut short" in sentence
     assert "delete" in sentence
-
-
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Make every write beyond so many bytes of a file fail, as a full disk does."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_a_full_disk_while_preparing(

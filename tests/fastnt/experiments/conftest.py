@@ -1,6 +1,5 @@
 """Small studies on the digits, made in seconds."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from fastnt.experiments.study import CLEAN, Setting, Study
 from fastnt.recipe_files import load_recipe
 from fastnt.trust import NOTHING, Trust
 
+from .fixture_types import Conduct, MakeStudy, Points
+
 SMALL: dict[str, Any] = {"epochs": 3, "teacher_epochs": 1, "train_samples": 200}
 PASSING = ("seconds", "date", "machine", "epochs")  # may differ between two trainings of a point
-
-Points = dict[str, dict[str, Any]]
 
 
 def _small_study(recipe: dict[str, Any] | None = None, **values: Any) -> Study:
@@ -39,7 +38,7 @@ def _small_study(recipe: dict[str, Any] | None = None, **values: Any) -> Study:
 
 
 @pytest.fixture
-def small_study() -> Callable[..., Study]:
+def small_study() -> MakeStudy:
     """Make a study of three settings; ``recipe`` changes its base."""
     return _small_study
 
@@ -50,7 +49,7 @@ def studies(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def conduct(studies: Path) -> Callable[..., Outcome]:
+def conduct(studies: Path) -> Conduct:
     """Run a study, the small one by default, in a folder of ``studies``."""
 
     def run(
@@ -67,10 +66,10 @@ def conduct(studies: Path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
-def points(studies: Path) -> Callable[..., Points]:
+def points(studies: Path) -> Points:
     """Return the table of points by key, without what passes."""
 
-    def read(folder: Path = studies) -> Points:
+    def read(folder: Path = studies) -> dict[str, dict[str, Any]]:
         return {
             row["key"]: {name: value for name, value in row.items() if name not in PASSING}
             for row in Store(folder / DATABASE).rows("SELECT * FROM points")

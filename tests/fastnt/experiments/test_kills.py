@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fastnt.experiments.results import DATABASE
 from fastnt.experiments.store import Store
 
+from .fixture_types import Points
+
 pytestmark = pytest.mark.slow
-Points = Callable[..., dict[str, dict[str, Any]]]
 # Six points of about a second each, long enough to be killed in.
 ASKED = ["--over", "sigma=0.3,0.6", "--seeds", "2", "--set", "epochs=15"]
 ASKED += ["--set", "teacher_epochs=2"]

@@ -1,7 +1,7 @@
 """The database: rows whole or absent, and one sentence where it cannot be read or written."""
 
-import resource
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,16 +65,15 @@ def test_a_damaged_database_is_refused_in_one_sentence(tmp_path: Path, damage: s
     assert path.read_bytes() == content  # nothing is lost that could be repaired
 
 
-def test_a_full_disk_is_said_so_and_loses_nothing(tmp_path: Path):
+def test_a_full_disk_is_said_so_and_loses_nothing(
+    tmp_path: Path, small_files: Callable[[int], None]
+):
     store = Store(tmp_path / "results.sqlite")
     store.put("study_points", ROW)
     with sqlite3.connect(store.path) as database:
         (pages,) = database.execute("PRAGMA page_count").fetchone()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096 * pages, before[1]))
-    try:
-        with pytest.raises(UserError, match="cannot be written"):
-            store.put_all("study_points", [ROW | {"seed": i, "key": "k" * 99} for i in range(999)])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    small_files(4096 * pages)
+    with pytest.raises(UserError, match="cannot be written"):
+        store.put_all("study_points", [ROW | {"seed": i, "key": "k" * 99} for i in range(999)])
+    small_files(-1)
     assert store.rows("SELECT * FROM study_points") == [ROW]

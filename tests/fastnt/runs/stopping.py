@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from fastnt.config import Recipe
@@ -20,11 +21,7 @@ from fastnt.runs.run import Run
 from fastnt.training.compute import Compute, choose_compute
 
 CPU = torch.device("cpu")
-
-
 PHASES = ("teacher", "clean", "noisy")
-
-
 TIMES = ("seconds", "images_per_second", "sha256")  # and the hash, which is over them too
 
 
@@ -53,6 +50,22 @@ class At(Silent):
 
 def die() -> None:
     raise Killed
+
+
+def die_at_file(patch: pytest.MonkeyPatch, is_due: Callable[[Path], bool], *, before: bool) -> None:
+    """Die before or after the first file that ``is_due`` tells of is put in its place."""
+    whole = Path.replace
+
+    def dying(self: Path, target: Any) -> Path:
+        due = is_due(target)
+        if due and before:
+            raise Killed
+        result = whole(self, target)
+        if due:
+            raise Killed
+        return result
+
+    patch.setattr(Path, "replace", dying)
 
 
 def term() -> None:

@@ -1,8 +1,7 @@
 """A full disk or a training that diverged leaves what was saved before, and nothing broken."""
 
 import json
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,6 @@ from fastnt.training.model import load_model
 from fastnt.training.step import TrainStep
 
 from .stopping import At, result_of, small_run, term
-
-
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Make every write beyond so many bytes of a file fail, as a full disk does."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_a_full_disk_while_saving_keeps_the_checkpoint_before(

@@ -24,6 +24,7 @@ from .stopping import (
     At,
     Killed,
     die,
+    die_at_file,
     forget_what_is_cached,
     planned,
     result_of,
@@ -211,24 +212,16 @@ def test_a_kill_while_a_run_begins_forgets_nothing_that_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, before: bool
 ) -> None:
     """The run goes on as it was asked for, or its name serves again; resuming asks for nothing."""
-    whole, folder = Path.replace, RunFolder(tmp_path / "a")
+    folder = RunFolder(tmp_path / "a")
     other_precision = choose_compute(CPU).precision.dtype == torch.float32
     asked: Any = {"only": "clean", "amp": other_precision, "loader": "ffcv"}
     precision = choose_compute(CPU, amp=other_precision).precision.name
-
-    def dying(self: Path, target: Any) -> Path:
-        if target.name == file and before:
-            raise Killed
-        result = whole(self, target)
-        if target.name == file:
-            raise Killed
-        return result
 
     def run(resume: bool, **options: Any) -> None:
         Run(*planned(folder.path, resume, {}, **options), Silent(), quiet=True).execute()
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Path, "replace", dying)
+        die_at_file(patch, lambda path: path.name == file, before=before)
         run(resume=False, **asked)
     if folder.config.exists():
         run(resume=True)
@@ -244,23 +237,12 @@ def test_a_kill_while_a_run_begins_forgets_nothing_that_was_asked_for(
 def test_a_kill_at_any_write_loses_nothing(
     tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
-    whole, left = Path.replace, [0]
-
-    def dying(self: Path, target: Any) -> Path:
-        left[0] -= 1
-        if left[0] == 0 and before:
-            raise Killed
-        result = whole(self, target)
-        if left[0] == 0:
-            raise Killed
-        return result
-
     for number in itertools.count(1):
         folder = tmp_path / f"a{number}"
         forget_what_is_cached()
-        left[0] = number
+        left = itertools.count(number - 1, -1)
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", dying)
+            die_at_file(patch, lambda _, left=left: next(left) == 0, before=before)
             try:
                 small_run(folder).execute()
             except Killed:
